@@ -1,0 +1,34 @@
+"""An endless shuffled order over a source that can be entered at any position."""
+
+from __future__ import annotations
+
+import torch
+
+
+class ClipOrder:
+    """Epoch after epoch of seeded permutations, addressed by position, so that a resumed run needs no state.
+
+    Args:
+        count: clips in the source.
+        seed: decides the permutations.
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count = count
+        self.seed = seed
+        self._epoch = -1
+        self._permutation = torch.empty(0, dtype=torch.int64)
+
+    def take(self, start: int, length: int) -> list[int]:
+        """The clip indices at positions ``start … start + length - 1``."""
+        indices: list[int] = []
+        while length > 0:
+            epoch, offset = divmod(start, self.count)
+            if epoch != self._epoch:
+                generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+                self._permutation = torch.randperm(self.count, generator=generator)
+                self._epoch = epoch
+            part = self._permutation[offset : offset + length].tolist()
+            indices += part
+            start, length = start + len(part), length - len(part)
+        return indices

@@ -1,0 +1,98 @@
+"""What every source of clips offers: a length, labels, and batches of uint8 video by index."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Split = Literal["train", "test"]
+
+
+def check_split(split: str) -> Split:
+    """Returns ``split`` if it names one of the two splits.
+
+    Raises:
+        ValueError: ``split`` is neither ``"train"`` nor ``"test"``.
+    """
+    for name in get_args(Split):
+        if split == name:
+            return name  # type: ignore[no-any-return]
+    raise ValueError(
+        f"Expected split to be 'train' or 'test' (held out), got {split!r}; pass split='train' or split='test'."
+    )
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Clips taken from a source, on the host.
+
+    Attributes:
+        clips: ``uint8 [B, C, T, H, W]``, RGB.
+        labels: ``int64 [B]``, index into the source's ``label_names``.
+        ids: ``int64 [B]``, the index of the clip that was delivered (for a video clip that could not be
+            decoded this is the index of the clip that took its place).
+    """
+
+    clips: Tensor
+    labels: Tensor
+    ids: Tensor
+
+    def __len__(self) -> int:
+        return self.clips.shape[0]
+
+
+class ClipSource(ABC):
+    """A finite, indexable, deterministic collection of equally sized clips.
+
+    Index ``i`` always gives the same clip, whatever else is in the batch and whichever process asks.
+
+    Attributes:
+        frames: T, frames a clip.
+        size: H = W, pixels.
+        split: ``"train"`` or ``"test"`` (held out).
+        label_names: names of the classes; a clip's label is an index into it.
+    """
+
+    frames: int
+    size: int
+    split: Split
+    label_names: tuple[str, ...]
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """The number of clips."""
+
+    @abstractmethod
+    def batch(self, indices: Sequence[int] | Tensor) -> ClipBatch:
+        """Returns the clips at ``indices``, in that order.
+
+        Args:
+            indices: integers in ``0 … len(self) - 1``; repetitions are allowed.
+
+        Raises:
+            IndexError: an index lies outside the source.
+        """
+
+    def __getitem__(self, index: int) -> Tensor:
+        """The clip at ``index`` as ``uint8 [C, T, H, W]``."""
+        return self.batch([index]).clips[0]
+
+    @abstractmethod
+    def describe(self) -> str:
+        """One line for logs and run folders: what this source is and how much it holds."""
+
+    def check_indices(self, indices: Sequence[int] | Tensor) -> list[int]:
+        """Returns ``indices`` as a list of Python integers after checking that each is in range."""
+        listed = torch.as_tensor(indices, dtype=torch.int64).reshape(-1).tolist()
+        for index in listed:
+            if not 0 <= index < len(self):
+                raise IndexError(
+                    f"Expected clip indices in 0…{len(self) - 1}, got {index}; this source holds {len(self)} clips "
+                    f"({self.describe()})."
+                )
+        return listed

@@ -1,0 +1,21 @@
+"""The frozen world: patches → encoder → quantiser → decoder, the AR prior and the taildrop query module."""
+
+from vaportok_rl.tokenizer.checkpoint import load_checkpoint, save_checkpoint, shipped_checkpoints
+from vaportok_rl.tokenizer.complexity import clip_complexity
+from vaportok_rl.tokenizer.config import PRESETS, ComplexityConfig, PriorConfig, TaildropConfig, VaporTokConfig
+from vaportok_rl.tokenizer.model import Encoded, Precision, VaporTok
+
+__all__ = [
+    "PRESETS",
+    "ComplexityConfig",
+    "Encoded",
+    "Precision",
+    "PriorConfig",
+    "TaildropConfig",
+    "VaporTok",
+    "VaporTokConfig",
+    "clip_complexity",
+    "load_checkpoint",
+    "save_checkpoint",
+    "shipped_checkpoints",
+]

@@ -1,0 +1,199 @@
+"""Configuration of the tokenizer, its prior and its taildrop module; the named presets."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """The autoregressive prior (supplement A.2; sizes as in LARP).
+
+    Attributes:
+        layers: transformer blocks.
+        heads: attention heads.
+        width: channels; divisible by ``heads``.
+        positions: rows of the position table; at least ``tokens - 1``.
+        dropout: embedding and residual dropout in training; never active in evaluation.
+        temperature: the cosine logits are divided by it. LARP uses 1.0, which leaves the softmax almost uniform;
+            top-k accuracy does not depend on it.
+    """
+
+    layers: int = 4
+    heads: int = 4
+    width: int = 128
+    positions: int = 1024
+    dropout: float = 0.0
+    temperature: float = 0.07
+
+
+@dataclass(frozen=True)
+class TaildropConfig:
+    """The taildrop query module, which is the policy (supplement A.4 and E).
+
+    Attributes:
+        blocks: transformer blocks I.
+        temperature: of the softmax over the K lengths.
+        stop_gradient: whether its loss leaves the encoder alone.
+    """
+
+    blocks: int = 2
+    temperature: float = 1.8
+    stop_gradient: bool = True
+
+
+@dataclass(frozen=True)
+class ComplexityConfig:
+    """Maps spatial and temporal complexity to a score in [0, 1] and on to the Gaussian prior over lengths.
+
+    Attributes:
+        spatial_quantiles: SC at evenly spaced quantiles of the training clips, in bits.
+        temporal_quantiles: TC at evenly spaced quantiles of the training clips, in grey levels a frame.
+        temporal_share: weight of the temporal quantile in the score; the spatial one has the rest.
+        mean_range: mean of the Gaussian at scores 0 and 1, as a share of K.
+        deviation: standard deviation of the Gaussian, as a share of K.
+    """
+
+    spatial_quantiles: tuple[float, ...] = (0.0, 8.0)
+    temporal_quantiles: tuple[float, ...] = (0.0, 20.0)
+    temporal_share: float = 0.6
+    mean_range: tuple[float, float] = (0.1, 0.9)
+    deviation: float = 0.15
+
+
+@dataclass(frozen=True)
+class VaporTokConfig:
+    """Geometry and sizes of a tokenizer. Lengths are counted in frames, pixels, tokens and channels.
+
+    Raises:
+        ValueError: the geometry is impossible (a size that the patch does not divide, a width that the heads do not
+            divide, more tokens than the prior has positions).
+    """
+
+    frames: int = 16
+    size: int = 32
+    channels: int = 3
+    patch_frames: int = 4
+    patch_size: int = 8
+    tokens: int = 64
+    width: int = 128
+    encoder_depth: int = 4
+    decoder_depth: int = 4
+    heads: int = 4
+    codebook_size: int = 1024
+    code_width: int = 8
+    code_norm: Literal["none", "batch"] = "batch"
+    quantizer_temperature: float = 0.01
+    pixel_range: Literal["unit", "symmetric"] = "symmetric"
+    latent_position_base: float = 10000.0
+    prior: PriorConfig = field(default_factory=PriorConfig)
+    taildrop: TaildropConfig = field(default_factory=TaildropConfig)
+    complexity: ComplexityConfig = field(default_factory=ComplexityConfig)
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+                raise ValueError(f"Expected {name} ≥ 1, got {value}; correct the configuration.")
+        _check_divides("frames", self.frames, "patch_frames", self.patch_frames)
+        _check_divides("size", self.size, "patch_size", self.patch_size)
+        _check_divides("width", self.width, "heads", self.heads)
+        _check_divides("prior.width", self.prior.width, "prior.heads", self.prior.heads)
+        if self.width % 4:
+            raise ValueError(f"Expected width divisible by 4 (sin-cos positions), got {self.width}; round it.")
+        if self.tokens > self.prior.positions + 1:
+            raise ValueError(
+                f"Expected tokens ≤ prior.positions + 1 = {self.prior.positions + 1}, got {self.tokens}; "
+                "raise prior.positions."
+            )
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Patches along time, height and width."""
+        return self.frames // self.patch_frames, self.size // self.patch_size, self.size // self.patch_size
+
+    @property
+    def patches(self) -> int:
+        """Number of patch tokens P."""
+        time, height, width = self.grid
+        return time * height * width
+
+    @property
+    def patch_values(self) -> int:
+        """Pixel values in one patch."""
+        return self.patch_frames * self.patch_size**2 * self.channels
+
+    @property
+    def clip_shape(self) -> tuple[int, int, int, int]:
+        """``(C, T, H, W)``."""
+        return self.channels, self.frames, self.size, self.size
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dictionary that `from_dict` reads back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> VaporTokConfig:
+        """Builds a configuration from `to_dict`'s output.
+
+        Raises:
+            ValueError: a key is unknown or a value impossible.
+        """
+        parts: dict[str, Any] = dict(values)
+        for name, kind in (("prior", PriorConfig), ("taildrop", TaildropConfig), ("complexity", ComplexityConfig)):
+            if name in parts:
+                entries = {key: tuple(v) if isinstance(v, list) else v for key, v in dict(parts[name]).items()}
+                parts[name] = _build(kind, entries, f"{name}.")
+        return _build(cls, parts, "")
+
+
+def _build(kind: Any, values: dict[str, Any], prefix: str) -> Any:
+    known = [entry.name for entry in dataclasses.fields(kind)]
+    for key in values:
+        if key not in known:
+            raise ValueError(
+                f"Expected configuration keys among {', '.join(prefix + name for name in known)}; got {prefix + key!r}. "
+                "Is this config.json from another version or another model?"
+            )
+    return kind(**values)
+
+
+def _check_divides(whole_name: str, whole: int, part_name: str, part: int) -> None:
+    if whole % part:
+        raise ValueError(f"Expected {whole_name} divisible by {part_name}={part}, got {whole}; change one of them.")
+
+
+PRESETS: dict[str, VaporTokConfig] = {
+    "nano": VaporTokConfig(prior=PriorConfig(positions=64)),
+    "vaportok-b": VaporTokConfig(
+        size=128,
+        tokens=1024,
+        width=768,
+        encoder_depth=12,
+        decoder_depth=12,
+        heads=12,
+        codebook_size=8192,
+        code_width=8,
+        code_norm="none",
+        quantizer_temperature=0.03,
+        pixel_range="unit",
+        prior=PriorConfig(layers=12, heads=6, width=384, dropout=0.1, temperature=1.0),
+    ),
+    "larp-l": VaporTokConfig(
+        size=128,
+        tokens=1024,
+        width=768,
+        encoder_depth=12,
+        decoder_depth=12,
+        heads=12,
+        codebook_size=8192,
+        code_width=16,
+        code_norm="none",
+        quantizer_temperature=0.03,
+        pixel_range="unit",
+        prior=PriorConfig(layers=12, heads=6, width=384, dropout=0.1, temperature=1.0),
+    ),
+}
+"""Geometries that can be pretrained by name. ``nano`` also ships with weights."""

@@ -1,0 +1,6 @@
+"""Training the tokenizer, its prior and its taildrop module jointly on clips."""
+
+from vaportok_rl.tokenizer.pretraining.config import LossWeights, PretrainConfig
+from vaportok_rl.tokenizer.pretraining.trainer import NonFiniteLossError, Pretrainer
+
+__all__ = ["LossWeights", "NonFiniteLossError", "PretrainConfig", "Pretrainer"]

@@ -1,0 +1,71 @@
+"""Keeping the codebook alive: initialisation from latents and revival of unused codes."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def spherical_kmeans(unit: Tensor, codes: int, rounds: int, generator: torch.Generator) -> Tensor:
+    """Clusters unit vectors by cosine.
+
+    Args:
+        unit: ``[N, d]`` with N ≥ codes.
+        codes: number of clusters V.
+        rounds: Lloyd iterations.
+        generator: picks the starting vectors and refills empty clusters.
+
+    Returns:
+        ``[V, d]`` unit centres.
+    """
+    centres = unit[torch.randperm(unit.shape[0], generator=generator)[:codes]]
+    for _ in range(rounds):
+        nearest = (unit @ centres.T).argmax(1)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, unit)
+        empty = torch.bincount(nearest, minlength=codes) == 0
+        refill = unit[torch.randperm(unit.shape[0], generator=generator)[:codes]]
+        centres = F.normalize(torch.where(empty[:, None], refill, sums), dim=-1)
+    return centres
+
+
+class CodebookCare:
+    """Counts which codes are in use and moves the unused ones onto current latents.
+
+    Args:
+        codes: V.
+    """
+
+    def __init__(self, codes: int) -> None:
+        self.counts = torch.zeros(codes, dtype=torch.int64)
+
+    def record(self, codes: Tensor) -> None:
+        """Adds a batch of indices to the counts."""
+        self.counts += torch.bincount(codes.flatten().cpu(), minlength=len(self.counts))
+
+    def used_share(self) -> float:
+        """Share of the codes seen since the last `revive`."""
+        return float((self.counts > 0).float().mean())
+
+    @torch.no_grad()
+    def revive(self, embedding: torch.nn.Embedding, unit: Tensor, optimizer: torch.optim.Optimizer) -> int:
+        """Moves codes not seen since the last call to random current latents and restarts the count.
+
+        Args:
+            embedding: the codebook.
+            unit: ``[..., d]``, current unit latents.
+            optimizer: its running moments for the moved rows are cleared.
+
+        Returns:
+            How many codes were moved.
+        """
+        dead = (self.counts == 0).nonzero().flatten().to(embedding.weight.device)
+        self.counts.zero_()
+        if len(dead):
+            pool = unit.reshape(-1, unit.shape[-1])
+            picks = torch.randint(pool.shape[0], (len(dead),)).to(pool.device)
+            embedding.weight[dead] = pool[picks]
+            for value in optimizer.state[embedding.weight].values():
+                if value.shape == embedding.weight.shape:
+                    value[dead] = 0
+        return len(dead)

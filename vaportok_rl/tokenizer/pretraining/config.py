@@ -1,0 +1,119 @@
+"""Settings of a pretraining run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights λ of the complete loss (Eq. 6 and 9).
+
+    Attributes:
+        l1: absolute reconstruction error, pixels in [0, 1].
+        squared_error: squared reconstruction error; 0 in the supplement, useful because the reward is a squared error.
+        commitment: of the quantiser: 0.25 · commitment + 1.0 · codebook, as in LARP.
+        representation: cross-entropy of the prior on retained tokens. Its gradient reaches the encoder; the prior's
+            own optimiser does not care about the scale.
+        probability: KL(P ‖ Gaussian) of the taildrop module.
+    """
+
+    l1: float = 1.0
+    squared_error: float = 2.0
+    commitment: float = 0.1
+    representation: float = 0.005
+    probability: float = 0.1
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """One pretraining run.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: clips a step.
+        seed: decides initialisation, the order of clips and every draw.
+        bfloat16: run the transformers under bfloat16 autocast.
+        muon_learning_rate: for 2-D weights inside transformer blocks (Muon, RMS-matched to AdamW).
+        adam_learning_rate: for everything else (AdamW).
+        weight_decay: of both.
+        warmup: share of the run during which the learning rates rise linearly.
+        decay_from: share of the run after which they fall, by a half cosine, to ``final_learning_rate`` of their peak.
+        final_learning_rate: see ``decay_from``.
+        max_grad_norm: gradient clipping.
+        continuous_until: share of the run with continuous latents and full length; the codebook is then initialised
+            from the latents of ``codebook_clips`` clips.
+        quantized_from: share of the run at which the last latent is quantised; the chance rises linearly in between.
+        random_lengths_from: share of the run after which lengths are drawn by the taildrop strategy.
+        uniform_lengths: share of those lengths drawn uniformly from 1 … K instead.
+        codebook_clips: see ``continuous_until``.
+        revive_every: steps between moving unused codes to current latents; stops at ``decay_from``.
+        sampling_peak: largest share of the prior's inputs replaced by its own samples.
+        sampling_ramp: share of the run, counted from ``continuous_until``, over which that share rises.
+        calibration_clips: clips whose complexities calibrate the Gaussian prior.
+        weights: of the loss terms.
+        save_every: steps between checkpoints.
+        validate_every: steps between validations.
+    """
+
+    steps: int = 4000
+    batch_size: int = 32
+    seed: int = 0
+    bfloat16: bool = True
+    muon_learning_rate: float = 3e-3
+    adam_learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.02
+    decay_from: float = 0.5
+    final_learning_rate: float = 0.02
+    max_grad_norm: float = 1.0
+    continuous_until: float = 0.15
+    quantized_from: float = 0.22
+    random_lengths_from: float = 0.25
+    uniform_lengths: float = 0.4
+    codebook_clips: int = 1024
+    revive_every: int = 100
+    sampling_peak: float = 0.5
+    sampling_ramp: float = 0.3
+    calibration_clips: int = 2048
+    weights: LossWeights = field(default_factory=LossWeights)
+    save_every: int = 200
+    validate_every: int = 500
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 1:
+            raise ValueError(
+                f"Expected steps ≥ 1 and batch_size ≥ 1, got {self.steps} and {self.batch_size}; raise them."
+            )
+        shares = (0.0, self.continuous_until, self.quantized_from, self.random_lengths_from, 1.0)
+        if list(shares) != sorted(shares):
+            raise ValueError(
+                "Expected 0 ≤ continuous_until ≤ quantized_from ≤ random_lengths_from ≤ 1, got "
+                f"{shares[1]}, {shares[2]}, {shares[3]}; reorder the phases."
+            )
+
+    def learning_rate_factor(self, step: int) -> float:
+        """The share of the peak learning rate at a step."""
+        import math
+
+        progress = (step + 1) / self.steps
+        if progress < self.warmup:
+            return progress / self.warmup
+        if progress <= self.decay_from:
+            return 1.0
+        fallen = (progress - self.decay_from) / max(1e-9, 1 - self.decay_from)
+        low = self.final_learning_rate
+        return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * fallen))
+
+    def quantized_share(self, step: int) -> float:
+        """The chance that a latent is quantised at a step: 0 in the continuous phase, 1 from ``quantized_from``."""
+        progress = step / self.steps
+        if progress >= self.quantized_from:
+            return 1.0
+        span = max(1e-9, self.quantized_from - self.continuous_until)
+        return min(1.0, max(0.0, (progress - self.continuous_until) / span))
+
+    def sampling_ratio(self, step: int) -> float:
+        """The share of the prior's inputs replaced by its own samples at a step."""
+        since = step / self.steps - self.continuous_until
+        return self.sampling_peak * min(1.0, max(0.0, since / max(1e-9, self.sampling_ramp)))

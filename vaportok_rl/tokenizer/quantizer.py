@@ -1,0 +1,100 @@
+"""The bottleneck: latents to unit code vectors and back, with stochastic vector quantisation (as in LARP)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What the quantiser makes of ``[B, K]`` latents.
+
+    Attributes:
+        unit: ``float32 [B, K, d]``, the latents' unit vectors before quantisation.
+        codes: ``int64 [B, K]``, codebook indices.
+        vectors: ``float32 [B, K, d]``, the unit code vectors, with the straight-through gradient to ``unit``.
+    """
+
+    unit: Tensor
+    codes: Tensor
+    vectors: Tensor
+
+
+class Codebook(nn.Module):
+    """V code vectors of width d, compared by cosine; stored unnormalised."""
+
+    def __init__(self, codes: int, width: int, temperature: float) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(codes, width)
+        self.temperature = temperature
+
+    def unit_codes(self) -> Tensor:
+        """All code vectors on the unit sphere: ``float32 [V, d]``."""
+        return F.normalize(self.embedding.weight.float(), dim=-1)
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """Unit code vectors of ``int64 [...]`` indices: ``float32 [..., d]``."""
+        return F.normalize(F.embedding(codes, self.embedding.weight).float(), dim=-1)
+
+    def nearest(self, unit: Tensor) -> Tensor:
+        """Indices of the most similar code: ``[..., d]`` to ``int64 [...]``."""
+        return (unit @ self.unit_codes().T).argmax(-1)
+
+    def sample(self, unit: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Indices drawn from softmax(cosine / temperature), each token on its own; exact by the Gumbel-max trick."""
+        logits = (unit @ self.unit_codes().T) / self.temperature
+        noise = torch.rand(logits.shape, generator=generator, device=logits.device).clamp_(1e-20, 1 - 1e-7)
+        return (logits - (-noise.log()).log()).argmax(-1)
+
+
+class Bottleneck(nn.Module):
+    """Projects latents to the code width, quantises, and projects back. Always float32.
+
+    Args:
+        width: D of the latents.
+        codes: V.
+        code_width: d.
+        norm: ``"batch"`` standardises the projection before the unit sphere, which keeps the latents from
+            bunching up before the codebook exists; ``"none"`` is LARP's.
+        temperature: of the stochastic quantiser.
+    """
+
+    def __init__(self, width: int, codes: int, code_width: int, norm: str, temperature: float) -> None:
+        super().__init__()
+        self.in_linear = nn.Linear(width, code_width)
+        self.out_linear = nn.Linear(code_width, width)
+        self.norm_layer = nn.BatchNorm1d(code_width, affine=False) if norm == "batch" else None
+        self.regularizer = Codebook(codes, code_width, temperature)
+
+    def to_unit(self, latents: Tensor) -> Tensor:
+        """``[B, K, D]`` to unit vectors ``float32 [B, K, d]``."""
+        with torch.autocast(latents.device.type, enabled=False):
+            projected = F.linear(latents.float(), self.in_linear.weight, self.in_linear.bias)
+            if self.norm_layer is not None:
+                projected = self.norm_layer(projected.flatten(0, 1)).view_as(projected)
+            return F.normalize(projected, dim=-1, eps=1e-12)
+
+    def quantize(self, latents: Tensor, sample: bool = False, generator: torch.Generator | None = None) -> Quantized:
+        """Quantises latents.
+
+        Args:
+            latents: ``[B, K, D]``.
+            sample: draw the codes (training) instead of taking the nearest (evaluation).
+            generator: source of randomness when sampling.
+        """
+        unit = self.to_unit(latents)
+        with torch.autocast(latents.device.type, enabled=False):
+            detached = unit.detach()
+            book = self.regularizer
+            codes = book.sample(detached, generator) if sample else book.nearest(detached)
+            vectors = unit + (book.lookup(codes) - unit).detach()
+        return Quantized(unit, codes, vectors)
+
+    def from_vectors(self, vectors: Tensor) -> Tensor:
+        """Unit code vectors ``[B, K, d]`` to decoder inputs ``[B, K, D]``."""
+        out: Tensor = self.out_linear(vectors)
+        return out

@@ -1,0 +1,70 @@
+"""The taildrop query module: from a clip's latents to a distribution over how many tokens to keep."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical
+
+from vaportok_rl.tokenizer.blocks import Transformer
+from vaportok_rl.tokenizer.config import VaporTokConfig
+
+
+class TaildropTrunk(nn.Module):
+    """A learned query reads the latents through a small transformer: ``[B, K, D]`` to ``[B, D]``."""
+
+    def __init__(self, width: int, heads: int, blocks: int) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.zeros(1, 1, width))
+        self.transformer = Transformer(width, heads, blocks)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """``[B, K, D]`` to ``[B, D]``."""
+        sequence = torch.cat([self.query.expand(latents.shape[0], -1, -1), latents], dim=1)
+        out: Tensor = self.norm(self.transformer(sequence)[:, 0])
+        return out
+
+
+class TaildropQueryModule(nn.Module):
+    """The policy: K logits and ``P = softmax(logits / temperature)`` (supplement E: two blocks, temperature 1.8)."""
+
+    def __init__(self, config: VaporTokConfig) -> None:
+        super().__init__()
+        self.temperature = config.taildrop.temperature
+        self.trunk = TaildropTrunk(config.width, config.heads, config.taildrop.blocks)
+        self.head = nn.Linear(config.width, config.tokens)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Log-probabilities of the lengths: ``[B, K, D]`` to ``float32 [B, K]``; entry a is n = a + 1."""
+        return (self.head(self.trunk(latents)).float() / self.temperature).log_softmax(-1)
+
+    def distribution(self, latents: Tensor) -> Categorical:
+        """The distribution over actions; action a keeps n = a + 1 tokens."""
+        return Categorical(logits=self(latents), validate_args=False)
+
+
+def length_kl(log_p: Tensor, log_gaussian: Tensor) -> Tensor:
+    """Probability prior (Eq. 8): KL(P ‖ Gaussian) a clip, ``[B, K]`` twice to ``[B]``, in nats."""
+    return (log_p.exp() * (log_p - log_gaussian)).sum(-1)
+
+
+def sample_lengths(log_p: Tensor, uniform_share: float, generator: torch.Generator | None = None) -> Tensor:
+    """Training lengths by the ``sample`` strategy, mixed with a share of uniform ones.
+
+    The uniform share keeps every length trained for every clip: the environment will ask for lengths that the
+    complexity prior never proposes.
+
+    Args:
+        log_p: ``[B, K]``, log-probabilities of the lengths.
+        uniform_share: probability of drawing a clip's length uniformly from 1 … K instead.
+        generator: source of randomness.
+
+    Returns:
+        ``int64 [B]`` in 1 … K.
+    """
+    batch, tokens = log_p.shape
+    drawn = torch.multinomial(log_p.detach().exp(), 1, generator=generator).squeeze(1)
+    uniform = torch.randint(tokens, (batch,), generator=generator, device=log_p.device)
+    explore = torch.rand(batch, generator=generator, device=log_p.device) < uniform_share
+    return torch.where(explore, uniform, drawn) + 1
