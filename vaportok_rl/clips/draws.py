@@ -93,4 +93,5 @@ class Draws:
 
     def normal(self, name: str, *shape: int) -> Tensor:
         """``float32 [B, *shape]``, approximately standard normal, bounded by ±3.46 (sum of four uniforms)."""
-        return (self.uniform(name, *shape, 4).sum(-1) - 2.0) * 3.0**0.5
+        deviates: Tensor = (self.uniform(name, *shape, 4).sum(-1) - 2.0) * 3.0**0.5
+        return deviates

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vaportok_rl.clips.procedural import ProceduralClips
-from vaportok_rl.clips.source import ClipSource
+from vaportok_rl.clips.source import ClipSource, check_split
 from vaportok_rl.clips.video import VideoClips
 
 PROCEDURAL = "procedural"
@@ -26,4 +26,4 @@ def open_clips(clips: str, *, split: str = "train", frames: int = 16, size: int 
     """
     if clips == PROCEDURAL:
         return ProceduralClips(seed, split, frames=frames, size=size)
-    return VideoClips(clips, frames=frames, size=size, split=split)
+    return VideoClips(clips, frames=frames, size=size, split=check_split(split))

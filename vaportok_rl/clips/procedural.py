@@ -13,7 +13,7 @@ from vaportok_rl.clips.draws import Draws, clip_keys
 from vaportok_rl.clips.families import FAMILIES, STRENGTHS
 from vaportok_rl.clips.motion import camera_grid, draw_sprites
 from vaportok_rl.clips.source import ClipBatch, ClipSource, check_split
-from vaportok_rl.clips.textures import TEXTURES
+from vaportok_rl.clips.textures import TEXTURES, cells, clouds
 
 Range = tuple[float, float]
 
@@ -33,6 +33,16 @@ def _soften(canvas: Tensor) -> Tensor:
         after = torch.cat([canvas.narrow(axis, 1, size - 1), canvas.narrow(axis, size - 1, 1)], axis)
         canvas = 0.5 * canvas + 0.25 * (before + after)
     return canvas
+
+
+def _check_range(name: str, value: Range) -> Range:
+    """Returns a knob's range if it is one."""
+    ends = tuple(value) if isinstance(value, Sequence) else (value,)
+    if len(ends) != 2 or not 0.0 <= ends[0] <= ends[1] <= 1.0:
+        raise ValueError(
+            f"Expected {name} to be (low, high) with 0 ≤ low ≤ high ≤ 1, got {value}; pass equal ends to pin it."
+        )
+    return float(ends[0]), float(ends[1])
 
 
 class ProceduralClips(ClipSource):
@@ -72,13 +82,14 @@ class ProceduralClips(ClipSource):
                 f"Expected frames ≥ 1, size ≥ 4 and length ≥ 1, got frames={frames}, size={size}, length={length}; "
                 "the nano world uses frames=16, size=32."
             )
-        for name, (low, high) in (("spatial", spatial), ("temporal", temporal)):
-            if not 0.0 <= low <= high <= 1.0:
-                raise ValueError(
-                    f"Expected {name} to be (low, high) with 0 ≤ low ≤ high ≤ 1, got ({low}, {high}); "
-                    "pass equal ends to pin it."
-                )
+        self.spatial = _check_range("spatial", spatial)
+        self.temporal = _check_range("temporal", temporal)
         known = tuple(family.name for family in FAMILIES)
+        if families is not None and (isinstance(families, str) or not len(families)):
+            raise ValueError(
+                f"Expected families to be a sequence of at least one name, got {families!r}; "
+                "pass a list, or None for all of them."
+            )
         for wanted in families or ():
             if wanted not in known:
                 raise ValueError(f"Expected families among {', '.join(known)}; got {wanted!r}; correct the name.")
@@ -87,8 +98,6 @@ class ProceduralClips(ClipSource):
         self.frames = frames
         self.size = size
         self.label_names = known
-        self.spatial = (float(spatial[0]), float(spatial[1]))
-        self.temporal = (float(temporal[0]), float(temporal[1]))
         self._families = torch.tensor([known.index(name) for name in families or known])
         self._length = length
 
@@ -99,7 +108,7 @@ class ProceduralClips(ClipSource):
         """One line: family count, split and seed."""
         return (
             f"procedural clips, {len(self._families)} families, split {self.split!r}, seed {self.seed}, "
-            f"{self.frames}×{self.size}×{self.size}"
+            f"{self.frames}x{self.size}x{self.size}"
         )
 
     def batch(self, indices: Sequence[int] | Tensor) -> ClipBatch:
@@ -185,11 +194,11 @@ class ProceduralClips(ClipSource):
         if not len(rows):
             return video
         draws, tempo = draws.rows(rows), tempo[rows]
-        other = TEXTURES["clouds"](draws, self.size * _CANVAS, spatial[rows], name="second")
+        other = clouds(draws, self.size * _CANVAS, spatial[rows], name="second")
         flat = ((draws.uniform("second/cells") < 0.5) & (strengths["morph"][rows] == 0)).nonzero().flatten()
         if len(flat):
-            other[flat] = TEXTURES["cells"](draws.rows(flat), self.size * _CANVAS, spatial[rows[flat]])
-        shape = TEXTURES["clouds"](draws, self.size * _CANVAS, torch.zeros(len(rows)), name="mask").mean(1, keepdim=True)
+            other[flat] = cells(draws.rows(flat), self.size * _CANVAS, spatial[rows[flat]])
+        shape = clouds(draws, self.size * _CANVAS, torch.zeros(len(rows)), name="mask").mean(1, keepdim=True)
         motion = {name: moving[name][rows] for name in ("pan", "zoom", "rotate", "shake", "wave")}
         motion["pan"] = motion["pan"] * (1 + strengths["parallax"][rows])
         seen = self._look(torch.cat([other, shape], 1), camera_grid(draws, "second", self.frames, self.size, motion))

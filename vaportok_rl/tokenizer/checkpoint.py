@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import re
 import tempfile
 from pathlib import Path
@@ -48,8 +47,8 @@ def save_checkpoint(model: VaporTok, folder: str | Path, *, half: bool = False) 
         weights, config = Path(scratch) / WEIGHTS_FILE, Path(scratch) / CONFIG_FILE
         save_file(state, weights, metadata={"format": "pt"})
         config.write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
-        os.replace(weights, folder / WEIGHTS_FILE)
-        os.replace(config, folder / CONFIG_FILE)
+        weights.replace(folder / WEIGHTS_FILE)
+        config.replace(folder / CONFIG_FILE)
     return folder
 
 
@@ -111,8 +110,10 @@ def load_checkpoint(
     folder = resolve_checkpoint(source)
     try:
         config = VaporTokConfig.from_dict(json.loads((folder / CONFIG_FILE).read_text()))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"Expected JSON in {folder / CONFIG_FILE}, got something else ({error}); restore it.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"Expected JSON in {folder / CONFIG_FILE}, got something else ({error}); restore it."
+        ) from error
     model = VaporTok(config, precision)
     try:
         state = load_file(folder / WEIGHTS_FILE)

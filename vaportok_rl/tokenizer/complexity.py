@@ -100,7 +100,8 @@ class ComplexityScale(torch.nn.Module):
     def _quantile(values: Tensor, knots: Tensor) -> Tensor:
         upper = torch.searchsorted(knots, values.contiguous()).clamp(1, knots.shape[0] - 1)
         low, high = knots[upper - 1], knots[upper]
-        share = ((values - low) / (high - low)).clamp(0, 1)
+        # Far from 0 float32 swallows the rise added above; equal knots then give 0, not 0/0.
+        share = ((values - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
         return (upper - 1 + share) / (knots.shape[0] - 1)
 
     def quantiles(self, complexity: Tensor) -> Tensor:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args
+
+CodeNorm = Literal["none", "batch"]
+PixelRange = Literal["unit", "symmetric"]
+
+_Config = TypeVar("_Config")
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,8 @@ class VaporTokConfig:
     """Geometry and sizes of a tokenizer. Lengths are counted in frames, pixels, tokens and channels.
 
     Raises:
-        ValueError: the geometry is impossible (a size that the patch does not divide, a width that the heads do not
-            divide, more tokens than the prior has positions).
+        ValueError: a value is of the wrong type or out of range, or the geometry is impossible (a size that the patch
+            does not divide, a width that the heads do not divide, more tokens than the prior has positions).
     """
 
     frames: int = 16
@@ -85,18 +90,32 @@ class VaporTokConfig:
     heads: int = 4
     codebook_size: int = 1024
     code_width: int = 8
-    code_norm: Literal["none", "batch"] = "batch"
+    code_norm: CodeNorm = "batch"
     quantizer_temperature: float = 0.01
-    pixel_range: Literal["unit", "symmetric"] = "symmetric"
+    pixel_range: PixelRange = "symmetric"
     latent_position_base: float = 10000.0
     prior: PriorConfig = field(default_factory=PriorConfig)
     taildrop: TaildropConfig = field(default_factory=TaildropConfig)
     complexity: ComplexityConfig = field(default_factory=ComplexityConfig)
 
     def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
-            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
-                raise ValueError(f"Expected {name} ≥ 1, got {value}; correct the configuration.")
+        _check_values(self, "")
+        _check_in("channels", self.channels, (1, 3))
+        _check_in("code_norm", self.code_norm, get_args(CodeNorm))
+        _check_in("pixel_range", self.pixel_range, get_args(PixelRange))
+        for name, scale in (
+            ("quantizer_temperature", self.quantizer_temperature),
+            ("latent_position_base", self.latent_position_base),
+            ("prior.temperature", self.prior.temperature),
+            ("taildrop.temperature", self.taildrop.temperature),
+            ("complexity.deviation", self.complexity.deviation),
+        ):
+            if not scale > 0:
+                raise ValueError(f"Expected {name} > 0, got {scale}; correct the configuration.")
+        for table in ("spatial_quantiles", "temporal_quantiles"):
+            knots = getattr(self.complexity, table)
+            if len(knots) < 2 or list(knots) != sorted(knots):
+                raise ValueError(f"Expected complexity.{table} to be 2 or more rising numbers, got {knots}.")
         _check_divides("frames", self.frames, "patch_frames", self.patch_frames)
         _check_divides("size", self.size, "patch_size", self.patch_size)
         _check_divides("width", self.width, "heads", self.heads)
@@ -141,23 +160,51 @@ class VaporTokConfig:
         Raises:
             ValueError: a key is unknown or a value impossible.
         """
+        if not isinstance(values, Mapping):
+            raise ValueError(
+                f"Expected the configuration to be a JSON object, got {type(values).__name__}; restore it."
+            )
         parts: dict[str, Any] = dict(values)
         for name, kind in (("prior", PriorConfig), ("taildrop", TaildropConfig), ("complexity", ComplexityConfig)):
             if name in parts:
-                entries = {key: tuple(v) if isinstance(v, list) else v for key, v in dict(parts[name]).items()}
+                if not isinstance(parts[name], Mapping):
+                    raise ValueError(f"Expected {name} to be a JSON object, got {parts[name]!r}; restore it.")
+                entries = {key: tuple(v) if isinstance(v, list) else v for key, v in parts[name].items()}
                 parts[name] = _build(kind, entries, f"{name}.")
         return _build(cls, parts, "")
 
 
-def _build(kind: Any, values: dict[str, Any], prefix: str) -> Any:
-    known = [entry.name for entry in dataclasses.fields(kind)]
+def _build(kind: type[_Config], values: dict[str, Any], prefix: str) -> _Config:
+    known = [entry.name for entry in dataclasses.fields(kind)]  # type: ignore[arg-type]
     for key in values:
         if key not in known:
             raise ValueError(
-                f"Expected configuration keys among {', '.join(prefix + name for name in known)}; got {prefix + key!r}. "
-                "Is this config.json from another version or another model?"
+                f"Expected configuration keys among {', '.join(prefix + name for name in known)}; "
+                f"got {prefix + key!r}. Is this config.json from another version or another model?"
             )
     return kind(**values)
+
+
+def _check_values(config: Any, prefix: str) -> None:
+    """Checks each value's type against its default's, and that whole numbers are positive."""
+    for entry in dataclasses.fields(config):
+        name, value = prefix + entry.name, getattr(config, entry.name)
+        if dataclasses.is_dataclass(value):
+            _check_values(value, f"{name}.")
+            continue
+        wanted = type(entry.default)
+        fits = isinstance(value, int | float if wanted is float else wanted)
+        if isinstance(value, tuple):
+            fits = fits and all(isinstance(part, int | float) for part in value)
+        if not fits or (isinstance(value, bool) and wanted is not bool):
+            raise ValueError(f"Expected {name} to be like {entry.default!r}, got {value!r}; correct the configuration.")
+        if wanted is int and value < 1:
+            raise ValueError(f"Expected {name} ≥ 1, got {value}; correct the configuration.")
+
+
+def _check_in(name: str, value: object, options: tuple[object, ...]) -> None:
+    if value not in options:
+        raise ValueError(f"Expected {name} among {', '.join(map(repr, options))}, got {value!r}; correct it.")
 
 
 def _check_divides(whole_name: str, whole: int, part_name: str, part: int) -> None:

@@ -52,9 +52,7 @@ class PatchEmbedding(nn.Module):
         The convolution is written as one matrix product over patches: kernel and stride are equal.
         """
         frames, height, width = self.proj.kernel_size
-        patches = rearrange(
-            clips, "b c (t dt) (h dy) (w dx) -> b (t h w) (c dt dy dx)", dt=frames, dy=height, dx=width
-        )
+        patches = rearrange(clips, "b c (t dt) (h dy) (w dx) -> b (t h w) (c dt dy dx)", dt=frames, dy=height, dx=width)
         return nn.functional.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
@@ -171,7 +169,7 @@ class VaporTok(nn.Module):
         sequence = self.decoder(torch.cat([latents, queries.expand(batch, -1, -1).to(latents.dtype)], dim=1), visible)
         pixels = self.final_layer(sequence[:, tokens:]).float()
         time, height, width = self.config.grid
-        video = rearrange(
+        video: Tensor = rearrange(
             pixels,
             "b (t h w) (dt dy dx c) -> b c (t dt) (h dy) (w dx)",
             t=time,
@@ -198,6 +196,18 @@ class VaporTok(nn.Module):
             latents = self.encoder_latents(video).float()
         return Encoded(latents, self.bottleneck.quantize(latents).codes)
 
+    def _check_codes(self, codes: Tensor) -> None:
+        if codes.dim() != 2 or not 1 <= codes.shape[1] <= self.config.tokens or codes.dtype != torch.int64:
+            raise ValueError(
+                f"Expected int64 codes [B, N] with 1 ≤ N ≤ {self.config.tokens}, got {codes.dtype} of shape "
+                f"{tuple(codes.shape)}; pass the codes that encode() returned."
+            )
+        if codes.device.type == "cpu" and not bool(((codes >= 0) & (codes < self.config.codebook_size)).all()):
+            raise ValueError(
+                f"Expected codes in 0…{self.config.codebook_size - 1}, got {codes.min()}…{codes.max()}; "
+                "pass the codes that encode() returned."
+            )
+
     @torch.no_grad()
     def decode(self, codes: Tensor, n_tokens: int | Tensor | None = None) -> Tensor:
         """Decodes the first ``n_tokens`` of each clip's codes.
@@ -211,18 +221,20 @@ class VaporTok(nn.Module):
             ``float32 [B, C, T, H, W]``, clamped to [0, 1].
 
         Raises:
-            ValueError: shapes do not fit or an integer length is outside 1 … N.
+            ValueError: shapes do not fit, or a length is outside 1 … N or a code outside 0 … V - 1 (neither can be
+                checked for tensors on an accelerator, where reading them would stall the stream).
         """
-        if codes.dim() != 2 or not 1 <= codes.shape[1] <= self.config.tokens:
-            raise ValueError(
-                f"Expected codes [B, N] with 1 ≤ N ≤ {self.config.tokens}, got shape {tuple(codes.shape)}; "
-                "pass the codes that encode() returned."
-            )
+        self._check_codes(codes)
         lengths: Tensor | None = None
         if isinstance(n_tokens, Tensor):
             if n_tokens.shape != codes.shape[:1]:
                 raise ValueError(
                     f"Expected n_tokens of shape ({codes.shape[0]},), one length a clip, got {tuple(n_tokens.shape)}."
+                )
+            if n_tokens.device.type == "cpu" and not bool(((n_tokens >= 1) & (n_tokens <= codes.shape[1])).all()):
+                raise ValueError(
+                    f"Expected n_tokens in 1…{codes.shape[1]}, got {n_tokens.min()}…{n_tokens.max()}; "
+                    "at least one token stays."
                 )
             lengths = n_tokens
         elif n_tokens is not None:
@@ -236,6 +248,7 @@ class VaporTok(nn.Module):
     @torch.no_grad()
     def prior_logits(self, codes: Tensor) -> Tensor:
         """Next-token scores of the prior: ``int64 [B, N]`` to ``float32 [B, N - 1, V]``; row j scores token j + 1."""
+        self._check_codes(codes)
         book = self.bottleneck.regularizer
         with self.autocast():
             return self.prior_model.logits(book.lookup(codes), book.unit_codes())

@@ -37,7 +37,8 @@ class TaildropQueryModule(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Log-probabilities of the lengths: ``[B, K, D]`` to ``float32 [B, K]``; entry a is n = a + 1."""
-        return (self.head(self.trunk(latents)).float() / self.temperature).log_softmax(-1)
+        log_p: Tensor = (self.head(self.trunk(latents)).float() / self.temperature).log_softmax(-1)
+        return log_p
 
     def distribution(self, latents: Tensor) -> Categorical:
         """The distribution over actions; action a keeps n = a + 1 tokens."""

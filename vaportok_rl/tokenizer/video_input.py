@@ -37,7 +37,7 @@ def clips_to_float(clips: Tensor, clip_shape: tuple[int, int, int, int]) -> Tens
             low, high = clips.min().item(), clips.max().item()
             raise ValueError(
                 f"Expected float video in [0, 1] without NaN, got values from {low:.4g} to {high:.4g}; "
-                "divide 0–255 video by 255 or pass uint8."
+                "divide 0-255 video by 255 or pass uint8."
             )
     else:
         torch._assert_async(inside)

@@ -81,10 +81,17 @@ class PretrainConfig:
     validate_every: int = 500
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1:
-            raise ValueError(
-                f"Expected steps ≥ 1 and batch_size ≥ 1, got {self.steps} and {self.batch_size}; raise them."
-            )
+        for name in (
+            "steps",
+            "batch_size",
+            "codebook_clips",
+            "revive_every",
+            "calibration_clips",
+            "save_every",
+            "validate_every",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Expected {name} ≥ 1, got {getattr(self, name)}; raise it.")
         shares = (0.0, self.continuous_until, self.quantized_from, self.random_lengths_from, 1.0)
         if list(shares) != sorted(shares):
             raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -191,9 +190,9 @@ class Pretrainer:
             "model_config": self.model.config.to_dict(),
         }
         path = self.folder / STATE_FILE
-        with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as scratch:
-            torch.save(state, scratch)
-        os.replace(scratch.name, path)
+        with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
+            torch.save(state, Path(scratch) / STATE_FILE)
+            (Path(scratch) / STATE_FILE).replace(path)
         save_checkpoint(self.model, self.folder / "model")
         return path
 

@@ -1,0 +1,60 @@
+"""What may be passed as video, and what is said about the rest."""
+
+import re
+
+import pytest
+import torch
+
+from vaportok_rl.tokenizer.video_input import clips_to_float
+
+SHAPE = (3, 2, 4, 4)
+
+
+def test_bytes_become_fractions() -> None:
+    clips = torch.arange(96, dtype=torch.uint8).reshape(1, *SHAPE)
+    video = clips_to_float(clips, SHAPE)
+    assert video.dtype == torch.float32
+    assert video.flatten().tolist() == pytest.approx([level / 255 for level in range(96)])
+    assert clips_to_float(torch.full((1, *SHAPE), 255, dtype=torch.uint8), SHAPE).eq(1).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_floats_pass_as_they_are(dtype: torch.dtype) -> None:
+    clips = torch.tensor([0.0, 0.25, 0.5, 1.0], dtype=dtype).repeat(2, 3, 2, 4, 1)
+    video = clips_to_float(clips, SHAPE)
+    assert video.dtype == torch.float32
+    assert torch.equal(video, clips.float())
+
+
+def test_no_clips_are_fine() -> None:
+    assert clips_to_float(torch.zeros(0, *SHAPE), SHAPE).shape == (0, *SHAPE)
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (1, 2, 3, 4, 4), (1, 3, 2, 4, 5), (1, 1, 3, 2, 4, 4), (1, 4, 2, 4, 4), ()])
+def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    expected = f"[B, 3, 2, 4, 4] (batch, channels, frames, height, width), got {shape}"
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        clips_to_float(torch.zeros(shape), SHAPE)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.bool, torch.complex64])
+def test_other_types_are_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"got {dtype}; convert")):
+        clips_to_float(torch.zeros(1, *SHAPE, dtype=dtype), SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (1.5, "from 0 to 1.5; divide 0-255 video by 255"),
+        (-0.25, "from -0.25 to 0;"),
+        (255.0, "from 0 to 255;"),
+        (float("nan"), "without NaN, got values from nan to nan"),
+        (float("inf"), "from 0 to inf"),
+    ],
+)
+def test_values_outside_the_range_are_refused(value: float, message: str) -> None:
+    clips = torch.zeros(2, *SHAPE)
+    clips[1, 2, 1, 3, 3] = value
+    with pytest.raises(ValueError, match=re.escape(message)):
+        clips_to_float(clips, SHAPE)

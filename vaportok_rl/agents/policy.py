@@ -1,0 +1,109 @@
+"""The taildrop query module behind Stable-Baselines3's policy interface."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor
+
+from vaportok_rl.envs import shared_world
+from vaportok_rl.tokenizer.taildrop import TaildropTrunk
+
+
+class TaildropFeatures(BaseFeaturesExtractor):
+    """The trunk of the taildrop query module: latents ``[B, K, D]`` to features ``[B, D]``."""
+
+    def __init__(self, observation_space: spaces.Box, heads: int, blocks: int) -> None:
+        width = observation_space.shape[1]
+        super().__init__(observation_space, features_dim=width)
+        self.trunk = TaildropTrunk(width, heads, blocks)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """``[B, K, D]`` to ``[B, D]``."""
+        out: Tensor = self.trunk(observations)
+        return out
+
+
+class TaildropPolicy(ActorCriticPolicy):
+    """The taildrop query module as an actor-critic policy, so that every optimiser trains the same network.
+
+    The actor is the module itself (two blocks, a linear head over K lengths, temperature 1.8); the critic is one
+    linear layer on the same features, which GRPO does not use.
+
+    Args:
+        observation_space: ``Box [K, D]``, the environment's ``obs="latents"``.
+        action_space: ``Discrete(K)``.
+        lr_schedule: see `ActorCriticPolicy`.
+        tokenizer: the world whose module is copied; give the environment's.
+        pretrained: start from that module's weights; otherwise from a fresh, almost uniform policy.
+        **settings: further arguments of `ActorCriticPolicy`.
+
+    Raises:
+        ValueError: the spaces are not those of this world's latents.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        tokenizer: str = "nano",
+        pretrained: bool = True,
+        **settings: Any,
+    ) -> None:
+        world = shared_world(tokenizer)
+        config = world.config
+        wanted = (config.tokens, config.width)
+        if not isinstance(observation_space, spaces.Box) or observation_space.shape != wanted:
+            raise ValueError(
+                f"Expected observations Box {wanted}, the latents of {tokenizer!r}, got {observation_space}; make the "
+                "environment with obs='latents' and the same tokenizer."
+            )
+        if not isinstance(action_space, spaces.Discrete) or action_space.n != config.tokens:
+            raise ValueError(f"Expected Discrete({config.tokens}) actions, got {action_space}; use the same tokenizer.")
+        self.tokenizer = tokenizer
+        self.pretrained = pretrained
+        self.temperature = config.taildrop.temperature
+        # Stable-Baselines3 would otherwise add Tanh layers and re-initialise the copied weights.
+        settings |= {
+            "net_arch": [],
+            "ortho_init": False,
+            "features_extractor_class": TaildropFeatures,
+            "features_extractor_kwargs": {"heads": config.heads, "blocks": config.taildrop.blocks},
+        }
+        super().__init__(observation_space, action_space, lr_schedule, **settings)
+        source = world.taildrop_module
+        with torch.no_grad():
+            if pretrained:
+                self.features_extractor.load_state_dict(
+                    {f"trunk.{name}": value for name, value in source.trunk.state_dict().items()}
+                )
+                self.action_net.load_state_dict(source.head.state_dict())
+            else:
+                self.features_extractor.trunk.query.normal_(std=0.02)
+                self.action_net.weight.zero_()
+                self.action_net.bias.zero_()
+            self.value_net.weight.zero_()
+            self.value_net.bias.zero_()
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        parameters = super()._get_constructor_parameters()
+        for fixed in ("net_arch", "ortho_init", "features_extractor_class", "features_extractor_kwargs"):
+            parameters.pop(fixed, None)
+        return parameters | {"tokenizer": self.tokenizer, "pretrained": self.pretrained}
+
+    def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
+        # The temperature belongs to the distribution itself: log-probabilities and samples then agree.
+        return self.action_dist.proba_distribution(action_logits=self.action_net(latent_pi) / self.temperature)
+
+    def length_log_probs(self, latents: Tensor) -> Tensor:
+        """Log-probabilities of all lengths: ``[..., K, D]`` to ``float32 [..., K]``; entry a is n = a + 1."""
+        features = self.features_extractor.trunk(latents.flatten(0, -3))
+        logits: Tensor = self.action_net(features).float() / self.temperature
+        return logits.log_softmax(-1).unflatten(0, latents.shape[:-2])

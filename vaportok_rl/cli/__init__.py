@@ -1,0 +1,1 @@
+"""The ``vaportok-rl`` command: one file a sub-command."""

@@ -1,0 +1,69 @@
+"""``vaportok-rl info``: what a tokenizer is and how good it is on given clips."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from vaportok_rl.clips import open_clips
+from vaportok_rl.evaluation import rate_distortion
+from vaportok_rl.tokenizer import PRESETS, Precision, VaporTok, shipped_checkpoints
+from vaportok_rl.version import __version__
+
+
+@dataclass(frozen=True)
+class Info:
+    """Describe a tokenizer: geometry, parameters and, on given clips, quality against length."""
+
+    tokenizer: Annotated[str, tyro.conf.Positional] = "nano"
+    """A shipped name, a checkpoint folder, or a hub id."""
+    measure: tuple[str, ...] = ()
+    """Clips to measure on: `procedural`, or paths; prints a rate–distortion table for each."""
+    count: int = 512
+    """Most clips to measure on; footage is measured on all of its clips, procedural clips on held-out ones."""
+    device: str = "cpu"
+    """torch device."""
+    precision: Precision = "float32"
+    """`float32` or `bfloat16`."""
+
+    def run(self, console: Console) -> None:
+        """Runs the command."""
+        console.print(
+            f"vaportok-rl {__version__}; shipped checkpoints: {', '.join(shipped_checkpoints()) or 'none'}; "
+            f"presets for pretraining: {', '.join(PRESETS)}",
+            highlight=False,
+        )
+        world = VaporTok.from_pretrained(self.tokenizer, device=self.device, precision=self.precision)
+        config = world.config
+        table = Table(title=self.tokenizer, title_justify="left", show_header=False)
+        parameters = sum(value.numel() for value in world.parameters())
+        policy = sum(value.numel() for value in world.taildrop_module.parameters())
+        bits = config.tokens * (config.codebook_size - 1).bit_length()
+        for name, value in (
+            ("clip", f"{config.frames} frames of {config.size} × {config.size}, patches {config.patches}"),
+            ("tokens K", f"{config.tokens}, width {config.width}"),
+            ("codebook", f"{config.codebook_size} codes of width {config.code_width}; {bits} bits a clip at n = K"),
+            ("depth", f"encoder {config.encoder_depth}, decoder {config.decoder_depth}, prior {config.prior.layers}"),
+            ("parameters", f"{parameters:,}, of which the taildrop query module has {policy:,}"),
+        ):
+            table.add_row(name, value)
+        console.print(table)
+        for clips in self.measure:
+            procedural = clips == "procedural"
+            sources = [
+                open_clips(clips, split=split, frames=config.frames, size=config.size)
+                for split in (("test",) if procedural else ("train", "test"))
+            ]
+            for source in sources:
+                count = min(self.count, len(source))
+                figures = rate_distortion(world, source, range(count))
+                console.print(
+                    f"\n{source.describe()}: {count} clips, {100 * figures.codes_used:.1f} % of the codes in use\n",
+                    highlight=False,
+                    soft_wrap=True,
+                )
+                console.print(figures.markdown(), highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,59 @@
+"""Entry point: parses the sub-command, and turns the package's errors into one clear message."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from vaportok_rl.cli.evaluate import Evaluate
+from vaportok_rl.cli.info import Info
+from vaportok_rl.cli.pretrain import Pretrain
+from vaportok_rl.cli.rollout import RolloutCommand
+from vaportok_rl.cli.train import Train
+
+Command = (
+    Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[RolloutCommand, tyro.conf.subcommand("rollout")]
+    | Annotated[Pretrain, tyro.conf.subcommand("pretrain")]
+    | Annotated[Info, tyro.conf.subcommand("info")]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command.
+
+    Args:
+        arguments: what follows ``vaportok-rl``; the process's own by default.
+    """
+    command = tyro.cli(
+        Command,  # type: ignore[arg-type]
+        prog="vaportok-rl",
+        description="Adaptive video tokenization as a reinforcement-learning environment.",
+        args=arguments,
+    )
+    console = Console()
+    errors = Console(stderr=True)
+
+    def show_warning(message: Warning | str, *_: object, **__: object) -> None:
+        errors.print(f"[yellow]warning:[/] {message}", highlight=False)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show_warning
+        try:
+            command.run(console)
+        except (ValueError, TypeError, OSError, RuntimeError) as error:
+            # What the package checks itself says what was expected, what came and what to do; a traceback would
+            # bury it. Everything else is a bug and keeps its traceback.
+            if not str(error).startswith("Expected"):
+                raise
+            errors.print(f"[bold red]error:[/] {error}", highlight=False)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            errors.print("[yellow]interrupted[/]")
+            sys.exit(130)

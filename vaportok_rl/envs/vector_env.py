@@ -1,0 +1,222 @@
+"""The vector Gymnasium face: groups of paths through the same scenes, scored together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from vaportok_rl.envs.actions import checked_actions
+from vaportok_rl.envs.process import TaildropProcess
+from vaportok_rl.envs.rewards import VaporReward
+from vaportok_rl.envs.walk import GroupWalk, StepOutcome
+from vaportok_rl.tokenizer import Precision
+
+
+class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
+    """`num_envs` copies of `TaildropEnv` in groups that walk the same scenes.
+
+    Environment ``e`` belongs to group ``e // group_size``. The members of a group see the same clips in the same
+    order, a clip is encoded once a group, and equal lengths are decoded once. Group p, seeded with ``seed + p``, sees
+    the scenes that a scalar `TaildropEnv` seeded with ``seed + p`` sees.
+
+    Args:
+        num_envs: number of paths; a multiple of ``group_size``.
+        group_size: G, paths through the same scene.
+        autoreset_mode: ``SAME_STEP`` (default) or ``DISABLED``; with the latter, `reset` takes
+            ``options={"reset_mask": bool array}`` that covers whole groups.
+        tokenizer: see `TaildropEnv`, as for all further arguments.
+        clips: see `TaildropEnv`.
+        path_length: see `TaildropEnv`.
+        reward: see `TaildropEnv`.
+        obs: see `TaildropEnv`.
+        split: see `TaildropEnv`.
+        clip_seed: see `TaildropEnv`.
+        device: see `TaildropEnv`.
+        precision: see `TaildropEnv`.
+
+    Raises:
+        ValueError: ``group_size`` does not divide ``num_envs``, or an argument of `TaildropEnv` is wrong.
+    """
+
+    metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+
+    def __init__(
+        self,
+        num_envs: int = 8,
+        *,
+        group_size: int = 1,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        tokenizer: str = "nano",
+        clips: str = "procedural",
+        path_length: int = 8,
+        reward: VaporReward | Mapping[str, Any] | None = None,
+        obs: str | Sequence[str] = "latents",
+        split: str = "train",
+        clip_seed: int = 0,
+        device: str = "cpu",
+        precision: Precision = "float32",
+    ) -> None:
+        if num_envs < 1 or group_size < 1 or num_envs % group_size:
+            raise ValueError(
+                f"Expected num_envs to be a positive multiple of group_size, got num_envs={num_envs}, "
+                f"group_size={group_size}; num_envs = groups × group_size."
+            )
+        mode = AutoresetMode(autoreset_mode)
+        if mode is AutoresetMode.NEXT_STEP:
+            raise ValueError(
+                "Expected autoreset_mode SAME_STEP or DISABLED, got NEXT_STEP, under which one step in L + 1 would be "
+                "a reset that no action reaches; choose one of the two."
+            )
+        self.process = TaildropProcess(
+            tokenizer=tokenizer,
+            clips=clips,
+            path_length=path_length,
+            reward=reward,
+            obs=obs,
+            split=split,
+            clip_seed=clip_seed,
+            device=device,
+            precision=precision,
+        )
+        self.num_envs = num_envs
+        self.group_size = group_size
+        self.groups = num_envs // group_size
+        self.autoreset_mode = mode
+        self.metadata = {**self.metadata, "autoreset_mode": mode}
+        self.single_observation_space = self.process.single_observation_space
+        self.single_action_space = self.process.single_action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._walk = GroupWalk(self.process, group_size)
+        self._generators: list[np.random.Generator] = []
+
+    def seed_groups(self, seed: int | Sequence[int | None] | None) -> None:
+        """Seeds the groups' scene orders: group p with ``seed + p``, or with its first member's entry of a list.
+
+        Raises:
+            TypeError: a seed is not a Python integer.
+            ValueError: a list is of the wrong length, or members of one group have different seeds.
+        """
+        if seed is None:
+            wanted: list[int | None] = [None] * self.groups
+        elif isinstance(seed, int):
+            wanted = [seed + group for group in range(self.groups)]
+        elif isinstance(seed, Sequence):
+            if len(seed) != self.num_envs:
+                raise ValueError(f"Expected {self.num_envs} seeds, one an environment, got {len(seed)}; pass one int.")
+            rows = [list(seed[start : start + self.group_size]) for start in range(0, self.num_envs, self.group_size)]
+            for group, row in enumerate(rows):
+                if any(value != row[0] for value in row):
+                    raise ValueError(
+                        f"Expected one seed for all members of a group, got {row} in group {group}; members of a group "
+                        "see the same scene."
+                    )
+            wanted = [row[0] for row in rows]
+        else:
+            raise TypeError(f"Expected seed to be a Python int, got {type(seed).__name__}; convert with int(seed).")
+        fresh = [seeding.np_random(value)[0] for value in wanted]
+        if not self._generators:
+            self._generators = fresh
+        else:
+            self._generators = [
+                new if value is not None else old
+                for value, new, old in zip(wanted, fresh, self._generators, strict=True)
+            ]
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begins new scenes, for all groups or for those in ``options["reset_mask"]``.
+
+        Raises:
+            ValueError: the mask has the wrong shape or type, or cuts through a group.
+        """
+        self.seed_groups(seed)
+        mask = None if options is None else options.get("reset_mask")
+        if mask is None:
+            self._walk.begin(self._generators)
+        else:
+            groups = self._masked_groups(mask)
+            self._walk.begin([self._generators[group] for group in groups], groups)
+        return self._observation(), {}
+
+    def _masked_groups(self, mask: Any) -> NDArray[np.int64]:
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (self.num_envs,):
+            raise ValueError(
+                f"Expected options['reset_mask'] as a bool array of shape ({self.num_envs},), got {mask!r}; use "
+                "np.array([...], dtype=bool)."
+            )
+        rows = mask.reshape(self.groups, self.group_size)
+        if (rows.any(1) != rows.all(1)).any() or not mask.any():
+            raise ValueError(
+                f"Expected options['reset_mask'] to cover whole groups of {self.group_size} and at least one, got {mask}; "
+                "members of a group begin together."
+            )
+        return np.flatnonzero(rows.all(1))
+
+    def step(
+        self, actions: Any
+    ) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Keeps ``actions + 1`` tokens of each environment's clip.
+
+        Under SAME_STEP, environments that finish are reset at once: the observation is the new scene's first clip,
+        and what the finished step showed is in ``infos["final_obs"]`` and ``infos["final_info"]``.
+
+        Raises:
+            TypeError: the actions are not integers.
+            ValueError: wrong shape, or an action outside 0 … K - 1.
+            RuntimeError: there was no `reset`, or (DISABLED) a finished environment was not reset.
+        """
+        lengths = checked_actions(actions, self.num_envs, self.process.tokens) + 1
+        outcome = self._walk.step(lengths.reshape(self.groups, self.group_size))
+        terminated = np.repeat(outcome.finished, self.group_size)
+        truncated = np.zeros(self.num_envs, dtype=np.bool_)
+        rewards = outcome.rewards.reshape(-1)
+        finished = np.flatnonzero(outcome.finished)
+        infos: dict[str, Any] = {}
+        if self.autoreset_mode is AutoresetMode.DISABLED or not len(finished):
+            infos = self._infos(outcome, np.ones(self.num_envs, dtype=np.bool_))
+            return self._observation(), rewards, terminated, truncated, infos
+        infos["final_info"] = self._infos(outcome, terminated)
+        infos["_final_info"] = terminated.copy()
+        final_obs = np.full(self.num_envs, None, dtype=object)
+        last = self._walk.observe()
+        for env in np.flatnonzero(terminated):
+            final_obs[env] = self.process.present(
+                {name: np.array(values[env // self.group_size]) for name, values in last.items()}
+            )
+        infos["final_obs"], infos["_final_obs"] = final_obs, terminated.copy()
+        if not terminated.all():
+            infos |= self._infos(outcome, ~terminated)
+        self._walk.begin([self._generators[group] for group in finished], finished)
+        return self._observation(), rewards, terminated, truncated, infos
+
+    def _infos(self, outcome: StepOutcome, present: NDArray[np.bool_]) -> dict[str, Any]:
+        """Gymnasium's vector format: arrays with ``_key`` masks, nested for `reward_terms`; zeros where absent."""
+
+        def masked(values: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+            arrays: dict[str, Any] = {}
+            for name, value in values.items():
+                flat = value.reshape(-1).copy()
+                flat[~present] = 0
+                arrays[name], arrays[f"_{name}"] = flat, present.copy()
+            return arrays
+
+        return masked(outcome.info) | {"reward_terms": masked(outcome.terms), "_reward_terms": present.copy()}
+
+    def _observation(self) -> Any:
+        shown = self._walk.observe()
+        return self.process.present({name: np.repeat(values, self.group_size, axis=0) for name, values in shown.items()})
+
+    @property
+    def generators(self) -> list[np.random.Generator]:
+        """The groups' random streams, which the tensor face shares with `step`; seeded on first use."""
+        if not self._generators:
+            self.seed_groups(None)
+        return self._generators

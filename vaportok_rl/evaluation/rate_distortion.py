@@ -1,0 +1,95 @@
+"""Quality against length: PSNR, explained variance and prior accuracy at a set of lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vaportok_rl.clips import ClipSource
+from vaportok_rl.evaluation.reconstruction import explained_variance, mean_squared_error, psnr
+from vaportok_rl.tokenizer import VaporTok
+from vaportok_rl.tokenizer.prior import cumulative_hits, top_k_accuracy
+
+
+@dataclass(frozen=True)
+class RateDistortion:
+    """What a tokenizer does to a set of clips at several lengths.
+
+    Attributes:
+        lengths: the N lengths.
+        psnr: mean over clips, decibels, ``[N]``.
+        explained_variance: median over clips, ``[N]``.
+        mse: mean over clips, ``[N]``.
+        prior_top5: mean over clips, in [0, 1], ``[N]``.
+        codes_used: share of the codebook that occurs.
+        clips: number of clips.
+    """
+
+    lengths: tuple[int, ...]
+    psnr: tuple[float, ...]
+    explained_variance: tuple[float, ...]
+    mse: tuple[float, ...]
+    prior_top5: tuple[float, ...]
+    codes_used: float
+    clips: int
+
+    def markdown(self) -> str:
+        """The table in Markdown."""
+        rows = ["| tokens | PSNR (dB) | explained variance (median) | prior top-5 |", "|---:|---:|---:|---:|"]
+        rows += [
+            f"| {n} | {p:.2f} | {v:.3f} | {100 * a:.1f} % |"
+            for n, p, v, a in zip(self.lengths, self.psnr, self.explained_variance, self.prior_top5, strict=True)
+        ]
+        return "\n".join(rows)
+
+
+def default_lengths(tokens: int) -> tuple[int, ...]:
+    """Powers of two up to K, three quarters of K, and K."""
+    powers = [2**power for power in range(tokens.bit_length()) if 2**power < tokens]
+    return tuple(sorted({*powers, max(1, tokens * 3 // 4), tokens}))
+
+
+def rate_distortion(
+    world: VaporTok,
+    source: ClipSource,
+    indices: Sequence[int],
+    lengths: Sequence[int] | None = None,
+    batch_size: int = 64,
+) -> RateDistortion:
+    """Measures a tokenizer.
+
+    Args:
+        world: the tokenizer in evaluation mode.
+        source: the clips.
+        indices: which of them.
+        lengths: lengths in 1 … K; `default_lengths` if not given.
+        batch_size: clips decoded at once.
+    """
+    lengths = tuple(lengths or default_lengths(world.config.tokens))
+    errors: list[Tensor] = []
+    variances: list[Tensor] = []
+    accuracies: list[Tensor] = []
+    used = torch.zeros(world.config.codebook_size, dtype=torch.bool)
+    for start in range(0, len(indices), batch_size):
+        clips = source.batch(list(indices[start : start + batch_size])).clips.to(world.device)
+        codes = world.encode(clips).codes
+        used[codes.flatten().cpu()] = True
+        hits = cumulative_hits(world.prior_logits(codes), codes)
+        mse = torch.stack([mean_squared_error(world.decode(codes, n), clips) for n in lengths])
+        errors.append(mse)
+        variances.append(explained_variance(mse, clips))
+        asked = torch.tensor(lengths, device=codes.device)
+        accuracies.append(top_k_accuracy(hits.expand(len(lengths), -1, -1), asked[:, None].expand(-1, len(codes))))
+    mse, variance, accuracy = (torch.cat(parts, 1) for parts in (errors, variances, accuracies))
+    return RateDistortion(
+        lengths=lengths,
+        psnr=tuple(psnr(mse).mean(1).tolist()),
+        explained_variance=tuple(variance.median(1).values.tolist()),
+        mse=tuple(mse.mean(1).tolist()),
+        prior_top5=tuple(accuracy.mean(1).tolist()),
+        codes_used=float(used.float().mean()),
+        clips=len(indices),
+    )

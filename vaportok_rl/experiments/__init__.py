@@ -1,0 +1,1 @@
+"""Whole experiments: training runs, scripted rollouts, figures and tables."""

@@ -1,0 +1,74 @@
+"""Run folders: made once, never overwritten."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vaportok_rl.version import __version__
+
+
+def create_run_folder(root: Path, name: str, folder: Path | None = None) -> Path:
+    """Makes ``root/<time>-<name>``, or exactly ``folder`` if given.
+
+    Raises:
+        FileExistsError: the folder is there already and not empty.
+    """
+    chosen = folder if folder is not None else root / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
+    if chosen.exists() and (not chosen.is_dir() or any(chosen.iterdir())):
+        raise FileExistsError(
+            f"Expected a new run folder, got {chosen}, which exists; nothing was overwritten. Choose another --out or "
+            "move it away."
+        )
+    chosen.mkdir(parents=True, exist_ok=True)
+    return chosen
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, tuples and paths as plain data for YAML and JSON."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
+    return value if isinstance(value, (int, float, bool, str)) or value is None else str(value)
+
+
+def write_config(folder: Path, config: Any, **extra: Any) -> Path:
+    """Writes ``config.yaml`` with the settings and the versions they were used with."""
+    import torch
+
+    content = {**plain(config), **plain(extra), "versions": {"vaportok_rl": __version__, "torch": torch.__version__}}
+    commit = _git_commit()
+    if commit:
+        content["versions"]["commit"] = commit
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def write_json(path: Path, content: Any) -> Path:
+    """Writes JSON with sorted keys, whole or not at all."""
+    scratch = path.with_name(path.name + ".part")
+    scratch.write_text(json.dumps(plain(content), indent=2, sort_keys=True) + "\n")
+    os.replace(scratch, path)
+    return path
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout this package is imported from, if it is one."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,17 @@
+"""Registers the environments with Gymnasium, by entry-point strings so that nothing heavy is imported."""
+
+from __future__ import annotations
+
+import gymnasium
+
+TAILDROP_ID = "vaportok/Taildrop-v0"
+
+
+def register_environments() -> None:
+    """Registers every environment id of this package, once."""
+    if TAILDROP_ID not in gymnasium.registry:
+        gymnasium.register(
+            TAILDROP_ID,
+            entry_point="vaportok_rl.envs.taildrop_env:TaildropEnv",
+            vector_entry_point="vaportok_rl.envs.vector_env:TaildropVectorEnv",
+        )
