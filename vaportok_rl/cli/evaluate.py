@@ -14,7 +14,7 @@ from vaportok_rl.agents import HeldOut, build_length_policy
 from vaportok_rl.cli.progress import progress_bar
 from vaportok_rl.envs import TaildropProcess
 from vaportok_rl.experiments.run_folder import create_run_folder, write_json
-from vaportok_rl.experiments.tables import comparison_table
+from vaportok_rl.experiments.tables import comparison_tables
 from vaportok_rl.experiments.world_settings import WorldSettings
 
 
@@ -49,9 +49,8 @@ class Evaluate:
             for spec, policy in chosen.items()
         }
         comparison = held_out.compare(lengths)
-        console.print(
-            comparison_table(comparison, f"{held_out.scene.ids.numel()} clips of {process.source.describe()}")
-        )
+        title = f"{held_out.scene.ids.numel()} clips of {process.source.describe()}"
+        console.print(*comparison_tables(comparison, title))
         if folder is not None:
             content = {**comparison.results(), "headroom": comparison.headroom}
             content["headroom_share"] = comparison.headroom_share

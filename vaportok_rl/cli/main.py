@@ -15,6 +15,7 @@ from vaportok_rl.cli.info import Info
 from vaportok_rl.cli.pretrain import Pretrain
 from vaportok_rl.cli.rollout import RolloutCommand
 from vaportok_rl.cli.train import Train
+from vaportok_rl.clips import UnreadableVideoError
 
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except (ValueError, TypeError, OSError, RuntimeError) as error:
             # What the package checks itself says what was expected, what came and what to do; a traceback would
             # bury it. Everything else is a bug and keeps its traceback.
-            if not str(error).startswith("Expected"):
+            if not (isinstance(error, UnreadableVideoError) or str(error).startswith("Expected")):
                 raise
             errors.print(f"[bold red]error:[/] {error}", highlight=False)
             sys.exit(2)

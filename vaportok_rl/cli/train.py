@@ -11,7 +11,7 @@ from rich.console import Console
 
 from vaportok_rl.cli.progress import progress_bar
 from vaportok_rl.experiments.run_folder import create_run_folder
-from vaportok_rl.experiments.tables import comparison_table
+from vaportok_rl.experiments.tables import comparison_tables
 from vaportok_rl.experiments.training import TrainSettings, open_held_out, train
 
 
@@ -55,7 +55,7 @@ class Train:
             run = train(settings, folder, held_out, on_round)
         if run.interrupted:
             console.print("[yellow]interrupted: what was learnt until then is saved[/]")
-        console.print(comparison_table(run.comparison, "held-out clips (terms unweighted, path means)"))
+        console.print(*comparison_tables(run.comparison, "held-out clips"))
         console.print(
             f"gap closed {100 * run.comparison.gap_closed('trained'):.1f} %, Spearman(tokens, complexity) "
             f"{run.comparison.spearman['trained']:.2f}\nwritten to {run.folder}: {', '.join(run.files)}",

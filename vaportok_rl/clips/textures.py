@@ -74,7 +74,7 @@ def clouds(draws: Draws, size: int, detail: Tensor, name: str = "clouds") -> Ten
 def dead_leaves(draws: Draws, size: int, detail: Tensor) -> Tensor:
     """Discs and rectangles that hide each other, radii by a power law; ``detail [B]`` adds small ones."""
     y, x = coordinates(size)
-    smallest = (0.45 - 0.40 * detail)[:, None]
+    smallest = (0.45 - 0.30 * detail)[:, None]
     largest = 0.9
     u = draws.uniform("leaves/radius", _LEAVES)
     # Inverse of the cumulative distribution of p(r) ~ r^-3 on [smallest, largest].

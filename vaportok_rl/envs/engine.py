@@ -11,6 +11,8 @@ from vaportok_rl.tokenizer import VaporTok, clip_complexity
 from vaportok_rl.tokenizer.prior import cumulative_hits, top_k_accuracy
 
 MAX_BATCH_TOKENS = 32_768
+# Matrix products over fewer rows than this may use another kernel, which rounds differently.
+FEWEST_ROWS = 16
 
 
 class ScoringEngine:
@@ -116,7 +118,9 @@ class ScoringEngine:
 
     def _errors(self, codes: Tensor, kept: Tensor, clips: Tensor) -> Tensor:
         """Mean squared error of each pair: ``int64 [M, N]``, ``int64 [M]``, ``uint8 [M, C, T, H, W]`` to ``[M]``."""
-        decoded = self.world.decode(codes, kept)
+        # With enough rows in every product, a pair's error does not depend on what it is scored with.
+        copies = -(-FEWEST_ROWS // codes.numel())
+        decoded = self.world.decode(codes.repeat(copies, 1), kept.repeat(copies))[: len(clips)]
         squares = (decoded - clips.float() / 255).square()
         # Two short sums instead of one long one: a single row is then added up in the same order as many.
         return squares.flatten(3).mean(-1).flatten(1).mean(-1)

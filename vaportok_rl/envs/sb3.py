@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
@@ -21,10 +22,18 @@ class TaildropVecEnv(VecEnv):
     Args:
         num_envs: see `TaildropVectorEnv`.
         **settings: further arguments of `TaildropVectorEnv`.
+
+    Raises:
+        ValueError: ``autoreset_mode`` is not SAME_STEP, or an argument of `TaildropVectorEnv` is wrong.
     """
 
     def __init__(self, num_envs: int = 8, **settings: Any) -> None:
         self.vector_env = TaildropVectorEnv(num_envs, **settings)
+        if self.vector_env.autoreset_mode is not AutoresetMode.SAME_STEP:
+            raise ValueError(
+                f"Expected autoreset_mode SAME_STEP, got {self.vector_env.autoreset_mode.name}; Stable-Baselines3 "
+                "relies on finished environments being reset. Leave the argument out."
+            )
         self.render_mode = None
         self._actions = np.zeros(num_envs, dtype=np.int64)
         super().__init__(num_envs, self.vector_env.single_observation_space, self.vector_env.single_action_space)

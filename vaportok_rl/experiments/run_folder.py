@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import subprocess
 from datetime import datetime
@@ -39,17 +40,18 @@ def plain(value: Any) -> Any:
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(entry) for entry in value]
-    return value if isinstance(value, (int, float, bool, str)) or value is None else str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no NaN
+    # str() also turns string subclasses, such as torch's version, into what YAML can write.
+    return value if isinstance(value, (int, float, bool)) or value is None else str(value)
 
 
 def write_config(folder: Path, config: Any, **extra: Any) -> Path:
     """Writes ``config.yaml`` with the settings and the versions they were used with."""
     import torch
 
-    content = {**plain(config), **plain(extra), "versions": {"vaportok_rl": __version__, "torch": torch.__version__}}
-    commit = _git_commit()
-    if commit:
-        content["versions"]["commit"] = commit
+    versions = {"vaportok_rl": __version__, "torch": torch.__version__, "commit": _git_commit()}
+    content = plain({**plain(config), **extra, "versions": versions})
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path

@@ -6,24 +6,37 @@ from rich.table import Table
 
 from vaportok_rl.agents import Comparison
 
-_COLUMNS = (("tokens", "{:.1f}"), ("mse", "{:.5f}"), ("psnr", "{:.2f}"), ("accuracy", "{:.3f}"))
+_QUALITY = (
+    ("tokens", "tokens", "{:.1f}"),
+    ("MSE", "mse", "{:.5f}"),
+    ("PSNR", "psnr", "{:.2f}"),
+    ("top-5", "accuracy", "{:.3f}"),
+    ("ρ", "spearman_complexity", "{:+.2f}"),
+    ("reward", "reward", "{:.4f}"),
+)
 
 
-def comparison_table(comparison: Comparison, title: str) -> Table:
-    """One row a policy: tokens, MSE, PSNR, prior top-5, each unweighted reward term, reward, gap closed."""
+def comparison_tables(comparison: Comparison, title: str) -> tuple[Table, Table]:
+    """Two tables that fit 80 columns, one row a policy.
+
+    The first holds tokens, MSE, PSNR, prior top-5, rank correlation with complexity, path reward and gap closed; the
+    second the unweighted reward terms.
+    """
     results = comparison.results()
-    terms = [name for name in next(iter(results.values())) if name.startswith("reward_")]
-    table = Table(title=title, title_justify="left")
-    table.add_column("policy", no_wrap=True)
-    for heading in ("tokens", "MSE", "PSNR", "top-5"):
-        table.add_column(heading, justify="right")
+    ranked = sorted(results.items(), key=lambda entry: entry[1]["reward"])
+    quality = Table(title=title, title_justify="left")
+    quality.add_column("policy", no_wrap=True)
+    for heading, _, _ in _QUALITY:
+        quality.add_column(heading, justify="right")
+    quality.add_column("gap closed", justify="right", style="bold")
+    terms = [name for name in ranked[0][1] if name.startswith("reward_")]
+    parts = Table(title="reward terms, unweighted path means", title_justify="left")
+    parts.add_column("policy", no_wrap=True)
     for name in terms:
-        # The whole name would make the table wider than a terminal; five letters tell the terms apart.
-        table.add_column(name.removeprefix("reward_")[:5] + ".", justify="right")
-    for heading in ("reward", "gap"):
-        table.add_column(heading, justify="right", style="bold")
-    for name, row in sorted(results.items(), key=lambda entry: entry[1]["reward"]):
-        cells = [template.format(row[key]) for key, template in _COLUMNS]
-        cells += [f"{row[term]:+.2f}" for term in terms]
-        table.add_row(name.replace("_", " "), *cells, f"{row['reward']:.4f}", f"{100 * row['gap_closed']:.0f} %")
-    return table
+        parts.add_column(name.removeprefix("reward_"), justify="right", overflow="fold")
+    for name, row in ranked:
+        label = name.replace("_", " ")
+        cells = [template.format(row[key]) for _, key, template in _QUALITY]
+        quality.add_row(label, *cells, f"{100 * row['gap_closed']:.1f} %")
+        parts.add_row(label, *(f"{row[term]:+.3f}" for term in terms))
+    return quality, parts

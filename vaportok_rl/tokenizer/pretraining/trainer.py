@@ -107,9 +107,9 @@ class Pretrainer:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
         if not bool(torch.isfinite(result.loss) & torch.isfinite(norm)):
             raise NonFiniteLossError(
-                f"Expected a finite loss, got {float(result.loss)} (gradient norm {float(norm)}) at step {self.step}; "
-                f"the last good checkpoint is {self.folder / STATE_FILE}. Lower the learning rates or turn bfloat16 "
-                "off, then resume."
+                f"Expected a finite loss, got {float(result.terms['loss'])} (gradient norm {float(norm)}) at step "
+                f"{self.step}; the last good checkpoint is {self.folder / STATE_FILE}. Lower the learning rates or "
+                "turn bfloat16 off, then resume."
             )
         factor = self.config.learning_rate_factor(self.step)
         peaks = {"muon": self.config.muon_learning_rate, "adamw": self.config.adam_learning_rate}

@@ -1,0 +1,109 @@
+"""The oracle against brute force, and never below any other policy."""
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vaportok_rl.agents.oracle import best_fixed_length, fixed_rewards, oracle_lengths
+from vaportok_rl.envs import DEFAULT_WEIGHTS, Outcome, VaporReward
+
+OFF = dict.fromkeys(DEFAULT_WEIGHTS, 0.0)
+
+
+def every_length(seed: int, tokens: int, paths: int, length: int) -> Outcome:
+    """An outcome of all lengths whose errors mostly fall with n, as a tokenizer's do, and whose clips differ."""
+    rng = np.random.default_rng(seed)
+    steps = rng.exponential(0.05, (tokens, paths, length)) * rng.exponential(1.0, (paths, length))
+    mse = torch.from_numpy(np.cumsum(steps, 0)[::-1].copy()).float() + 0.01
+    accuracy = torch.from_numpy(rng.random((tokens, paths, length), dtype=np.float32))
+    accuracy[0] = 0
+    lengths = torch.arange(1, tokens + 1)[:, None, None].expand(tokens, paths, length)
+    complexity = torch.from_numpy(rng.random((paths, length, 2), dtype=np.float32))
+    return Outcome(lengths, mse, accuracy, complexity, tokens)
+
+
+def brute_force(every: Outcome, reward: VaporReward, worst: bool = False) -> list[float]:
+    """The best path reward of every combination of lengths, path by path."""
+    tokens, paths, length = every.n_tokens.shape
+    combinations = torch.tensor(list(product(range(1, tokens + 1), repeat=length)))
+    total = reward(every.take(combinations[:, None].expand(-1, paths, -1).contiguous())).total
+    return (total.amin(0) if worst else total.amax(0)).tolist()
+
+
+def earned(every: Outcome, reward: VaporReward, lengths: torch.Tensor) -> list[float]:
+    return reward(every.take(lengths[None])).total[0].tolist()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 6), st.integers(1, 3), st.booleans())
+def test_exact_where_clips_do_not_interact(seed: int, tokens: int, length: int, worst: bool) -> None:
+    every = every_length(seed, tokens, 3, length)
+    reward = VaporReward({"diversity": 0.0})
+    lengths = oracle_lengths(every, reward, worst=worst)
+    assert lengths.shape == (3, length)
+    assert lengths.dtype == torch.int64
+    assert earned(every, reward, lengths) == pytest.approx(brute_force(every, reward, worst), abs=1e-5)
+
+
+@pytest.mark.parametrize(("tokens", "length"), [(4, 2), (6, 2), (4, 3), (6, 3)])
+@pytest.mark.parametrize("weight", [-2.0, 0.5, 1.0, 3.0])
+def test_against_brute_force_with_diversity(tokens: int, length: int, weight: float) -> None:
+    reward = VaporReward({"diversity": weight}, scale=5.0)
+    gaps, spans = [], []
+    for seed in range(8):
+        every = every_length(seed, tokens, 4, length)
+        best, worst = np.array(brute_force(every, reward)), np.array(brute_force(every, reward, worst=True))
+        found = np.array(earned(every, reward, oracle_lengths(every, reward)))
+        assert (found <= best + 1e-5).all()
+        gaps += (best - found).tolist()
+        spans += (best - worst).tolist()
+    # Coordinate ascent may stop on a local optimum; it does so rarely and loses little.
+    assert sum(gap > 1e-5 for gap in gaps) <= 1
+    assert sum(gaps) / sum(spans) < 1e-3
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([{}, {"diversity": 4.0}, {"diversity": -2.0}, {**OFF, "diversity": 1.0}]))
+def test_never_below_any_other_policy(seed: int, weights: dict[str, Any]) -> None:
+    tokens, paths, length = 8, 3, 4
+    every = every_length(seed, tokens, paths, length)
+    reward = VaporReward(weights)
+    rng = torch.Generator().manual_seed(seed)
+    others = [torch.randint(1, tokens + 1, (paths, length), generator=rng) for _ in range(4)]
+    others += [torch.full((paths, length), n) for n in (1, 4, tokens, best_fixed_length(every, reward))]
+    best = earned(every, reward, oracle_lengths(every, reward, tuple(others)))
+    worst = earned(every, reward, oracle_lengths(every, reward, tuple(others), worst=True))
+    for other in others:
+        for low, value, high in zip(worst, earned(every, reward, other), best, strict=True):
+            assert low - 1e-6 <= value <= high + 1e-6
+
+
+def test_no_single_length_of_the_oracle_can_be_improved() -> None:
+    every = every_length(5, 8, 4, 5)
+    reward = VaporReward({"diversity": 2.0})
+    lengths = oracle_lengths(every, reward)
+    best = earned(every, reward, lengths)
+    for clip in range(5):
+        for n in range(1, 9):
+            changed = lengths.clone()
+            changed[:, clip] = n
+            assert all(a <= b + 1e-6 for a, b in zip(earned(every, reward, changed), best, strict=True))
+
+
+def test_diversity_alone_is_maximised_by_extremes() -> None:
+    every = every_length(0, 8, 3, 4)
+    lengths = oracle_lengths(every, VaporReward({**OFF, "diversity": 1.0}))
+    assert [sorted(row) for row in lengths.tolist()] == [[1, 1, 8, 8]] * 3
+
+
+def test_best_fixed_length() -> None:
+    every = every_length(2, 8, 5, 3)
+    reward = VaporReward()
+    table = [[earned(every, reward, torch.full((5, 3), n))[p] for p in range(5)] for n in range(1, 9)]
+    assert np.allclose(fixed_rewards(every, reward).numpy(), table, atol=1e-6)
+    assert best_fixed_length(every, reward) == int(np.mean(table, axis=1).argmax()) + 1

@@ -1,0 +1,136 @@
+"""The taildrop module as a Stable-Baselines3 policy: the same distribution everywhere, weights of the world."""
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from vaportok_rl.agents import TaildropPolicy
+from vaportok_rl.envs import TaildropProcess, shared_world
+
+
+@pytest.fixture(scope="module")
+def latents(tiny_world: str) -> Tensor:
+    process = TaildropProcess(tokenizer=tiny_world, path_length=3)
+    return process.sample_scene([np.random.default_rng(0), np.random.default_rng(1)]).latents
+
+
+def make_policy(tokenizer: str, **settings: Any) -> TaildropPolicy:
+    process = TaildropProcess(tokenizer=tokenizer)
+    return TaildropPolicy(
+        process.single_observation_space,
+        process.single_action_space,
+        lambda progress: 1e-3,
+        tokenizer=tokenizer,
+        **settings,
+    )
+
+
+def test_starts_as_the_pretrained_module(tiny_world: str, latents: Tensor) -> None:
+    got = make_policy(tiny_world).length_log_probs(latents)
+    expected = shared_world(tiny_world).taildrop(latents.flatten(0, 1)).logits
+    assert got.shape == (2, 3, 16)
+    assert torch.allclose(got.flatten(0, 1), expected, atol=1e-5)
+    assert torch.allclose(got.exp().sum(-1), torch.ones(2, 3), atol=1e-5)
+    # Not trivially: the tiny world's module prefers some lengths.
+    assert (got.exp().amax(-1) > 2 / 16).all()
+
+
+def test_without_pretraining_it_starts_uniform(tiny_world: str, latents: Tensor) -> None:
+    got = make_policy(tiny_world, pretrained=False).length_log_probs(latents)
+    assert torch.allclose(got, torch.full_like(got, -math.log(16)), atol=0.05)
+
+
+def test_training_it_leaves_the_world_alone(tiny_world: str, latents: Tensor) -> None:
+    module = shared_world(tiny_world).taildrop_module
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    policy = make_policy(tiny_world)
+    policy.length_log_probs(latents)[..., 0].sum().backward()
+    policy.optimizer.step()
+    assert not torch.equal(policy.action_net.weight, module.head.weight)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_every_route_gives_the_same_distribution(tiny_world: str, latents: Tensor) -> None:
+    policy = make_policy(tiny_world)
+    obs = latents.flatten(0, 1)
+    log_probs = policy.length_log_probs(obs)
+    distribution = policy.get_distribution(obs)
+    assert torch.allclose(distribution.distribution.logits, log_probs, atol=1e-5)
+    for action in (0, 7, 15):
+        actions = torch.full((6,), action)
+        values, log_prob, spread = policy.evaluate_actions(obs, actions)
+        assert torch.allclose(log_prob, log_probs[:, action], atol=1e-5)
+        assert torch.allclose(spread, -(log_probs.exp() * log_probs).sum(-1), atol=1e-5)
+        # The critic starts at zero.
+        assert values.abs().max() == 0
+    torch.manual_seed(0)
+    actions, _, log_prob = policy(obs)
+    assert torch.allclose(log_prob, log_probs.gather(1, actions[:, None])[:, 0], atol=1e-5)
+
+
+def test_predict(tiny_world: str, latents: Tensor) -> None:
+    policy = make_policy(tiny_world)
+    obs = latents.flatten(0, 1)
+    best = policy.length_log_probs(obs).argmax(-1)
+    action, state = policy.predict(obs.numpy(), deterministic=True)
+    assert state is None
+    assert np.array_equal(action, best.numpy())
+    single, _ = policy.predict(obs[0].numpy(), deterministic=True)
+    assert single.shape == ()
+    assert single == best[0]
+
+
+def test_samples_follow_the_probabilities(tiny_world: str, latents: Tensor) -> None:
+    policy = make_policy(tiny_world)
+    one = latents[:1, 0]
+    torch.manual_seed(3)
+    actions, _ = policy.predict(one.expand(20_000, -1, -1).numpy())
+    shares = np.bincount(actions, minlength=16) / len(actions)
+    expected = policy.length_log_probs(one)[0].exp().detach().numpy()
+    error = np.sqrt(expected * (1 - expected) / len(actions))
+    assert (np.abs(shares - expected) < 5 * error + 1e-4).all()
+
+
+def test_saves_and_loads_by_itself(tiny_world: str, latents: Tensor, tmp_path: Any) -> None:
+    policy = make_policy(tiny_world)
+    with torch.no_grad():
+        policy.action_net.bias.add_(torch.arange(16.0))
+    policy.save(tmp_path / "policy.pt")
+    # Stable-Baselines3 stores the constructor's arguments, the schedule among them, with pickle.
+    saved = torch.load(tmp_path / "policy.pt", weights_only=False)
+    again = TaildropPolicy(**saved["data"])
+    again.load_state_dict(saved["state_dict"])
+    assert saved["data"]["tokenizer"] == tiny_world
+    assert torch.equal(again.length_log_probs(latents), policy.length_log_probs(latents))
+
+
+def test_holds_no_tokenizer_weights(tiny_world: str) -> None:
+    policy = make_policy(tiny_world)
+    count = sum(parameter.numel() for parameter in policy.parameters())
+    module = sum(parameter.numel() for parameter in shared_world(tiny_world).taildrop_module.parameters())
+    assert count == module + 32 + 1  # the critic's line
+    buffer = io.BytesIO()
+    torch.save(policy.state_dict(), buffer)
+    assert not any("encoder" in name or "decoder" in name for name in policy.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("observation", "action", "message"),
+    [
+        (spaces.Box(0, 1, (2,)), spaces.Discrete(16), r"Expected observations Box \(16, 32\)"),
+        (spaces.Box(-1, 1, (32, 16)), spaces.Discrete(16), r"Expected observations Box \(16, 32\)"),
+        (spaces.Discrete(3), spaces.Discrete(16), r"Expected observations Box \(16, 32\)"),
+        (spaces.Box(-1, 1, (16, 32)), spaces.Discrete(15), r"Expected Discrete\(16\) actions"),
+        (spaces.Box(-1, 1, (16, 32)), spaces.Box(0, 1, (1,)), r"Expected Discrete\(16\) actions"),
+    ],
+    ids=["complexity", "transposed", "discrete", "one action short", "continuous"],
+)
+def test_wrong_spaces_are_refused(tiny_world: str, observation: Any, action: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TaildropPolicy(observation, action, lambda progress: 1e-3, tokenizer=tiny_world)

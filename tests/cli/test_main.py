@@ -1,0 +1,124 @@
+"""The command line end to end, on settings small enough for seconds."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import pandas as pd
+import pytest
+
+from vaportok_rl.cli.main import main
+
+_TINY = ["--path-length", "3", "--scenes", "2", "--group-size", "4", "--decisions", "48", "--held-out-scenes", "2"]
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    """Three small videos and a file that is none."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        frames = np.repeat(np.repeat(rng.integers(0, 255, (24, 6, 8, 3), dtype=np.uint8), 8, 1), 8, 2)
+        imageio.imwrite(folder / f"{name}.mp4", frames, plugin="FFMPEG", fps=8, ffmpeg_log_level="error")
+    (folder / "broken.mp4").write_text("not a video")
+    return folder
+
+
+def _fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_train_then_evaluate_and_roll_out_the_agent(
+    tiny_world: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    main(["train", "--tokenizer", tiny_world, *_TINY, "--out", str(run)])
+    printed = capsys.readouterr().out
+    for word in ("headroom", "pretrained", "best fixed", "oracle", "trained", "gap closed"):
+        assert word in printed
+    world = ["--tokenizer", tiny_world, "--path-length", "3"]
+    main(["evaluate", "--agent", str(run), *world, "--scenes", "2", "--out", str(tmp_path / "eval")])
+    results = json.loads((tmp_path / "eval" / "results.json").read_text())
+    assert {str(run), "argmax", "random", "best_fixed", "oracle"} <= set(results)
+    main(["rollout", "--policy", str(run), *world, "--episodes", "2", "--out", str(tmp_path / "roll")])
+    assert len(pd.read_parquet(tmp_path / "roll" / "decisions.parquet")) == 6
+
+
+def test_train_on_a_folder_names_the_broken_file(
+    tiny_world: str, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        main(["train", "--clips", str(videos), "--tokenizer", tiny_world, *_TINY, "--out", str(tmp_path / "run")])
+    errors = capsys.readouterr().err
+    assert "broken.mp4" in errors
+    assert errors.count("broken.mp4") == 1
+    assert "a.mp4" not in errors
+    assert (tmp_path / "run" / "reconstructions.mp4").is_file()
+
+
+@pytest.mark.parametrize("policy", ["fixed:16", "random", "argmax"])
+def test_rollout_writes_the_same_bytes_twice(tiny_world: str, tmp_path: Path, policy: str) -> None:
+    for name in ("first", "second"):
+        out = str(tmp_path / name)
+        main(["rollout", "--policy", policy, "--tokenizer", tiny_world, "--episodes", "3", "--out", out])
+    files = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("first", "second")]
+    assert files[0] == files[1]
+
+
+def test_pretrain_runs_resumes_and_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "pre")
+    settings = ["--steps", "4", "--batch-size", "2", "--calibration-clips", "4", "--codebook-clips", "2"]
+    settings += ["--validation-clips", "2", "--validate-every", "4", "--save-every", "2", "--no-bfloat16"]
+    main(["pretrain", "--out", out, *settings])
+    assert "Expected a new run folder" in _fails(capsys, "pretrain", "--out", out, *settings)
+    main(["pretrain", "--out", out, "--resume", *settings])
+    assert "resuming" in capsys.readouterr().out
+    main(["info", f"{out}/model", "--measure", "procedural", "--count", "2"])
+    printed = capsys.readouterr().out
+    assert "explained variance" in printed
+    assert "640 bits" in printed
+
+
+def test_mistakes_are_answered_with_one_clear_message(
+    tiny_world: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("mine")
+    world = ["--tokenizer", tiny_world]
+    cases = [
+        (["train", "--clips", str(tmp_path / "nowhere"), *world], "nowhere"),
+        (["train", "--clips", str(empty), *world], "empty"),
+        (["train", "--tokenizer", "nanno"], "did you mean 'nano'"),
+        (["train", "--tokenizer", str(empty)], "config.json"),
+        (["train", *world, "--reward.weights", "efficency", "1"], "did you mean 'efficiency'"),
+        (["train", *world, "--group-size", "1"], "group_size ≥ 2"),
+        (["train", *world, "--path-length", "0"], "path_length ≥ 1"),
+        (["train", *world, "--out", str(tmp_path / "full")], "nothing was overwritten"),
+        (["rollout", *world, "--policy", "fixed:0"], "fixed length in 1"),
+        (["rollout", *world, "--policy", "randon"], "did you mean 'random'"),
+        (["pretrain", "--preset", "nanno", "--out", str(tmp_path / "p")], "preset among"),
+        (["pretrain", "--resume"], "--out with --resume"),
+    ]
+    for number, (arguments, expected) in enumerate(cases):
+        if "--out" not in arguments and arguments[0] != "pretrain":
+            arguments = [*arguments, "--out", str(tmp_path / f"out{number}")]
+        assert expected in _fails(capsys, *arguments), arguments
+
+
+def test_help_reads_like_documentation(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("train", "evaluate", "rollout", "pretrain", "info"):
+        with pytest.raises(SystemExit) as stopped:
+            main([command, "--help"])
+        assert stopped.value.code == 0
+        assert len(capsys.readouterr().out) > 500

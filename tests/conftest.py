@@ -1,0 +1,39 @@
+"""A whole world small enough for every test of the layers above the tokenizer."""
+
+import pytest
+import torch
+from torch import nn
+
+from vaportok_rl.tokenizer import PriorConfig, VaporTok, VaporTokConfig
+
+TINY_CONFIG = VaporTokConfig(
+    frames=4,
+    size=16,
+    patch_size=4,
+    tokens=16,
+    width=32,
+    heads=2,
+    encoder_depth=2,
+    decoder_depth=2,
+    codebook_size=32,
+    code_width=4,
+    prior=PriorConfig(layers=1, heads=2, width=16, positions=16),
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint folder with random weights, in which every kept token changes the decoded video."""
+    folder = tmp_path_factory.mktemp("worlds") / "tiny"
+    with torch.random.fork_rng():
+        torch.manual_seed(20260607)
+        model = VaporTok(TINY_CONFIG)
+        # As initialised, the two last layers are zero and the codes of all tokens alike: every length would decode to
+        # the same video and be equally likely.
+        nn.init.normal_(model.x_embedder.proj.weight, std=0.3)
+        nn.init.normal_(model.encoder_latent_query_embed, std=1.0)
+        nn.init.normal_(model.prior_model.pos_emb, std=1.0)
+        nn.init.normal_(model.final_layer.linear.weight, std=0.3)
+        nn.init.normal_(model.taildrop_module.head.weight, std=0.5)
+        nn.init.normal_(model.taildrop_module.head.bias, std=0.5)
+    return str(model.save_pretrained(folder))

@@ -1,0 +1,63 @@
+"""Every request is decoded exactly once, with little padding and bounded batches."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vaportok_rl.envs.decoding_plan import length_ladder, plan_decoding
+
+geometries = st.tuples(st.integers(1, 70), st.integers(1, 80))
+
+
+@given(geometries, st.floats(0.0, 0.5))
+def test_ladder_ends_at_k_and_keeps_padding_below_the_bound(geometry: tuple[int, int], padding: float) -> None:
+    tokens, patches = geometry
+    ladder = length_ladder(tokens, patches, padding)
+    assert list(ladder) == sorted(set(ladder))
+    assert ladder[-1] == tokens
+    for n in range(1, tokens + 1):
+        padded = min(rung for rung in ladder if rung >= n)
+        assert padded + patches <= max(n + patches, (n + patches) * (1 + padding) + 1e-9)
+
+
+def test_ladder_is_short_where_it_matters() -> None:
+    # One rung a length would decode every pair alone; the geometry of nano and of the paper's tokenizer.
+    assert len(length_ladder(64, 64)) <= 8
+    assert len(length_ladder(1024, 1024)) <= 9
+
+
+@settings(deadline=None)
+@given(geometries, st.integers(1, 4), st.integers(1, 6), st.integers(1, 4), st.integers(0, 10_000))
+def test_every_request_is_covered_exactly_once(
+    geometry: tuple[int, int], group: int, clips: int, room: int, seed: int
+) -> None:
+    tokens, patches = geometry
+    n_tokens = np.random.default_rng(seed).integers(1, tokens + 1, (group, clips))
+    limit = room * (tokens + patches)
+    plan = plan_decoding(n_tokens, tokens, patches, limit)
+
+    pairs: list[tuple[int, int]] = []
+    for batch in plan.batches:
+        assert batch.start == len(pairs)
+        assert len(batch.clips) == len(batch.n_tokens) > 0
+        assert len(batch.clips) * (batch.padded + patches) <= limit
+        assert batch.padded in length_ladder(tokens, patches)
+        assert (batch.n_tokens <= batch.padded).all()
+        assert ((batch.padded + patches) <= 1.1 * (batch.n_tokens + patches) + 1e-9).all()
+        pairs += list(zip(batch.clips.tolist(), batch.n_tokens.tolist(), strict=True))
+
+    asked = {(clip, int(n_tokens[g, clip])) for g in range(group) for clip in range(clips)}
+    assert len(pairs) == len(set(pairs)) == plan.pairs
+    assert set(pairs) == asked
+    for g in range(group):
+        for clip in range(clips):
+            assert pairs[plan.inverse[g, clip]] == (clip, n_tokens[g, clip])
+
+
+@pytest.mark.parametrize("company", [[1], [5, 5, 5], [16, 1, 3]])
+def test_padding_of_a_pair_does_not_depend_on_its_company(company: list[int]) -> None:
+    alone = plan_decoding(np.array([[5]]), 16, 16, 10_000).batches[0].padded
+    plan = plan_decoding(np.array([[5, *company]]), 16, 16, 10_000)
+    padded = [batch.padded for batch in plan.batches if (0, 5) in set(zip(batch.clips, batch.n_tokens, strict=True))]
+    assert padded == [alone]

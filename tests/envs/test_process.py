@@ -1,0 +1,83 @@
+"""Drawing scenes and presenting observations."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from vaportok_rl.envs import TaildropProcess, VaporReward, shared_world
+
+
+def test_spaces_follow_the_world(tiny_world: str) -> None:
+    process = TaildropProcess(tokenizer=tiny_world, path_length=2, obs=("latents", "codes", "clip", "complexity"))
+    space = process.single_observation_space
+    assert isinstance(space, spaces.Dict)
+    assert {name: (part.shape, part.dtype) for name, part in space.items()} == {
+        "latents": ((16, 32), np.float32),
+        "codes": ((16,), np.int64),
+        "clip": ((3, 4, 16, 16), np.uint8),
+        "complexity": ((2,), np.float32),
+    }
+    assert process.single_action_space == spaces.Discrete(16)
+
+
+def test_scenes_are_drawn_without_repetition_from_each_generator(tiny_world: str) -> None:
+    process = TaildropProcess(tokenizer=tiny_world, path_length=4)
+    scene = process.sample_scene([np.random.default_rng(seed) for seed in (3, 8)])
+    for row, seed in enumerate((3, 8)):
+        expected = np.random.default_rng(seed).choice(len(process.source), 4, replace=False)
+        assert scene.ids[row].tolist() == expected.tolist()
+        batch = process.source.batch(torch.from_numpy(expected))
+        assert torch.equal(scene.clips[row], batch.clips)
+        assert torch.equal(scene.labels[row], batch.labels)
+    assert torch.equal(scene.codes.flatten(0, 1), shared_world(tiny_world).encode(scene.clips.flatten(0, 1)).codes)
+
+
+def test_observe_shows_each_path_its_own_step(tiny_world: str) -> None:
+    process = TaildropProcess(tokenizer=tiny_world, path_length=3, obs=("codes", "clip", "latents"))
+    scene = process.sample_scene([np.random.default_rng(seed) for seed in range(3)])
+    # A step past the end shows the last clip again.
+    shown = process.observe(scene, np.array([0, 2, 3]))
+    for name, held in (("codes", scene.codes), ("clip", scene.clips), ("latents", scene.latents)):
+        for row, step in enumerate((0, 2, 2)):
+            assert np.array_equal(shown[name][row], held[row, step].numpy())
+        assert not np.shares_memory(shown[name], held.numpy())
+
+
+@pytest.mark.parametrize("obs", ["codes", ("codes",), ["complexity", "codes"]], ids=str)
+def test_present_fits_the_space(tiny_world: str, obs: Any) -> None:
+    process = TaildropProcess(tokenizer=tiny_world, path_length=2, obs=obs)
+    scene = process.sample_scene([np.random.default_rng(0)])
+    shown = {name: values[0] for name, values in process.observe(scene, np.array([1])).items()}
+    presented = process.present(shown)
+    assert isinstance(presented, np.ndarray if isinstance(obs, str) else dict)
+    assert process.single_observation_space.contains(presented)
+
+
+def test_splits_and_clip_seeds_are_different_clips(tiny_world: str) -> None:
+    sources = [
+        TaildropProcess(tokenizer=tiny_world, path_length=2, **settings).source
+        for settings in ({}, {"split": "test"}, {"clip_seed": 1})
+    ]
+    clips = [source.batch([0, 1]).clips for source in sources]
+    assert not torch.equal(clips[0], clips[1])
+    assert not torch.equal(clips[0], clips[2])
+
+
+def test_reward_may_be_given_as_an_object_or_as_plain_data(tiny_world: str) -> None:
+    reward = VaporReward({"penalty": 2.0})
+    assert TaildropProcess(tokenizer=tiny_world, reward=reward).reward is reward
+    assert TaildropProcess(tokenizer=tiny_world, reward={"weights": {"penalty": 2.0}}).reward.weights["penalty"] == 2.0
+
+
+def test_path_length_may_use_every_clip(tiny_world: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vaportok_rl.clips import ProceduralClips
+
+    monkeypatch.setattr(ProceduralClips, "__len__", lambda self: 5)
+    process = TaildropProcess(tokenizer=tiny_world, path_length=5)
+    scene = process.sample_scene([np.random.default_rng(0)])
+    assert sorted(scene.ids[0].tolist()) == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="Expected path_length ≤ 5"):
+        TaildropProcess(tokenizer=tiny_world, path_length=6)

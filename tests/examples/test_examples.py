@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+
+_EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(_EXAMPLES))
+
+
+def test_ppo_trains_the_taildrop_policy(tiny_world: str) -> None:
+    example = importlib.import_module("sb3_ppo")
+    agent = example.main(example.Arguments(steps=128, num_envs=4, tokenizer=tiny_world))
+    assert agent.num_timesteps >= 128
+    assert all(torch.isfinite(value).all() for value in agent.policy.parameters())
+
+
+def test_random_walk_adds_up_the_same_reward_for_the_same_seed(tiny_world: str) -> None:
+    example = importlib.import_module("random_walk")
+    arguments = example.Arguments(tokenizer=tiny_world, seed=4)
+    assert example.main(arguments) == example.main(arguments)
+
+
+def test_the_custom_term_counts(tiny_world: str) -> None:
+    figures = importlib.import_module("custom_reward").main(tiny_world)
+    assert set(figures) == {"n=1", "n=4", "n=16"}

@@ -1,0 +1,253 @@
+"""The pretraining loop: resumable to the bit, stopped by a non-finite loss, and it learns."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from vaportok_rl.clips import ProceduralClips
+from vaportok_rl.tokenizer import VaporTok, VaporTokConfig, load_checkpoint
+from vaportok_rl.tokenizer.complexity import clip_complexity
+from vaportok_rl.tokenizer.pretraining import LossWeights, NonFiniteLossError, PretrainConfig, Pretrainer
+from vaportok_rl.tokenizer.pretraining.optimizers import split_parameters
+from vaportok_rl.tokenizer.pretraining.trainer import STATE_FILE
+
+# Every phase within twelve steps: continuous, mixed from 4, quantised from 7, random lengths from 8; revivals too.
+RUN = PretrainConfig(
+    steps=12,
+    batch_size=4,
+    bfloat16=False,
+    continuous_until=0.3,
+    quantized_from=0.5,
+    random_lengths_from=0.6,
+    decay_from=0.9,
+    codebook_clips=8,
+    calibration_clips=16,
+    revive_every=3,
+    save_every=1000,
+    validate_every=1000,
+)
+
+
+def trainer(config: VaporTokConfig, run: PretrainConfig, folder: Path, **source: Any) -> Pretrainer:
+    clips = ProceduralClips(frames=config.frames, size=config.size, **{"length": 40, **source})
+    return Pretrainer(config, run, clips, folder)
+
+
+def snapshot(one: Pretrainer) -> dict[str, Tensor]:
+    """Everything that decides the rest of the run, by name."""
+    state = {f"model.{name}": value.clone() for name, value in one.model.state_dict().items()}
+    for name, optimizer in one.optimizers.items():
+        for index, entries in optimizer.state_dict()["state"].items():
+            state |= {f"{name}.{index}.{key}": torch.as_tensor(value).clone() for key, value in entries.items()}
+    return state | {"counts": one.care.counts.clone(), "random": torch.get_rng_state()}
+
+
+def assert_same(one: dict[str, Tensor], two: dict[str, Tensor]) -> None:
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        assert torch.equal(value, two[name]), name
+
+
+class KilledError(Exception):
+    """Stands for a kill between two steps."""
+
+
+@pytest.mark.parametrize(("killed_at", "bfloat16"), [(2, False), (4, False), (5, True), (8, False), (11, True)])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    tiny_config: VaporTokConfig, tmp_path: Path, killed_at: int, bfloat16: bool
+) -> None:
+    run = replace(RUN, bfloat16=bfloat16)
+    whole = trainer(tiny_config, run, tmp_path / "whole")
+    losses: list[float] = []
+    whole.run(lambda step, terms: losses.append(terms["loss"].item()))
+    expected = snapshot(whole)
+
+    # Saved every second step, so a kill at an odd step loses one.
+    saving = replace(run, save_every=2)
+    first = trainer(tiny_config, saving, tmp_path / "parts")
+
+    def kill(step: int, terms: Mapping[str, Tensor]) -> None:
+        if step == killed_at + 1:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        first.run(kill)
+    torch.manual_seed(123)  # another process has another random state
+    second = trainer(tiny_config, saving, tmp_path / "parts")
+    second.load()
+    assert second.step == killed_at // 2 * 2
+    resumed: list[float] = []
+    second.run(lambda step, terms: resumed.append(terms["loss"].item()))
+    assert resumed == losses[second.step - len(resumed) :]
+    assert_same(snapshot(second), expected)
+
+
+def test_validation_and_checkpoints_do_not_change_the_run(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
+    plain = trainer(tiny_config, RUN, tmp_path / "plain")
+    plain.run()
+    expected = snapshot(plain)
+    watched = trainer(tiny_config, replace(RUN, save_every=1, validate_every=5), tmp_path / "watched")
+    seen: list[int] = []
+
+    def validate(model: VaporTok, step: int) -> None:
+        assert not model.training
+        assert step == watched.step
+        model.encode(torch.zeros(1, *model.config.clip_shape))
+        torch.rand(7)
+        seen.append(step)
+
+    watched.run(validate=validate)
+    assert seen == [5, 10, 12]
+    assert watched.model.training
+    assert_same(snapshot(watched), expected)
+
+
+def test_seeds_decide_everything(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
+    short = replace(RUN, steps=6)
+    ends = []
+    for seed in (0, 0, 1):
+        one = trainer(tiny_config, replace(short, seed=seed), tmp_path)
+        one.run()
+        ends.append(snapshot(one))
+    assert_same(ends[0], ends[1])
+    assert not torch.equal(ends[0]["model.encoder_latent_query_embed"], ends[2]["model.encoder_latent_query_embed"])
+
+
+def test_a_non_finite_loss_stops_with_the_last_checkpoint_intact(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
+    one = trainer(tiny_config, replace(RUN, save_every=4), tmp_path)
+    poisoned: dict[str, Tensor] = {}
+
+    def poison(step: int, terms: Mapping[str, Tensor]) -> None:
+        if step == 6:
+            one.model.final_layer.linear.bias.data[0] = float("nan")
+            poisoned.update({name: value.clone() for name, value in one.model.named_parameters()})
+
+    with pytest.raises(NonFiniteLossError, match=r"got nan .*at step 6; the last good checkpoint is .*training_state"):
+        one.run(poison)
+    for name, value in one.model.named_parameters():
+        assert torch.equal(value.nan_to_num(7.0), poisoned[name].nan_to_num(7.0)), name
+    again = trainer(tiny_config, replace(RUN, save_every=4), tmp_path)
+    again.load()
+    assert again.step == 4
+    assert all(bool(torch.isfinite(value).all()) for value in again.model.state_dict().values())
+    again.run()
+    assert again.step == 12
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", STATE_FILE]
+
+
+def test_a_failed_save_leaves_the_last_checkpoint(
+    tiny_config: VaporTokConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = trainer(tiny_config, RUN, tmp_path)
+    path = one.save()
+    before = path.read_bytes()
+    one.train_step()
+
+    def out_of_space(state: object, file: Path) -> None:
+        Path(file).write_bytes(b"half a fi")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", out_of_space)
+    with pytest.raises(OSError, match="No space left"):
+        one.save()
+    assert path.read_bytes() == before
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["model", STATE_FILE]
+
+
+@pytest.mark.parametrize(
+    ("run", "model", "source", "changed"),
+    [
+        ({"adam_learning_rate": 1e-4}, {}, {}, "adam_learning_rate"),
+        ({"steps": 24, "seed": 1}, {}, {}, "seed, steps"),
+        ({"weights": LossWeights(l1=0.5)}, {}, {}, "weights"),
+        ({}, {"codebook_size": 64}, {}, "codebook_size"),
+        ({}, {}, {"seed": 5}, "complexity"),
+    ],
+)
+def test_resuming_with_other_settings_is_refused(
+    tiny_config: VaporTokConfig,
+    tmp_path: Path,
+    run: dict[str, Any],
+    model: dict[str, Any],
+    source: dict[str, Any],
+    changed: str,
+) -> None:
+    trainer(tiny_config, RUN, tmp_path).save()
+    other = trainer(replace(tiny_config, **model), replace(RUN, **run), tmp_path, **source)
+    before = snapshot(other)
+    with pytest.raises(ValueError, match=f"got other values for {changed}; resume with the original"):
+        other.load()
+    assert_same(snapshot(other), before)
+
+
+def test_nothing_to_resume_from(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="start the run without --resume"):
+        trainer(tiny_config, RUN, tmp_path / "empty").load()
+
+
+def test_clips_of_another_geometry_are_refused(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="clips of 4 frames and 16 pixels, got 4 and 32"):
+        Pretrainer(tiny_config, RUN, ProceduralClips(frames=4, size=32), tmp_path)
+
+
+def test_complexity_is_calibrated_on_the_training_clips(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
+    one = trainer(tiny_config, replace(RUN, calibration_clips=1000), tmp_path)  # more than there are
+    complexity = clip_complexity(one.source.batch(range(40)).clips)
+    tables = one.model.config.complexity
+    for axis, table in enumerate((tables.spatial_quantiles, tables.temporal_quantiles)):
+        expected = torch.quantile(complexity[:, axis].double(), torch.linspace(0, 1, 21).double())
+        assert table == pytest.approx(expected.tolist(), abs=1e-3)
+
+
+def test_the_end_of_a_run_is_a_loadable_world(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
+    one = trainer(tiny_config, RUN, tmp_path)
+    one.run()
+    assert one.step == 12
+    assert one.seconds > 0
+    world = load_checkpoint(tmp_path / "model")
+    assert world.config == one.model.config
+    clips = one.source.batch([0, 1]).clips
+    one.model.eval()
+    assert torch.equal(world.encode(clips).codes, one.model.encode(clips).codes)
+
+
+def test_the_codebook_starts_on_the_latents(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
+    one = trainer(tiny_config, replace(RUN, batch_size=8, codebook_clips=32, revive_every=1000), tmp_path)
+    sizes: dict[int, float] = {}
+    used: dict[int, float] = {}
+    while one.step < 6:
+        before = one.model.bottleneck.regularizer.embedding.weight.detach().clone()
+        terms = one.train_step()
+        sizes[one.step] = (one.model.bottleneck.regularizer.embedding.weight - before).abs().max().item()
+        if "codes_used" in terms:
+            used[one.step] = terms["codes_used"].item()
+    assert max(sizes[step] for step in (1, 2, 3, 4)) < 0.01  # only weight decay so far
+    assert sizes[5] > 0.1
+    assert sizes[6] < 0.05  # from then on it is trained, not replaced
+    assert used[5] > 0.5
+
+
+def test_every_parameter_has_one_optimiser(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
+    one = trainer(tiny_config, RUN, tmp_path)
+    held = [id(p) for optimizer in one.optimizers.values() for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(parameter) for parameter in one.model.parameters())
+    matrices, others = split_parameters(one.model)
+    assert all(matrix.dim() == 2 for matrix in matrices)
+    assert any(parameter is one.model.bottleneck.regularizer.embedding.weight for parameter in others)
+    assert any(parameter is one.model.taildrop_module.head.weight for parameter in others)
+
+
+def test_a_handful_of_clips_is_learnt(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
+    run = replace(RUN, steps=120, batch_size=8, muon_learning_rate=1e-2, adam_learning_rate=3e-3, revive_every=20)
+    one = trainer(tiny_config, run, tmp_path, length=8, families=["gradients"])
+    history: list[dict[str, float]] = []
+    one.run(lambda step, terms: history.append({name: value.item() for name, value in terms.items()}))
+    assert history[30]["l1"] < 0.6 * history[0]["l1"]
+    assert history[-1]["squared_error"] < 0.3 * history[0]["squared_error"]
+    assert history[-1]["representation"] < history[40]["representation"]
+    assert history[-1]["probability"] < 0.7 * history[0]["probability"]
