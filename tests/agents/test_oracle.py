@@ -68,7 +68,9 @@ def test_against_brute_force_with_diversity(tokens: int, length: int, weight: fl
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 10_000), st.sampled_from([{}, {"diversity": 4.0}, {"diversity": -2.0}, {**OFF, "diversity": 1.0}]))
+@given(
+    st.integers(0, 10_000), st.sampled_from([{}, {"diversity": 4.0}, {"diversity": -2.0}, {**OFF, "diversity": 1.0}])
+)
 def test_never_below_any_other_policy(seed: int, weights: dict[str, Any]) -> None:
     tokens, paths, length = 8, 3, 4
     every = every_length(seed, tokens, paths, length)

@@ -17,6 +17,7 @@ NAMES = [family.name for family in FAMILIES]
 SMALL = ProceduralClips(seed=5, frames=4, size=8)
 SMALL_WHOLE = SMALL.batch(range(96)).clips
 
+
 def measured(axis: int, family: str, **knobs: Any) -> float:
     """Mean SC (axis 0) or TC (axis 1) over 64 clips of one family."""
     source = ProceduralClips(seed=1, frames=2 if axis == 0 else 4, families=[family], **knobs)

@@ -1,6 +1,7 @@
 """Scoring against the literal computation: every path encoded, masked, decoded and ranked on its own."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -121,9 +122,7 @@ def test_score_all_holds_every_length(
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 8))
-def test_a_number_does_not_depend_on_its_company(
-    engine: ScoringEngine, scene: Scene, seed: int, group: int
-) -> None:
+def test_a_number_does_not_depend_on_its_company(engine: ScoringEngine, scene: Scene, seed: int, group: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     n_tokens = torch.randint(1, TOKENS + 1, (group, PATHS, LENGTH), generator=generator)
     together = engine.score(scene, n_tokens)
@@ -169,7 +168,7 @@ def test_complexity_is_entropy_and_motion(scene: Scene, clips: Tensor) -> None:
     for frame in grey:
         shares = torch.bincount(frame.round().long().flatten(), minlength=256) / frame.numel()
         entropies.append(-sum(share * math.log2(share) for share in shares.tolist() if share > 0))
-    motion = sum(float((later - now).abs().mean()) for now, later in zip(grey[:-1], grey[1:], strict=True))
+    motion = sum(float((later - now).abs().mean()) for now, later in pairwise(grey))
     expected = [sum(entropies) / len(entropies), motion / (len(grey) - 1)]
     assert scene.complexity[1, 0].tolist() == pytest.approx(expected, rel=1e-4)
 

@@ -73,7 +73,9 @@ def test_diversity_of_the_extremes_is_one_and_of_equal_lengths_zero() -> None:
     value = diversity(outcome_of([[[1, 16]], [[7, 7]], [[8, 16]]]))
     assert value.shape == (3, 1)
     assert value[:, 0].tolist() == pytest.approx([1 - 1 / TOKENS, 0.0, 0.5])
-    large = Outcome(torch.tensor([[[1, 10**6]]]), torch.zeros(1, 1, 2), torch.zeros(1, 1, 2), torch.zeros(1, 2, 2), 10**6)
+    large = Outcome(
+        torch.tensor([[[1, 10**6]]]), torch.zeros(1, 1, 2), torch.zeros(1, 1, 2), torch.zeros(1, 2, 2), 10**6
+    )
     assert diversity(large).item() == pytest.approx(1.0, abs=1e-5)
 
 
@@ -115,7 +117,7 @@ def test_path_reward_is_the_weighted_sum_of_means(seed: int, weights: list[float
             shares = [value / TOKENS for value in n]
             expected = {
                 "efficiency": float(np.mean([1 - share for share in shares])),
-                "penalty": float(np.mean([-(max(0, 5 - value) / 5) ** 1.5 for value in n])),
+                "penalty": float(np.mean([-((max(0, 5 - value) / 5) ** 1.5) for value in n])),
                 "diversity": 2 * float(np.std(shares)),
                 "reconstruction": -3.0 * float(outcome.mse[g, p].double().mean()),
                 "generation": float(outcome.accuracy[g, p].double().mean()),
@@ -167,9 +169,9 @@ def test_custom_term_by_module_and_name(tmp_path: Path, monkeypatch: pytest.Monk
     for terms in (["terms_of_a_user:motion"], {"motion": "terms_of_a_user:motion"}):
         result = VaporReward(terms=terms)(random_outcome(0))
         assert result.terms["motion"].tolist() == torch.zeros(3, 2).tolist()
-    with pytest.raises(ValueError, match="AttributeError.*PYTHONPATH"):
+    with pytest.raises(ValueError, match=r"AttributeError.*PYTHONPATH"):
         load_term("terms_of_a_user:emotion")
-    with pytest.raises(ValueError, match="Expected a function.*got int"):
+    with pytest.raises(ValueError, match=r"Expected a function.*got int"):
         load_term("terms_of_a_user:number")
 
 

@@ -125,7 +125,9 @@ def test_path_terms_are_zero_before_the_last_step(tiny_world: str) -> None:
     assert [env.step(action)[4]["reward_terms"]["diversity"] > 0 for action in (0, 9, 15)] == [False, False, True]
 
 
-@pytest.mark.parametrize("weights", [{}, {"diversity": 3.0, "generation": -2.0, "efficiency": 0.0}], ids=["ones", "mixed"])
+@pytest.mark.parametrize(
+    "weights", [{}, {"diversity": 3.0, "generation": -2.0, "efficiency": 0.0}], ids=["ones", "mixed"]
+)
 def test_return_is_the_path_reward_of_the_tensor_face(tiny_world: str, weights: dict[str, float]) -> None:
     env = TaildropEnv(tokenizer=tiny_world, path_length=5, reward={"weights": weights})
     for seed in range(4):

@@ -167,9 +167,7 @@ def test_a_partial_reset_mixes_finished_and_running_groups(tiny_world: str) -> N
 
 
 def test_disabled_autoreset(tiny_world: str) -> None:
-    env = TaildropVectorEnv(
-        4, group_size=2, autoreset_mode=AutoresetMode.DISABLED, tokenizer=tiny_world, path_length=2
-    )
+    env = TaildropVectorEnv(4, group_size=2, autoreset_mode=AutoresetMode.DISABLED, tokenizer=tiny_world, path_length=2)
     assert env.autoreset_mode is env.metadata["autoreset_mode"] is AutoresetMode.DISABLED
     env.reset(seed=[5, 5, 6, 6])
     scalar = TaildropEnv(tokenizer=tiny_world, path_length=2)
@@ -271,9 +269,7 @@ def test_none_in_a_list_of_seeds_keeps_that_groups_stream(tiny_world: str) -> No
     ],
     ids=["floats", "too few", "past K", "negative"],
 )
-def test_bad_actions_are_refused(
-    tiny_world: str, actions: np.ndarray, error: type[Exception], message: str
-) -> None:
+def test_bad_actions_are_refused(tiny_world: str, actions: np.ndarray, error: type[Exception], message: str) -> None:
     env = TaildropVectorEnv(4, group_size=2, tokenizer=tiny_world, path_length=2)
     env.reset(seed=0)
     with pytest.raises(error, match=message):

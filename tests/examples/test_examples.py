@@ -16,7 +16,7 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_ppo_trains_the_taildrop_policy(tiny_world: str) -> None:
     example = importlib.import_module("sb3_ppo")
-    agent = example.main(example.Arguments(steps=128, num_envs=4, tokenizer=tiny_world))
+    agent = example.main(example.Arguments(steps=128, num_envs=8, tokenizer=tiny_world))
     assert agent.num_timesteps >= 128
     assert all(torch.isfinite(value).all() for value in agent.policy.parameters())
 

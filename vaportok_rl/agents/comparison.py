@@ -67,7 +67,9 @@ class HeldOut:
                 on_scene()
         self.scene = join_scenes(parts)
         self.every = Outcome(
-            *(torch.cat([getattr(outcome, name) for outcome in outcomes], 1) for name in ("n_tokens", "mse", "accuracy")),
+            n_tokens=torch.cat([outcome.n_tokens for outcome in outcomes], 1),
+            mse=torch.cat([outcome.mse for outcome in outcomes], 1),
+            accuracy=torch.cat([outcome.accuracy for outcome in outcomes], 1),
             complexity=self.scene.complexity,
             tokens=process.tokens,
         )
@@ -100,7 +102,7 @@ def held_out_rows(clips: int, path_length: int, scenes: int, seed: int) -> list[
         order = rng.choice(clips, wanted, replace=False)
     else:
         order = np.resize(rng.permutation(clips), wanted)
-    return order.reshape(-1, path_length).tolist()  # type: ignore[no-any-return]
+    return order.reshape(-1, path_length).tolist()
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ class Comparison:
         return (self.reward(name) - worst) / span if span > 0 else float("nan")
 
     def results(self) -> dict[str, dict[str, float]]:
-        """Figures by policy: those of `PolicyScore.figures`, `gap_closed`, `proxy_percentile` and `spearman_complexity`."""
+        """Figures by policy: `PolicyScore.figures`, `gap_closed`, `proxy_percentile`, `spearman_complexity`."""
         return {
             name: {
                 **score.figures(),

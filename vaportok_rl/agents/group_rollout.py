@@ -41,7 +41,7 @@ def collect_groups(vector_env: TaildropVectorEnv, policy: TaildropPolicy) -> Gro
     process = vector_env.process
     scene = process.sample_scene(vector_env.generators)
     log_p = policy.length_log_probs(scene.latents)
-    paths, length, tokens = log_p.shape
+    paths, length = log_p.shape[:2]
     drawn = torch.multinomial(log_p.exp().flatten(0, 1), vector_env.group_size, replacement=True)
     actions = drawn.T.reshape(vector_env.group_size, paths, length)
     old_log_prob = log_p.expand(vector_env.group_size, -1, -1, -1).gather(-1, actions[..., None]).squeeze(-1)

@@ -16,11 +16,12 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import safe_mean
 from torch import Tensor
 
+from vaportok_rl.agents.group_rollout import GroupRollout, collect_groups
 from vaportok_rl.agents.grpo_env import as_group_env, group_env_of
 from vaportok_rl.agents.objective import clipped_surrogate, entropy, group_advantage, kl_exact
 from vaportok_rl.agents.policy import TaildropPolicy
-from vaportok_rl.agents.group_rollout import GroupRollout, collect_groups
 from vaportok_rl.envs import TaildropVectorEnv
+from vaportok_rl.tokenizer.pretraining import NonFiniteLossError
 
 Credit = Literal["path", "clip"]
 
@@ -196,7 +197,11 @@ class GRPO(BaseAlgorithm):
         }
 
     def train(self, rollout: GroupRollout) -> dict[str, Tensor]:
-        """Takes μ passes of clipped steps over a rollout; returns the mean of the logged scalars."""
+        """Takes μ passes of clipped steps over a rollout; returns the mean of the logged scalars.
+
+        Raises:
+            NonFiniteLossError: the loss or the gradient is not finite; that step was not taken.
+        """
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         advantage = self.advantages(rollout)
@@ -206,13 +211,17 @@ class GRPO(BaseAlgorithm):
         for _ in range(self.n_epochs):
             order = torch.randperm(scenes, device=advantage.device) if size < scenes else None
             for start in range(0, scenes, size):
-                paths = (
-                    torch.arange(scenes, device=advantage.device) if order is None else order[start : start + size]
-                )
+                paths = torch.arange(scenes, device=advantage.device) if order is None else order[start : start + size]
                 loss, logged = self.loss(rollout, advantage, paths)
                 self.policy.optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+                loss.backward()
+                norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+                if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
+                    raise NonFiniteLossError(
+                        f"Expected a finite loss, got {loss.item()} (gradient norm {norm.item()}) after "
+                        f"{self._n_updates} updates; the step was not taken. Look for a reward term that returns NaN, "
+                        "or lower learning_rate."
+                    )
                 self.policy.optimizer.step()
                 self._n_updates += 1
                 history.append(logged)
@@ -292,9 +301,10 @@ class GRPO(BaseAlgorithm):
         log("train/n_updates", self._n_updates, exclude="tensorboard")
         log("train/learning_rate", self.policy.optimizer.param_groups[0]["lr"])
 
+    def _excluded_save_params(self) -> list[str]:
+        # The last observations are the latents of every path: by far the largest thing in the file, and never used.
+        return [*super()._excluded_save_params(), "_last_obs", "_last_original_obs", "_last_episode_starts"]
+
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         # What is not declared here would come back from a load as a freshly initialised network.
         return ["policy", "policy.optimizer", "reference_policy"], []
-
-
-

@@ -77,7 +77,7 @@ def pretrained_log_probs(process: TaildropProcess) -> Callable[[Tensor], Tensor]
 
     def log_probs(latents: Tensor) -> Tensor:
         flat = process.engine.world.taildrop(latents.flatten(0, -3)).logits
-        return flat.unflatten(0, latents.shape[:-2])
+        return flat.view(*latents.shape[:-2], -1)
 
     return log_probs
 
@@ -102,7 +102,8 @@ def load_agent(path: Path) -> TaildropPolicy:
     file = path / AGENT_FILE if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(
-            f"Expected an agent at {file}, found none; give a run folder that `vaportok-rl train` wrote, or its {AGENT_FILE}."
+            f"Expected an agent at {file}, found none; give a run folder that `vaportok-rl train` wrote, or its "
+            f"{AGENT_FILE}."
         )
     return GRPO.load(file, env=None, device="cpu").policy
 

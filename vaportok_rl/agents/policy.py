@@ -10,7 +10,7 @@ from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
-from torch import Tensor
+from torch import Tensor, nn
 
 from vaportok_rl.envs import shared_world
 from vaportok_rl.tokenizer.taildrop import TaildropTrunk
@@ -47,6 +47,10 @@ class TaildropPolicy(ActorCriticPolicy):
     Raises:
         ValueError: the spaces are not those of this world's latents.
     """
+
+    features_extractor: TaildropFeatures
+    action_net: nn.Linear
+    value_net: nn.Linear
 
     def __init__(
         self,
@@ -106,4 +110,4 @@ class TaildropPolicy(ActorCriticPolicy):
         """Log-probabilities of all lengths: ``[..., K, D]`` to ``float32 [..., K]``; entry a is n = a + 1."""
         features = self.features_extractor.trunk(latents.flatten(0, -3))
         logits: Tensor = self.action_net(features).float() / self.temperature
-        return logits.log_softmax(-1).unflatten(0, latents.shape[:-2])
+        return logits.log_softmax(-1).view(*latents.shape[:-2], -1)

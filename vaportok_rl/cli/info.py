@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated
 
 import tyro
@@ -10,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from vaportok_rl.clips import open_clips
-from vaportok_rl.evaluation import rate_distortion
+from vaportok_rl.clips.open import PROCEDURAL
+from vaportok_rl.evaluation import clip_batches, rate_distortion
 from vaportok_rl.tokenizer import PRESETS, Precision, VaporTok, shipped_checkpoints
 from vaportok_rl.version import __version__
 
@@ -24,7 +26,7 @@ class Info:
     measure: tuple[str, ...] = ()
     """Clips to measure on: `procedural`, or paths; prints a rate–distortion table for each."""
     count: int = 512
-    """Most clips to measure on; footage is measured on all of its clips, procedural clips on held-out ones."""
+    """Most clips of each split to measure on."""
     device: str = "cpu"
     """torch device."""
     precision: Precision = "float32"
@@ -53,17 +55,14 @@ class Info:
             table.add_row(name, value)
         console.print(table)
         for clips in self.measure:
-            procedural = clips == "procedural"
-            sources = [
-                open_clips(clips, split=split, frames=config.frames, size=config.size)
-                for split in (("test",) if procedural else ("train", "test"))
-            ]
-            for source in sources:
-                count = min(self.count, len(source))
-                figures = rate_distortion(world, source, range(count))
-                console.print(
-                    f"\n{source.describe()}: {count} clips, {100 * figures.codes_used:.1f} % of the codes in use\n",
-                    highlight=False,
-                    soft_wrap=True,
-                )
-                console.print(figures.markdown(), highlight=False, markup=False, soft_wrap=True)
+            # Of procedural clips the held-out ones are meant; of footage, which no shipped world has seen, all.
+            splits = ("test",) if clips == PROCEDURAL else ("train", "test")
+            sources = [open_clips(clips, split=split, frames=config.frames, size=config.size) for split in splits]
+            batches = chain.from_iterable(clip_batches(source, self.count) for source in sources)
+            figures = rate_distortion(world, batches)
+            console.print(
+                f"\n{clips}: {figures.clips} clips, {100 * figures.codes_used:.1f} % of the codes in use\n",
+                highlight=False,
+                soft_wrap=True,
+            )
+            console.print(figures.markdown(), highlight=False, markup=False, soft_wrap=True)

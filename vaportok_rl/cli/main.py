@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: what follows ``vaportok-rl``; the process's own by default.
     """
     command = tyro.cli(
-        Command,  # type: ignore[arg-type]
+        Command,
         prog="vaportok-rl",
         description="Adaptive video tokenization as a reinforcement-learning environment.",
         args=arguments,
@@ -41,8 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console()
     errors = Console(stderr=True)
 
+    shown: set[str] = set()
+
     def show_warning(message: Warning | str, *_: object, **__: object) -> None:
-        errors.print(f"[yellow]warning:[/] {message}", highlight=False)
+        # The training and the held-out clips come from the same files: a broken one is named once.
+        if str(message) not in shown:
+            shown.add(str(message))
+            errors.print(f"[yellow]warning:[/] {message}", highlight=False)
 
     with warnings.catch_warnings():
         warnings.showwarning = show_warning

@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from vaportok_rl.cli.progress import progress_bar
 from vaportok_rl.clips import open_clips
-from vaportok_rl.evaluation import rate_distortion
+from vaportok_rl.evaluation import clip_batches, rate_distortion
 from vaportok_rl.experiments.pictures import to_frames
 from vaportok_rl.experiments.run_folder import create_run_folder, write_config
 from vaportok_rl.tokenizer import PRESETS, VaporTok
@@ -69,11 +69,10 @@ class Pretrain:
             console.print(f"resuming {folder} at step {trainer.step}", highlight=False)
         else:
             write_config(folder, dataclasses.replace(self, out=folder))
-        held_out = range(min(self.validation_clips, len(sources["test"])))
         writer = SummaryWriter(str(folder))
 
         def validate(model: VaporTok, step: int) -> None:
-            figures = rate_distortion(model, sources["test"], held_out)
+            figures = rate_distortion(model, clip_batches(sources["test"], self.validation_clips))
             for n, quality, variance, accuracy in zip(
                 figures.lengths, figures.psnr, figures.explained_variance, figures.prior_top5, strict=True
             ):

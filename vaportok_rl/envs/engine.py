@@ -32,7 +32,8 @@ class ScoringEngine:
         longest = world.config.patches + world.config.tokens
         if max_batch_tokens < longest:
             raise ValueError(
-                f"Expected max_batch_tokens of at least one clip's sequence ({longest}), got {max_batch_tokens}; raise it."
+                f"Expected max_batch_tokens of at least one clip's sequence ({longest}), got {max_batch_tokens}; "
+                "raise it."
             )
         self.world = world
         self.max_batch_tokens = max_batch_tokens
@@ -59,7 +60,9 @@ class ScoringEngine:
         flat = clips.flatten(0, 1).to(device)
         size = max(1, self.max_batch_tokens // (self.world.config.patches + self.world.config.tokens))
         parts = [self._encode_batch(flat[start : start + size]) for start in range(0, flat.shape[0], size)]
-        latents, codes, hits, complexity = (torch.cat(values).unflatten(0, shape) for values in zip(*parts, strict=True))
+        latents, codes, hits, complexity = (
+            torch.unflatten(torch.cat(values), 0, shape) for values in zip(*parts, strict=True)
+        )
         stored = flat if flat.dtype == torch.uint8 else (flat * 255).round().to(torch.uint8)
         counted = torch.arange(shape[0] * shape[1], device=device).view(shape)
         return Scene(
@@ -67,7 +70,7 @@ class ScoringEngine:
             codes=codes,
             hits=hits,
             complexity=complexity,
-            clips=stored.unflatten(0, shape),
+            clips=torch.unflatten(stored, 0, shape),
             labels=torch.zeros_like(counted) if labels is None else labels.to(device),
             ids=counted if ids is None else ids.to(device),
         )
@@ -128,7 +131,7 @@ class ScoringEngine:
     def reconstruct(self, scene: Scene, n_tokens: Tensor) -> Tensor:
         """Decoded video for one path: ``int64 [P, L]`` lengths to ``float32 [P, L, C, T, H, W]``."""
         video = self.world.decode(scene.codes.flatten(0, 1), n_tokens.flatten())
-        return video.unflatten(0, scene.shape)
+        return torch.unflatten(video, 0, scene.shape)
 
     def score_all(self, scene: Scene) -> Outcome:
         """Scores every length: an outcome with G = K whose row g holds n = g + 1 (see `Outcome.take`)."""

@@ -52,9 +52,7 @@ class TaildropProcess:
         config = world.config
         self.tokenizer = tokenizer
         self.engine = ScoringEngine(world)
-        self.source: ClipSource = open_clips(
-            clips, split=split, frames=config.frames, size=config.size, seed=clip_seed
-        )
+        self.source: ClipSource = open_clips(clips, split=split, frames=config.frames, size=config.size, seed=clip_seed)
         if path_length > len(self.source):
             raise ValueError(
                 f"Expected path_length ≤ {len(self.source)}, the clips available ({self.source.describe()}), got "
@@ -91,7 +89,7 @@ class TaildropProcess:
         batch = self.source.batch(torch.from_numpy(drawn.reshape(-1)))
         shape = drawn.shape
         return self.engine.encode(
-            batch.clips.unflatten(0, shape), batch.labels.unflatten(0, shape), batch.ids.unflatten(0, shape)
+            *(torch.unflatten(values, 0, shape) for values in (batch.clips, batch.labels, batch.ids))
         )
 
     def observe(self, scene: Scene, steps: np.ndarray) -> dict[str, np.ndarray]:

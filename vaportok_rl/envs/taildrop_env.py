@@ -31,7 +31,7 @@ class TaildropEnv(gymnasium.Env[Any, Any]):
 
     | `obs` | space | meaning |
     |---|---|---|
-    | `"latents"` (default) | `Box(-1e6, 1e6, (K, D), float32)` | the encoder's latents, what the taildrop query module reads |
+    | `"latents"` (default) | `Box(-1e6, 1e6, (K, D), float32)` | the encoder's latents, read by the taildrop module |
     | `"complexity"` | `Box(0, 1, (2,), float32)` | spatial and temporal complexity as quantiles of the training clips |
     | `"codes"` | `Box(0, V-1, (K,), int64)` | codebook indices |
     | `"clip"` | `Box(0, 255, (C, T, H, W), uint8)` | the video itself |

@@ -65,7 +65,7 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
         if num_envs < 1 or group_size < 1 or num_envs % group_size:
             raise ValueError(
                 f"Expected num_envs to be a positive multiple of group_size, got num_envs={num_envs}, "
-                f"group_size={group_size}; num_envs = groups × group_size."
+                f"group_size={group_size}; make a whole number of groups."
             )
         mode = AutoresetMode(autoreset_mode)
         if mode is AutoresetMode.NEXT_STEP:
@@ -155,8 +155,8 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
         rows = mask.reshape(self.groups, self.group_size)
         if (rows.any(1) != rows.all(1)).any() or not mask.any():
             raise ValueError(
-                f"Expected options['reset_mask'] to cover whole groups of {self.group_size} and at least one, got {mask}; "
-                "members of a group begin together."
+                f"Expected options['reset_mask'] to cover whole groups of {self.group_size} and at least one, got "
+                f"{mask}; members of a group begin together."
             )
         return np.flatnonzero(rows.all(1))
 
@@ -212,7 +212,9 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _observation(self) -> Any:
         shown = self._walk.observe()
-        return self.process.present({name: np.repeat(values, self.group_size, axis=0) for name, values in shown.items()})
+        return self.process.present(
+            {name: np.repeat(values, self.group_size, axis=0) for name, values in shown.items()}
+        )
 
     @property
     def generators(self) -> list[np.random.Generator]:

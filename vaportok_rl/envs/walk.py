@@ -56,7 +56,9 @@ class GroupWalk:
             RuntimeError: no scene has been drawn yet.
         """
         if self._scene is None:
-            raise RuntimeError("Expected reset() before step() or render(), got none yet; call env.reset(seed=...) first.")
+            raise RuntimeError(
+                "Expected reset() before step() or render(), got none yet; call env.reset(seed=...) first."
+            )
         return self._scene
 
     def begin(self, generators: list[np.random.Generator], groups: NDArray[np.int64] | None = None) -> None:
@@ -96,7 +98,8 @@ class GroupWalk:
         scene, length = self.scene, self.process.path_length
         if (self.steps >= length).any():
             raise RuntimeError(
-                f"Expected reset() after the last of {length} clips, got another step(); reset the finished environments."
+                f"Expected reset() after the last of {length} clips, got another step(); reset the finished "
+                "environments."
             )
         device = scene.codes.device
         paths, at = torch.arange(len(self.steps), device=device), torch.as_tensor(self.steps, device=device)

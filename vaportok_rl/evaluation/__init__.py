@@ -1,11 +1,12 @@
 """Measures: reconstruction quality, rate–distortion, rank statistics."""
 
 from vaportok_rl.evaluation.ranks import spearman
-from vaportok_rl.evaluation.rate_distortion import RateDistortion, default_lengths, rate_distortion
+from vaportok_rl.evaluation.rate_distortion import RateDistortion, clip_batches, default_lengths, rate_distortion
 from vaportok_rl.evaluation.reconstruction import clip_variance, explained_variance, mean_squared_error, psnr
 
 __all__ = [
     "RateDistortion",
+    "clip_batches",
     "clip_variance",
     "default_lengths",
     "explained_variance",

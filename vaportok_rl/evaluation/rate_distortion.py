@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,29 +52,37 @@ def default_lengths(tokens: int) -> tuple[int, ...]:
     return tuple(sorted({*powers, max(1, tokens * 3 // 4), tokens}))
 
 
-def rate_distortion(
-    world: VaporTok,
-    source: ClipSource,
-    indices: Sequence[int],
-    lengths: Sequence[int] | None = None,
-    batch_size: int = 64,
-) -> RateDistortion:
+def clip_batches(source: ClipSource, count: int | None = None, batch_size: int = 64) -> Iterator[Tensor]:
+    """The first clips of a source, batch by batch.
+
+    Args:
+        source: the clips.
+        count: how many at most; all by default.
+        batch_size: clips a batch.
+
+    Yields:
+        ``uint8 [B, C, T, H, W]``.
+    """
+    total = len(source) if count is None else min(count, len(source))
+    for start in range(0, total, batch_size):
+        yield source.batch(range(start, min(total, start + batch_size))).clips
+
+
+def rate_distortion(world: VaporTok, batches: Iterable[Tensor], lengths: Sequence[int] | None = None) -> RateDistortion:
     """Measures a tokenizer.
 
     Args:
         world: the tokenizer in evaluation mode.
-        source: the clips.
-        indices: which of them.
+        batches: ``uint8 [B, C, T, H, W]`` each, at least one; see `clip_batches`.
         lengths: lengths in 1 … K; `default_lengths` if not given.
-        batch_size: clips decoded at once.
     """
     lengths = tuple(lengths or default_lengths(world.config.tokens))
     errors: list[Tensor] = []
     variances: list[Tensor] = []
     accuracies: list[Tensor] = []
     used = torch.zeros(world.config.codebook_size, dtype=torch.bool)
-    for start in range(0, len(indices), batch_size):
-        clips = source.batch(list(indices[start : start + batch_size])).clips.to(world.device)
+    for batch in batches:
+        clips = batch.to(world.device)
         codes = world.encode(clips).codes
         used[codes.flatten().cpu()] = True
         hits = cumulative_hits(world.prior_logits(codes), codes)
@@ -91,5 +99,5 @@ def rate_distortion(
         mse=tuple(mse.mean(1).tolist()),
         prior_top5=tuple(accuracy.mean(1).tolist()),
         codes_used=float(used.float().mean()),
-        clips=len(indices),
+        clips=mse.shape[1],
     )

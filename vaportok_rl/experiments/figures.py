@@ -49,9 +49,7 @@ def rate_distortion_figure(comparison: Comparison, every: Outcome) -> Figure:
     axis.plot(lengths, every.psnr.flatten(1).mean(1).cpu(), color="black", lw=1, label="fixed length")
     for name, score in comparison.scores.items():
         figures = score.figures()
-        axis.plot(
-            figures["tokens"], figures["psnr"], "o", color=COLOURS.get(name), ms=7, label=name.replace("_", " ")
-        )
+        axis.plot(figures["tokens"], figures["psnr"], "o", color=COLOURS.get(name), ms=7, label=name.replace("_", " "))
     axis.set_xlabel("mean tokens kept")
     axis.set_ylabel("PSNR (dB)")
     axis.set_xscale("log", base=2)
@@ -74,7 +72,11 @@ def reward_figure(curves: Mapping[str, Sequence[tuple[int, float]]], comparison:
     for name, style in (("oracle", "--"), ("best_fixed", ":"), ("pretrained", "-.")):
         if name in comparison.scores:
             top.axhline(
-                comparison.reward(name), color=COLOURS[name], ls=style, lw=1, label=f"{name.replace('_', ' ')} (held-out)"
+                comparison.reward(name),
+                color=COLOURS[name],
+                ls=style,
+                lw=1,
+                label=f"{name.replace('_', ' ')} (held-out)",
             )
     top.set_ylabel("path reward")
     top.legend(frameon=False, fontsize=8)

@@ -38,10 +38,12 @@ def spread_rows(score: Tensor, count: int) -> list[int]:
     """Clips evenly spread from the simplest to the most complex: ``[N]`` scores to at most ``count`` positions."""
     order = score.flatten().argsort()
     picks = torch.linspace(0, len(order) - 1, min(count, len(order))).round().long()
-    return order.cpu()[picks].tolist()  # type: ignore[no-any-return]
+    return order.cpu()[picks].tolist()
 
 
-def contact_sheet(engine: ScoringEngine, scene: Scene, score: Tensor, chosen: dict[str, Tensor], count: int = 8) -> Figure:
+def contact_sheet(
+    engine: ScoringEngine, scene: Scene, score: Tensor, chosen: dict[str, Tensor], count: int = 8
+) -> Figure:
     """Middle frames of some clips: the original, fixed lengths 1, 4, 16, K, and what policies chose.
 
     Args:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import subprocess
 from datetime import datetime
 from pathlib import Path
@@ -61,7 +60,7 @@ def write_json(path: Path, content: Any) -> Path:
     """Writes JSON with sorted keys, whole or not at all."""
     scratch = path.with_name(path.name + ".part")
     scratch.write_text(json.dumps(plain(content), indent=2, sort_keys=True) + "\n")
-    os.replace(scratch, path)
+    scratch.replace(path)
     return path
 
 
@@ -69,7 +68,12 @@ def _git_commit() -> str | None:
     """The commit of the checkout this package is imported from, if it is one."""
     try:
         done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5, check=True
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -103,7 +103,7 @@ class Pretrainer:
         result = complete_loss(self.model, self._clips(self.step), self.config.weights, phase)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        result.loss.backward()  # type: ignore[no-untyped-call]
+        result.loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
         if not bool(torch.isfinite(result.loss) & torch.isfinite(norm)):
             raise NonFiniteLossError(

@@ -1,0 +1,125 @@
+"""Policies on the same held-out scenes: figures by definition, the scale from best fixed length to oracle."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from vaportok_rl.agents import Comparison, HeldOut
+from vaportok_rl.agents.comparison import held_out_rows, reward_of
+from vaportok_rl.envs import TaildropProcess
+
+
+@pytest.fixture(scope="module")
+def held_out(tiny_world: str) -> HeldOut:
+    return HeldOut(TaildropProcess(tokenizer=tiny_world, path_length=3, split="test"), scenes=5, seed=1)
+
+
+@pytest.fixture(scope="module")
+def lengths() -> torch.Tensor:
+    return torch.randint(1, 17, (5, 3), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def comparison(held_out: HeldOut, lengths: torch.Tensor) -> Comparison:
+    return held_out.compare({"mine": lengths, "short": torch.full((5, 3), 2)})
+
+
+@given(st.integers(1, 60), st.integers(1, 6), st.integers(1, 12), st.integers(0, 5))
+def test_held_out_rows(clips: int, length: int, scenes: int, seed: int) -> None:
+    if length > clips:
+        return
+    rows = held_out_rows(clips, length, scenes, seed)
+    assert rows == held_out_rows(clips, length, scenes, seed)
+    assert len(rows) == min(scenes, math.ceil(clips / length))
+    flat = [row for scene in rows for row in scene]
+    assert all(0 <= row < clips for row in flat)
+    for scene in rows:
+        assert len(scene) == length == len(set(scene))
+    # Clips repeat only in the last scene, where they run out.
+    assert len(set(flat)) == min(len(flat), clips)
+    if len(rows) > 1:
+        before = [row for scene in rows[:-1] for row in scene]
+        assert len(set(before)) == len(before)
+
+
+def test_every_length_is_what_the_engine_scores(held_out: HeldOut, lengths: torch.Tensor) -> None:
+    seen = []
+    again = HeldOut(held_out.process, scenes=5, seed=1, on_scene=lambda: seen.append(1))
+    assert len(seen) == 5
+    assert torch.equal(again.every.mse, held_out.every.mse)
+    assert held_out.every.mse.shape == (16, 5, 3)
+    outcome = held_out.process.engine.score(held_out.scene, lengths[None])
+    score = held_out.evaluate(lengths)
+    assert torch.allclose(score.outcome.mse, outcome.mse, atol=1e-7)
+    assert torch.allclose(score.outcome.accuracy, outcome.accuracy, atol=1e-7)
+    assert torch.allclose(score.rewards.total, held_out.process.reward(outcome).total, atol=1e-5)
+    total = held_out.process.reward(outcome).total.mean().item()
+    assert reward_of(lengths, held_out.every, held_out.process.reward) == pytest.approx(total, abs=1e-5)
+
+
+def test_other_seed_other_clips(held_out: HeldOut) -> None:
+    other = HeldOut(held_out.process, scenes=5, seed=2)
+    assert not torch.equal(other.scene.ids, held_out.scene.ids)
+
+
+def test_figures(held_out: HeldOut, comparison: Comparison, lengths: torch.Tensor) -> None:
+    figures = comparison.results()["mine"]
+    outcome = held_out.process.engine.score(held_out.scene, lengths[None])
+    mse = outcome.mse.double().numpy()
+    assert figures["tokens"] == pytest.approx(lengths.double().mean().item())
+    assert figures["mse"] == pytest.approx(mse.mean(), rel=1e-5)
+    assert figures["psnr"] == pytest.approx((-10 * np.log10(mse)).mean(), rel=1e-5)
+    assert figures["accuracy"] == pytest.approx(outcome.accuracy.mean().item(), abs=1e-6)
+    assert figures["reward_efficiency"] == pytest.approx(1 - lengths.double().mean().item() / 16, abs=1e-6)
+    spread = 2 * (lengths.double() / 16).numpy().std(axis=1).mean()
+    assert figures["reward_diversity"] == pytest.approx(spread, abs=1e-6)
+    parts = [value for name, value in figures.items() if name.startswith("reward_")]
+    assert figures["reward"] == pytest.approx(sum(parts), abs=1e-5)  # all weights are 1
+    score = held_out.process.engine.world.complexity_scale.score(held_out.scene.complexity)
+    expected = stats.spearmanr(lengths.flatten().numpy(), score.flatten().numpy()).statistic
+    assert figures["spearman_complexity"] == pytest.approx(expected)
+
+
+def test_the_scale(comparison: Comparison) -> None:
+    best_fixed, oracle = comparison.reward("best_fixed"), comparison.reward("oracle")
+    worst = comparison.worst.rewards.total.mean().item()
+    assert worst < best_fixed < oracle
+    assert comparison.headroom == pytest.approx(oracle - best_fixed)
+    assert comparison.headroom_share == pytest.approx((oracle - best_fixed) / (oracle - worst))
+    assert comparison.gap_closed("best_fixed") == 0
+    assert comparison.gap_closed("oracle") == 1
+    assert comparison.proxy_percentile("oracle") == 1
+    for name in ("mine", "short"):
+        reward = comparison.reward(name)
+        assert worst <= reward <= oracle
+        assert comparison.gap_closed(name) == pytest.approx((reward - best_fixed) / (oracle - best_fixed))
+        assert comparison.proxy_percentile(name) == pytest.approx((reward - worst) / (oracle - worst))
+
+
+def test_best_fixed_is_the_best_of_all_fixed_lengths(held_out: HeldOut, comparison: Comparison) -> None:
+    rewards = [held_out.evaluate(torch.full((5, 3), n)).rewards.total.mean().item() for n in range(1, 17)]
+    assert comparison.reward("best_fixed") == pytest.approx(max(rewards))
+    assert comparison.scores["best_fixed"].n_tokens.unique().tolist() == [int(np.argmax(rewards)) + 1]
+
+
+def test_oracle_is_at_least_every_policy_on_every_path(comparison: Comparison) -> None:
+    best = comparison.scores["oracle"].rewards.total
+    for score in comparison.scores.values():
+        assert (score.rewards.total <= best + 1e-6).all()
+
+
+def test_no_headroom_is_not_a_number(tiny_world: str) -> None:
+    # Only efficiency pays: one token for every clip is the oracle and the best fixed length at once.
+    weights = {"efficiency": 1, "penalty": 0, "diversity": 0, "reconstruction": 0, "generation": 0}
+    process = TaildropProcess(tokenizer=tiny_world, path_length=2, split="test", reward={"weights": weights})
+    comparison = HeldOut(process, scenes=2).compare({})
+    assert comparison.headroom == 0
+    assert comparison.headroom_share == 0
+    assert math.isnan(comparison.gap_closed("oracle"))
+    assert math.isnan(comparison.spearman["best_fixed"])
+    assert comparison.proxy_percentile("best_fixed") == 1

@@ -1,0 +1,78 @@
+"""The rate–distortion table against one clip and one length at a time."""
+
+import numpy as np
+import pytest
+import torch
+
+from vaportok_rl.clips import ProceduralClips
+from vaportok_rl.envs import shared_world
+from vaportok_rl.evaluation import RateDistortion, default_lengths, rate_distortion
+from vaportok_rl.tokenizer import VaporTok
+
+
+@pytest.fixture(scope="module")
+def world(tiny_world: str) -> VaporTok:
+    return shared_world(tiny_world)
+
+
+@pytest.fixture(scope="module")
+def source(world: VaporTok) -> ProceduralClips:
+    return ProceduralClips(5, "test", frames=world.config.frames, size=world.config.size)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [(1, (1,)), (2, (1, 2)), (16, (1, 2, 4, 8, 12, 16)), (64, (1, 2, 4, 8, 16, 32, 48, 64)), (10, (1, 2, 4, 7, 8, 10))],
+)
+def test_default_lengths(tokens: int, expected: tuple[int, ...]) -> None:
+    assert default_lengths(tokens) == expected
+
+
+def test_against_one_at_a_time(world: VaporTok, source: ProceduralClips) -> None:
+    indices, lengths = [3, 11, 4, 20, 7], (1, 2, 9, 16)
+    result = rate_distortion(world, source, indices, lengths)
+    assert result.lengths == lengths
+    assert result.clips == 5
+    table = {"mse": [], "psnr": [], "explained": [], "top5": []}  # type: dict[str, list[list[float]]]
+    used = set()
+    book = world.bottleneck.regularizer
+    for n in lengths:
+        rows: dict[str, list[float]] = {name: [] for name in table}
+        for index in indices:
+            clip = source[index]
+            codes = world.encode(clip[None]).codes
+            used |= set(codes.flatten().tolist())
+            pixels = clip.numpy() / 255.0
+            error = float(((world.decode(codes, n)[0].double().numpy() - pixels) ** 2).mean())
+            rows["mse"].append(error)
+            rows["psnr"].append(-10 * np.log10(error))
+            rows["explained"].append(1 - error / pixels.var())
+            with torch.no_grad():
+                logits = world.prior_model.logits(book.lookup(codes), book.unit_codes())[0]
+            hits = [int(codes[0, j + 1]) in logits[j].topk(5).indices.tolist() for j in range(n - 1)]
+            rows["top5"].append(sum(hits) / max(1, n - 1))
+        for name, values in rows.items():
+            table[name].append(values)
+    assert result.mse == pytest.approx(np.mean(table["mse"], axis=1), rel=1e-5)
+    assert result.psnr == pytest.approx(np.mean(table["psnr"], axis=1), rel=1e-5)
+    assert result.explained_variance == pytest.approx(np.median(table["explained"], axis=1), abs=1e-4)
+    assert result.prior_top5 == pytest.approx(np.mean(table["top5"], axis=1), abs=1e-6)
+    assert result.codes_used == pytest.approx(len(used) / world.config.codebook_size)
+
+
+def test_batches_do_not_matter(world: VaporTok, source: ProceduralClips) -> None:
+    whole, parts = (rate_distortion(world, source, range(7), batch_size=size) for size in (64, 3))
+    assert whole.lengths == parts.lengths == default_lengths(16)
+    assert parts.mse == pytest.approx(whole.mse, rel=1e-6)
+    assert parts.explained_variance == pytest.approx(whole.explained_variance, abs=1e-6)
+    assert parts.codes_used == whole.codes_used
+
+
+def test_markdown() -> None:
+    result = RateDistortion((1, 16), (20.126, 30.0), (0.1234, 0.5), (0.01, 0.001), (0.0, 0.456), 0.5, 3)
+    assert result.markdown().splitlines() == [
+        "| tokens | PSNR (dB) | explained variance (median) | prior top-5 |",
+        "|---:|---:|---:|---:|",
+        "| 1 | 20.13 | 0.123 | 0.0 % |",
+        "| 16 | 30.00 | 0.500 | 45.6 % |",
+    ]
