@@ -76,8 +76,11 @@ def test_own_samples_come_in_over_the_ramp() -> None:
         ({"validate_every": 0}, "validate_every ≥ 1"),
         ({"revive_every": 0}, "revive_every ≥ 1"),
         ({"calibration_clips": 0}, "calibration_clips ≥ 1"),
-        ({"continuous_until": 0.5, "quantized_from": 0.4}, "got 0.5, 0.4, 0.25; reorder the phases"),
-        ({"quantized_from": 0.3, "random_lengths_from": 0.2}, "got 0.15, 0.3, 0.2"),
+        (
+            {"continuous_until": 0.5, "quantized_from": 0.4, "random_lengths_from": 0.25},
+            "got 0.5, 0.4, 0.25; reorder the phases",
+        ),
+        ({"continuous_until": 0.15, "quantized_from": 0.3, "random_lengths_from": 0.2}, "got 0.15, 0.3, 0.2"),
         ({"random_lengths_from": 1.1}, "reorder the phases"),
         ({"continuous_until": -0.1}, "reorder the phases"),
     ],

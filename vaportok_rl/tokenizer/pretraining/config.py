@@ -27,7 +27,7 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """One pretraining run.
+    """One pretraining run; the defaults are those of the shipped nano weights.
 
     Attributes:
         steps: optimiser steps.
@@ -56,25 +56,25 @@ class PretrainConfig:
         validate_every: steps between validations.
     """
 
-    steps: int = 4000
-    batch_size: int = 32
+    steps: int = 3600
+    batch_size: int = 40
     seed: int = 0
     bfloat16: bool = True
     muon_learning_rate: float = 3e-3
     adam_learning_rate: float = 1e-3
     weight_decay: float = 0.01
-    warmup: float = 0.02
-    decay_from: float = 0.5
+    warmup: float = 0.0278
+    decay_from: float = 0.5278
     final_learning_rate: float = 0.02
     max_grad_norm: float = 1.0
-    continuous_until: float = 0.15
-    quantized_from: float = 0.22
-    random_lengths_from: float = 0.25
+    continuous_until: float = 0.2083
+    quantized_from: float = 0.3056
+    random_lengths_from: float = 0.3472
     uniform_lengths: float = 0.4
     codebook_clips: int = 1024
     revive_every: int = 100
     sampling_peak: float = 0.5
-    sampling_ramp: float = 0.3
+    sampling_ramp: float = 0.4167
     calibration_clips: int = 2048
     weights: LossWeights = field(default_factory=LossWeights)
     save_every: int = 200
