@@ -2,9 +2,17 @@
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 
 from vaportok_rl.tokenizer import PriorConfig, VaporTok, VaporTokConfig
+
+# The same examples in every run; no time limit an example, which a busy machine would break.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
+
+# The tests' tensors are tiny: on a busy machine, threads that wait for each other cost far more than they save.
+torch.set_num_threads(1)
 
 TINY_CONFIG = VaporTokConfig(
     frames=4,

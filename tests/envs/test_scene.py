@@ -90,15 +90,6 @@ def test_take_looks_every_length_up() -> None:
         assert taken.accuracy[g, p, j] == every.accuracy[row, p, j]
 
 
-def test_paths_keeps_the_chosen_scenes() -> None:
-    every = make_outcome()
-    chosen = every.paths(torch.tensor([2, 0]))
-    assert torch.equal(chosen.mse, every.mse[:, [2, 0]])
-    assert torch.equal(chosen.accuracy, every.accuracy[:, [2, 0]])
-    assert torch.equal(chosen.n_tokens, every.n_tokens[:, [2, 0]])
-    assert torch.equal(chosen.complexity, every.complexity[[2, 0]])
-
-
 def test_psnr_has_a_floor() -> None:
     mse = torch.tensor([[[0.0, 1e-12, 0.01, 1.0]]])
     outcome = Outcome(torch.ones(1, 1, 4, dtype=torch.int64), mse, mse, torch.zeros(1, 4, 2), 6)

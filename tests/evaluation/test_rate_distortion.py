@@ -6,7 +6,7 @@ import torch
 
 from vaportok_rl.clips import ProceduralClips
 from vaportok_rl.envs import shared_world
-from vaportok_rl.evaluation import RateDistortion, default_lengths, rate_distortion
+from vaportok_rl.evaluation import RateDistortion, clip_batches, default_lengths, rate_distortion
 from vaportok_rl.tokenizer import VaporTok
 
 
@@ -30,10 +30,10 @@ def test_default_lengths(tokens: int, expected: tuple[int, ...]) -> None:
 
 def test_against_one_at_a_time(world: VaporTok, source: ProceduralClips) -> None:
     indices, lengths = [3, 11, 4, 20, 7], (1, 2, 9, 16)
-    result = rate_distortion(world, source, indices, lengths)
+    result = rate_distortion(world, [source.batch(part).clips for part in (indices[:3], indices[3:])], lengths)
     assert result.lengths == lengths
     assert result.clips == 5
-    table = {"mse": [], "psnr": [], "explained": [], "top5": []}  # type: dict[str, list[list[float]]]
+    table: dict[str, list[list[float]]] = {"mse": [], "psnr": [], "explained": [], "top5": []}
     used = set()
     book = world.bottleneck.regularizer
     for n in lengths:
@@ -61,11 +61,23 @@ def test_against_one_at_a_time(world: VaporTok, source: ProceduralClips) -> None
 
 
 def test_batches_do_not_matter(world: VaporTok, source: ProceduralClips) -> None:
-    whole, parts = (rate_distortion(world, source, range(7), batch_size=size) for size in (64, 3))
+    whole, parts = (rate_distortion(world, clip_batches(source, 7, size)) for size in (64, 3))
     assert whole.lengths == parts.lengths == default_lengths(16)
     assert parts.mse == pytest.approx(whole.mse, rel=1e-6)
     assert parts.explained_variance == pytest.approx(whole.explained_variance, abs=1e-6)
     assert parts.codes_used == whole.codes_used
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "expected"), [(7, 3, [3, 3, 1]), (6, 3, [3, 3]), (2, 64, [2]), (50, 8, [8, 2]), (None, 8, [8, 2])]
+)
+def test_clip_batches_are_the_first_clips(
+    source: ProceduralClips, monkeypatch: pytest.MonkeyPatch, count: int | None, size: int, expected: list[int]
+) -> None:
+    monkeypatch.setattr(ProceduralClips, "__len__", lambda self: 10)
+    batches = list(clip_batches(source, count, size))
+    assert [len(batch) for batch in batches] == expected
+    assert torch.equal(torch.cat(batches), source.batch(range(sum(expected))).clips)
 
 
 def test_markdown() -> None:

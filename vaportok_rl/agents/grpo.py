@@ -14,6 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import safe_mean
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from vaportok_rl.agents.group_rollout import GroupRollout, collect_groups
@@ -129,6 +130,11 @@ class GRPO(BaseAlgorithm):
     def vector_env(self) -> TaildropVectorEnv:
         """The Gymnasium vector environment whose process, groups and seeds are used."""
         return group_env_of(self.get_env())
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        # Also reached by `load` and `set_env`, which then take whatever the constructor takes.
+        return BaseAlgorithm._wrap_env(as_group_env(env, None, None), verbose, monitor_wrapper)
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()

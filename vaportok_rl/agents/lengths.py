@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ class LengthChoice:
     @classmethod
     def certain(cls, n_tokens: Tensor) -> LengthChoice:
         """A choice without a probability."""
-        return cls(n_tokens, torch.full(n_tokens.shape, torch.nan))
+        return cls(n_tokens, torch.full(n_tokens.shape, torch.nan, device=n_tokens.device))
 
 
 LengthPolicy = Callable[[Scene, torch.Generator], LengthChoice]
@@ -40,10 +41,10 @@ LengthPolicy = Callable[[Scene, torch.Generator], LengthChoice]
 
 def random_lengths(scene: Scene, generator: torch.Generator) -> LengthChoice:
     """Uniform over 1 … K."""
-    drawn = torch.randint(1, scene.tokens + 1, scene.shape, generator=generator)
-    return LengthChoice(
-        drawn.to(scene.codes.device), torch.full(scene.shape, -torch.log(torch.tensor(float(scene.tokens))).item())
-    )
+    device = scene.codes.device
+    # The generator is a host one; drawing there keeps the lengths the same on every device.
+    drawn = torch.randint(1, scene.tokens + 1, scene.shape, generator=generator).to(device)
+    return LengthChoice(drawn, torch.full(scene.shape, -math.log(scene.tokens), device=device))
 
 
 def fixed_lengths(n_tokens: int, tokens: int) -> LengthPolicy:

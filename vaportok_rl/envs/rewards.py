@@ -117,7 +117,7 @@ class VaporReward:
         *,
         n_threshold: int | None = None,
         penalty_power: float = 2.0,
-        scale: float = 20.0,
+        scale: float = 60.0,
         terms: Mapping[str, RewardTerm | str] | Sequence[str] = (),
     ) -> None:
         if n_threshold is not None and n_threshold < 1:

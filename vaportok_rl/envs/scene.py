@@ -101,13 +101,3 @@ class Outcome:
         """
         rows = n_tokens - 1
         return Outcome(n_tokens, self.mse.gather(0, rows), self.accuracy.gather(0, rows), self.complexity, self.tokens)
-
-    def paths(self, chosen: Tensor) -> Outcome:
-        """The outcome of the chosen scenes alone (``int64 [P']``)."""
-        return Outcome(
-            self.n_tokens[:, chosen],
-            self.mse[:, chosen],
-            self.accuracy[:, chosen],
-            self.complexity[chosen],
-            self.tokens,
-        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -137,8 +137,3 @@ class GroupWalk:
             info={name: value.T.cpu().numpy().copy() for name, value in values.items()},
             terms={name: value.T.float().cpu().numpy().copy() for name, value in terms.items()},
         )
-
-    def path_outcome(self) -> Outcome:
-        """The outcome of the paths so far; undecided clips hold n = 1 and error 0."""
-        outcome = Outcome(self._lengths, self._mse, self._accuracy, self.scene.complexity, self.scene.tokens)
-        return replace(outcome, mse=outcome.mse.clone(), accuracy=outcome.accuracy.clone())

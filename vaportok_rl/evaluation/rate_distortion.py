@@ -95,7 +95,7 @@ def rate_distortion(world: VaporTok, batches: Iterable[Tensor], lengths: Sequenc
     return RateDistortion(
         lengths=lengths,
         psnr=tuple(psnr(mse).mean(1).tolist()),
-        explained_variance=tuple(variance.median(1).values.tolist()),
+        explained_variance=tuple(variance.quantile(0.5, dim=1).tolist()),
         mse=tuple(mse.mean(1).tolist()),
         prior_top5=tuple(accuracy.mean(1).tolist()),
         codes_used=float(used.float().mean()),

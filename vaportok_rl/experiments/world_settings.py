@@ -18,7 +18,7 @@ class RewardSettings:
     """Below this many tokens the penalty starts; K / 8 if not given."""
     penalty_power: float = 2.0
     """Exponent of the penalty."""
-    scale: float = 20.0
+    scale: float = 60.0
     """Factor of the reconstruction error."""
     terms: tuple[str, ...] = ()
     """Custom terms as module:name."""
