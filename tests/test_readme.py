@@ -18,7 +18,7 @@ def test_the_python_blocks_run() -> None:
     assert len(_BLOCKS) == 2
     for block in _BLOCKS:
         code = (
-            block.replace("65_536", "64").replace("num_envs=128", "num_envs=16").replace("num_envs=64", "num_envs=16")
+            block.replace("40_960", "64").replace("num_envs=128", "num_envs=16").replace("num_envs=64", "num_envs=16")
         )
         exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
 

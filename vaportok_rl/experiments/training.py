@@ -32,7 +32,7 @@ from vaportok_rl.experiments.world_settings import WorldSettings
 class TrainSettings(WorldSettings):
     """Everything a training run depends on."""
 
-    decisions: int = 65_536
+    decisions: int = 40_960
     """How many lengths the policy chooses in training (scenes × group size × path length a round)."""
     scenes: int = 16
     """P, scenes a round."""
