@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from rich.table import Table
 
 from vaportok_rl.agents import Comparison
@@ -36,7 +38,8 @@ def comparison_tables(comparison: Comparison, title: str) -> tuple[Table, Table]
         parts.add_column(name.removeprefix("reward_"), justify="right", overflow="fold")
     for name, row in ranked:
         label = name.replace("_", " ")
-        cells = [template.format(row[key]) for _, key, template in _QUALITY]
+        # A constant length has no rank correlation.
+        cells = ["–" if math.isnan(row[key]) else template.format(row[key]) for _, key, template in _QUALITY]
         quality.add_row(label, *cells, f"{100 * row['gap_closed']:.1f} %")
         parts.add_row(label, *(f"{row[term]:+.3f}" for term in terms))
     return quality, parts
