@@ -212,35 +212,24 @@ def _check_divides(whole_name: str, whole: int, part_name: str, part: int) -> No
         raise ValueError(f"Expected {whole_name} divisible by {part_name}={part}, got {whole}; change one of them.")
 
 
+_VAPORTOK_B = VaporTokConfig(
+    size=128,
+    tokens=1024,
+    width=768,
+    encoder_depth=12,
+    decoder_depth=12,
+    heads=12,
+    codebook_size=8192,
+    code_width=8,
+    code_norm="none",
+    quantizer_temperature=0.03,
+    pixel_range="unit",
+    prior=PriorConfig(layers=12, heads=6, width=384, dropout=0.1, temperature=1.0),
+)
+
 PRESETS: dict[str, VaporTokConfig] = {
     "nano": VaporTokConfig(prior=PriorConfig(positions=64)),
-    "vaportok-b": VaporTokConfig(
-        size=128,
-        tokens=1024,
-        width=768,
-        encoder_depth=12,
-        decoder_depth=12,
-        heads=12,
-        codebook_size=8192,
-        code_width=8,
-        code_norm="none",
-        quantizer_temperature=0.03,
-        pixel_range="unit",
-        prior=PriorConfig(layers=12, heads=6, width=384, dropout=0.1, temperature=1.0),
-    ),
-    "larp-l": VaporTokConfig(
-        size=128,
-        tokens=1024,
-        width=768,
-        encoder_depth=12,
-        decoder_depth=12,
-        heads=12,
-        codebook_size=8192,
-        code_width=16,
-        code_norm="none",
-        quantizer_temperature=0.03,
-        pixel_range="unit",
-        prior=PriorConfig(layers=12, heads=6, width=384, dropout=0.1, temperature=1.0),
-    ),
+    "vaportok-b": _VAPORTOK_B,
+    "larp-l": dataclasses.replace(_VAPORTOK_B, code_width=16),
 }
 """Geometries that can be pretrained by name. ``nano`` also ships with weights."""
