@@ -112,7 +112,7 @@ def test_info_is_about_the_clip_that_was_decided_about(tiny_world: str) -> None:
         mse = (decoded - batch.clips.float() / 255).square().mean().item()
         assert info["mse"] == pytest.approx(mse, rel=1e-5)
         assert info["psnr"] == pytest.approx(-10 * np.log10(mse), rel=1e-5)
-        assert info["reward_terms"]["reconstruction"] == pytest.approx(-20 * mse, rel=1e-5)
+        assert info["reward_terms"]["reconstruction"] == pytest.approx(-60 * mse, rel=1e-5)
         assert info["reward_terms"]["efficiency"] == pytest.approx(1 - (action + 1) / 16)
         ids.append(int(info["clip_id"]))
     assert len(set(ids)) == 3
