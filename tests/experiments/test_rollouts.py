@@ -12,7 +12,6 @@ from vaportok_rl.agents import build_length_policy
 from vaportok_rl.envs import TaildropProcess
 from vaportok_rl.experiments.rollouts import ROWS_FILE, SUMMARY_FILE, rollout
 
-
 # The tiny world's errors are large; at scale 1 a path reward is of order one, as it is on a trained world.
 _REWARD = {"scale": 1.0}
 
