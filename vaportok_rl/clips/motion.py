@@ -114,7 +114,7 @@ def draw_sprites(draws: Draws, video: Tensor, count: Tensor, speed: Tensor, deta
     angle = draws.between("sprites/angle", 0.0, math.pi, _SPRITES)[..., None] + 3.0 * travelled * (
         draws.uniform("sprites/spin", _SPRITES) < 0.4
     ).float().unsqueeze(-1)
-    boxes = (draws.uniform("sprites/box", _SPRITES) < 0.4).float()
+    boxes = draws.uniform("sprites/box", _SPRITES) < 0.4
     colours = coloured(draws, "sprites/colour", _SPRITES)
     shade = draws.between("sprites/shade", -0.7, 0.7, _SPRITES)
     bars = draws.between("sprites/bars", 2.0, 9.0, _SPRITES)
@@ -126,7 +126,8 @@ def draw_sprites(draws: Draws, video: Tensor, count: Tensor, speed: Tensor, deta
         along = (cosine * dx + sine * dy) / radius[:, sprite, None, None, None]
         across = (cosine * dy - sine * dx) / (radius * aspect)[:, sprite, None, None, None]
         box = boxes[:, sprite, None, None, None]
-        distance = torch.maximum(along.abs(), across.abs()) * box + torch.hypot(along, across) * (1 - box)
+        along_2, across_2 = along * along, across * across
+        distance = torch.where(box, torch.maximum(along_2, across_2), along_2 + across_2).sqrt_()
         # One pixel of softness at the border stands for the camera's own blur.
         edge = radius[:, sprite, None, None, None] * size / 2
         alpha = ((1 - distance) * edge + 0.5).clamp(0, 1)

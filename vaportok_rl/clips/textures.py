@@ -95,8 +95,9 @@ def dead_leaves(draws: Draws, size: int, detail: Tensor) -> Tensor:
         pick = (slice(None), leaf, None, None)
         along = x * along_x[pick] + (y[:, :1] * along_y[pick] - along_0[pick])
         across = x * across_x[pick] + (y[:, :1] * across_y[pick] - across_0[pick])
-        round_distance = torch.hypot(along, across)
-        distance = torch.where(boxes[pick], torch.maximum(along.abs(), across.abs()), round_distance)
+        # Squares have the same border at 1 as the distances themselves, without a root.
+        along_2, across_2 = along * along, across * across
+        distance = torch.where(boxes[pick], torch.maximum(along_2, across_2), along_2 + across_2)
         paint = colours[:, leaf, :, None, None] + (along * shade[pick])[:, None]
         canvas = torch.where((distance < 1)[:, None], paint, canvas)
     return canvas
