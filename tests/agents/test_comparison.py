@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from vaportok_rl.agents import Comparison, HeldOut
-from vaportok_rl.agents.comparison import held_out_rows, reward_of
+from vaportok_rl.agents.comparison import held_out_rows
 from vaportok_rl.envs import TaildropProcess
 
 
@@ -59,7 +59,7 @@ def test_every_length_is_what_the_engine_scores(held_out: HeldOut, lengths: torc
     assert torch.allclose(score.outcome.accuracy, outcome.accuracy, atol=1e-7)
     assert torch.allclose(score.rewards.total, held_out.process.reward(outcome).total, atol=1e-5)
     total = held_out.process.reward(outcome).total.mean().item()
-    assert reward_of(lengths, held_out.every, held_out.process.reward) == pytest.approx(total, abs=1e-5)
+    assert held_out.evaluate(lengths).reward == pytest.approx(total, abs=1e-5)
 
 
 def test_other_seed_other_clips(held_out: HeldOut) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vaportok_rl.agents.oracle import best_fixed_length, oracle_lengths
-from vaportok_rl.envs import Outcome, RewardResult, Scene, TaildropProcess, VaporReward
+from vaportok_rl.envs import Outcome, RewardResult, Scene, TaildropProcess
 from vaportok_rl.envs.scene import join_scenes
 from vaportok_rl.evaluation import spearman
 
@@ -32,6 +32,11 @@ class PolicyScore:
     outcome: Outcome
     rewards: RewardResult
 
+    @property
+    def reward(self) -> float:
+        """Mean path reward."""
+        return self.rewards.total.mean().item()
+
     def figures(self) -> dict[str, float]:
         """Means over the scenes: tokens, mse, psnr, accuracy, reward and each unweighted term."""
         return {
@@ -39,7 +44,7 @@ class PolicyScore:
             "mse": self.outcome.mse.mean().item(),
             "psnr": self.outcome.psnr.mean().item(),
             "accuracy": self.outcome.accuracy.mean().item(),
-            "reward": self.rewards.total.mean().item(),
+            "reward": self.reward,
             **{f"reward_{name}": value.mean().item() for name, value in self.rewards.terms.items()},
         }
 
@@ -121,7 +126,7 @@ class Comparison:
 
     def reward(self, name: str) -> float:
         """Mean path reward of a policy."""
-        return self.scores[name].rewards.total.mean().item()
+        return self.scores[name].reward
 
     @property
     def headroom(self) -> float:
@@ -131,7 +136,7 @@ class Comparison:
     @property
     def headroom_share(self) -> float:
         """Headroom as a share of R_oracle - R_worst."""
-        span = self.reward(ORACLE) - self.worst.rewards.total.mean().item()
+        span = self.reward(ORACLE) - self.worst.reward
         return self.headroom / span if span > 0 else 0.0
 
     def gap_closed(self, name: str) -> float:
@@ -140,7 +145,7 @@ class Comparison:
 
     def proxy_percentile(self, name: str) -> float:
         """(R - R_worst) / (R_oracle - R_worst)."""
-        worst = self.worst.rewards.total.mean().item()
+        worst = self.worst.reward
         span = self.reward(ORACLE) - worst
         return (self.reward(name) - worst) / span if span > 0 else float("nan")
 
@@ -155,8 +160,3 @@ class Comparison:
             }
             for name, score in self.scores.items()
         }
-
-
-def reward_of(lengths: Tensor, every: Outcome, reward: VaporReward) -> float:
-    """Mean path reward of lengths ``int64 [P, L]`` by lookup."""
-    return reward(every.take(lengths[None])).total.mean().item()

@@ -16,10 +16,9 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from vaportok_rl.agents import GRPO, Comparison, HeldOut
-from vaportok_rl.agents.comparison import BEST_FIXED, reward_of
+from vaportok_rl.agents.comparison import BEST_FIXED, ORACLE
 from vaportok_rl.agents.grpo import Credit
 from vaportok_rl.agents.lengths import AGENT_FILE, most_probable, pretrained_log_probs
-from vaportok_rl.agents.oracle import best_fixed_length
 from vaportok_rl.envs import TaildropProcess, TaildropVecEnv
 from vaportok_rl.experiments.figures import allocation_figure, rate_distortion_figure, reward_figure, save_figure
 from vaportok_rl.experiments.pictures import comparison_frames, contact_sheet, spread_rows, write_video
@@ -84,10 +83,8 @@ class ProgressReport(BaseCallback):
         self.clips_every = clips_every
         self.curves: dict[str, list[tuple[int, float]]] = defaultdict(list)
         self.live: dict[str, float] = {}
-        reward, outcome = held_out.process.reward, held_out.every
-        fixed = torch.full_like(held_out.scene.ids, best_fixed_length(outcome, reward))
-        self._best_fixed = reward_of(fixed, outcome, reward)
-        self._oracle = held_out.compare({}).reward("oracle")
+        before = held_out.compare({})
+        self._best_fixed, self._oracle = before.reward(BEST_FIXED), before.reward(ORACLE)
 
     def lengths(self) -> Tensor:
         """The policy's most probable lengths on the held-out scenes: ``int64 [P, L]``."""
@@ -99,7 +96,7 @@ class ProgressReport(BaseCallback):
     def evaluate(self) -> None:
         """Adds a point to the held-out curves."""
         lengths = self.lengths()
-        reward = reward_of(lengths, self.held_out.every, self.held_out.process.reward)
+        reward = self.held_out.evaluate(lengths).reward
         gap = (reward - self._best_fixed) / max(1e-12, self._oracle - self._best_fixed)
         self.curves["held_out"].append((self.num_timesteps, reward))
         self.curves["gap_closed"].append((self.num_timesteps, gap))
