@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from vaportok_rl.clips import video as video_module
+from vaportok_rl.clips.cache import ClipCache
 from vaportok_rl.clips.decoding import UnreadableVideoError, read_clips
-from vaportok_rl.clips.video import ClipCache, VideoClips
+from vaportok_rl.clips.video import VideoClips
 
 REAL_CLIPS = Path(__file__).resolve().parents[2].parent / "shared" / "clips"
 needs_real_clips = pytest.mark.skipif(not REAL_CLIPS.is_dir(), reason="the real clips (../shared/clips) are missing")

@@ -27,7 +27,7 @@ def test_length_kl_is_the_divergence() -> None:
 def test_lengths_are_drawn_from_the_mixture(share: float) -> None:
     probabilities = torch.tensor([0.02, 0.5, 0.2, 0.08, 0.2])
     log_p = probabilities.log().expand(20_000, 5)
-    drawn = sample_lengths(log_p, share, torch.Generator().manual_seed(1))
+    drawn = sample_lengths(log_p, share, generator=torch.Generator().manual_seed(1))
     assert (drawn.shape, drawn.dtype) == ((20_000,), torch.int64)
     counts = torch.bincount(drawn, minlength=6)
     assert counts[0] == 0
@@ -37,12 +37,12 @@ def test_lengths_are_drawn_from_the_mixture(share: float) -> None:
 
 def test_each_clip_has_its_own_distribution() -> None:
     log_p = torch.eye(7).log().clamp(min=-100)
-    assert sample_lengths(log_p, 0.0, torch.Generator().manual_seed(0)).tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert sample_lengths(log_p, 0.0, generator=torch.Generator().manual_seed(0)).tolist() == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_sampling_follows_the_generator_and_needs_no_gradient() -> None:
     log_p = log_probabilities(50, 9).requires_grad_(True)
-    first, again = (sample_lengths(log_p, 0.5, torch.Generator().manual_seed(4)) for _ in range(2))
+    first, again = (sample_lengths(log_p, 0.5, generator=torch.Generator().manual_seed(4)) for _ in range(2))
     assert torch.equal(first, again)
     assert not first.requires_grad
 

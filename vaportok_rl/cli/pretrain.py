@@ -33,8 +33,10 @@ class Pretrain:
 
     preset: str = "nano"
     """Geometry: nano, vaportok-b or larp-l."""
-    clips: str = "procedural"
-    """Training clips: `procedural`, a video file, a folder, or a glob pattern."""
+    clips: tuple[str, ...] = ("procedural",)
+    """Training clips: `procedural`, `gym:ID,ID,…`, a video file, a folder, or a glob pattern; several take turns."""
+    warm_start: str | None = None
+    """Start from this checkpoint's weights (a shipped name, a folder or a hub id) with a fresh taildrop module."""
     out: Path | None = None
     """Run folder; `runs/<time>-pretrain` if not given. It must be new, unless --resume."""
     resume: bool = False
@@ -63,7 +65,8 @@ class Pretrain:
             folder = self.out
         else:
             folder = create_run_folder(Path("runs"), "pretrain", self.out)
-        trainer = Pretrainer(geometry, self.config, sources["train"], folder, self.device)
+        warm_start = VaporTok.from_pretrained(self.warm_start) if self.warm_start else None
+        trainer = Pretrainer(geometry, self.config, sources["train"], folder, self.device, warm_start)
         if self.resume:
             trainer.load()
             console.print(f"resuming {folder} at step {trainer.step}", highlight=False)

@@ -50,7 +50,9 @@ def length_kl(log_p: Tensor, log_gaussian: Tensor) -> Tensor:
     return (log_p.exp() * (log_p - log_gaussian)).sum(-1)
 
 
-def sample_lengths(log_p: Tensor, uniform_share: float, generator: torch.Generator | None = None) -> Tensor:
+def sample_lengths(
+    log_p: Tensor, uniform_share: float, full_share: float = 0.0, generator: torch.Generator | None = None
+) -> Tensor:
     """Training lengths by the ``sample`` strategy, mixed with a share of uniform ones.
 
     The uniform share keeps every length trained for every clip: the environment will ask for lengths that the
@@ -59,6 +61,7 @@ def sample_lengths(log_p: Tensor, uniform_share: float, generator: torch.Generat
     Args:
         log_p: ``[B, K]``, log-probabilities of the lengths.
         uniform_share: probability of drawing a clip's length uniformly from 1 … K instead.
+        full_share: probability of keeping all K tokens instead.
         generator: source of randomness.
 
     Returns:
@@ -67,5 +70,6 @@ def sample_lengths(log_p: Tensor, uniform_share: float, generator: torch.Generat
     batch, tokens = log_p.shape
     drawn = torch.multinomial(log_p.detach().exp(), 1, generator=generator).squeeze(1)
     uniform = torch.randint(tokens, (batch,), generator=generator, device=log_p.device)
-    explore = torch.rand(batch, generator=generator, device=log_p.device) < uniform_share
-    return torch.where(explore, uniform, drawn) + 1
+    kind = torch.rand(batch, generator=generator, device=log_p.device)
+    drawn = torch.where(kind < uniform_share, uniform, drawn)
+    return torch.where(kind >= 1 - full_share, tokens - 1, drawn) + 1

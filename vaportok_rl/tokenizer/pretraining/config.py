@@ -46,6 +46,7 @@ class PretrainConfig:
         quantized_from: share of the run at which the last latent is quantised; the chance rises linearly in between.
         random_lengths_from: share of the run after which lengths are drawn by the taildrop strategy.
         uniform_lengths: share of those lengths drawn uniformly from 1 … K instead.
+        full_lengths: share of those lengths set to K instead, so that the last tokens are trained as well.
         codebook_clips: see ``continuous_until``.
         revive_every: steps between moving unused codes to current latents; stops at ``decay_from``.
         sampling_peak: largest share of the prior's inputs replaced by its own samples.
@@ -71,6 +72,7 @@ class PretrainConfig:
     quantized_from: float = 0.3056
     random_lengths_from: float = 0.3472
     uniform_lengths: float = 0.4
+    full_lengths: float = 0.0
     codebook_clips: int = 1024
     revive_every: int = 100
     sampling_peak: float = 0.5

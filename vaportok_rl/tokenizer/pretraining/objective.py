@@ -24,12 +24,14 @@ class Phase:
         random_lengths: whether lengths are drawn; otherwise all K tokens are kept.
         sampling_ratio: of the prior's scheduled sampling.
         uniform_lengths: see `taildrop.sample_lengths`.
+        full_lengths: see `taildrop.sample_lengths`.
     """
 
     quantized_share: float
     random_lengths: bool
     sampling_ratio: float
     uniform_lengths: float
+    full_lengths: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def complete_loss(model: VaporTok, clips: Tensor, weights: LossWeights, phase: P
         policy_input = latents.detach() if model.config.taildrop.stop_gradient else latents
         log_p = model.taildrop_module(policy_input)
     if phase.random_lengths:
-        n_tokens = sample_lengths(log_p, phase.uniform_lengths)
+        n_tokens = sample_lengths(log_p, phase.uniform_lengths, phase.full_lengths)
     else:
         n_tokens = torch.full((clips.shape[0],), tokens, device=clips.device)
 

@@ -29,6 +29,25 @@ class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite; the last checkpoint is untouched."""
 
 
+def start_from(model: VaporTok, source: VaporTok) -> None:
+    """Copies every weight but the taildrop query module's.
+
+    Raises:
+        ValueError: the two differ in geometry; the message names the first weight that does not fit.
+    """
+    fresh = "taildrop_module."
+    given = {name: value for name, value in source.state_dict().items() if not name.startswith(fresh)}
+    own = {name: value for name, value in model.state_dict().items() if not name.startswith(fresh)}
+    for name in sorted(own.keys() | given.keys()):
+        shapes = [tuple(state[name].shape) if name in state else None for state in (own, given)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"Expected a warm start of the preset's geometry, got {name} of shape {shapes[1]} for {shapes[0]}; "
+                "pretrain with the preset the checkpoint was made with."
+            )
+    model.load_state_dict({**model.state_dict(), **given})
+
+
 class Pretrainer:
     """Trains one tokenizer.
 
@@ -41,6 +60,8 @@ class Pretrainer:
         source: training clips.
         folder: run folder; checkpoints go to ``folder/training_state.pt`` and weights to ``folder/model``.
         device: where to train.
+        warm_start: a tokenizer of the same geometry to start from. Its weights are copied, except the taildrop query
+            module's, which starts fresh; its codebook is kept. None starts from nothing.
     """
 
     def __init__(
@@ -50,6 +71,7 @@ class Pretrainer:
         source: ClipSource,
         folder: Path,
         device: str | torch.device = "cpu",
+        warm_start: VaporTok | None = None,
     ) -> None:
         if (source.frames, source.size) != (model_config.frames, model_config.size):
             raise ValueError(
@@ -64,6 +86,9 @@ class Pretrainer:
         torch.manual_seed(config.seed)
         calibrated = replace(model_config, complexity=self._calibrate(model_config))
         self.model = VaporTok(calibrated, "bfloat16" if config.bfloat16 else "float32").to(self.device).train()
+        self._codebook_given = warm_start is not None
+        if warm_start is not None:
+            start_from(self.model, warm_start)
         self.optimizers = build_optimizers(self.model, config)
         self.care = CodebookCare(calibrated.codebook_size)
         self.step = 0
@@ -84,6 +109,7 @@ class Pretrainer:
             random_lengths=step >= self.config.random_lengths_from * self.config.steps,
             sampling_ratio=self.config.sampling_ratio(step),
             uniform_lengths=self.config.uniform_lengths,
+            full_lengths=self.config.full_lengths,
         )
 
     def _clips(self, step: int) -> Tensor:
@@ -99,7 +125,8 @@ class Pretrainer:
         phase = self.phase(self.step)
         before = self.phase(self.step - 1) if self.step else phase
         if phase.quantized_share > 0 and (before.quantized_share == 0 or self.step == 0):
-            self._initialize_codebook()
+            if not self._codebook_given:
+                self._initialize_codebook()
         result = complete_loss(self.model, self._clips(self.step), self.config.weights, phase)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,46 @@
+"""Decoded clips kept in memory, within a bound."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+from torch import Tensor
+
+
+class ClipCache:
+    """Clips by index, least recently used out first, never more bytes than allowed.
+
+    Pickles empty: a worker process gets the setting, not a copy of the contents.
+
+    Args:
+        capacity_bytes: upper bound for the clips held, bytes.
+    """
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self.capacity_bytes = capacity_bytes
+        self.held_bytes = 0
+        self._clips: OrderedDict[int, Tensor] = OrderedDict()
+
+    def get(self, index: int) -> Tensor | None:
+        """The clip at ``index`` if it is held."""
+        clip = self._clips.get(index)
+        if clip is not None:
+            self._clips.move_to_end(index)
+        return clip
+
+    def put(self, index: int, clip: Tensor) -> None:
+        """Holds ``clip`` (which must own its memory) as long as there is room."""
+        replaced = self._clips.pop(index, None)
+        if replaced is not None:
+            self.held_bytes -= replaced.nbytes
+        self._clips[index] = clip
+        self.held_bytes += clip.nbytes
+        while self.held_bytes > self.capacity_bytes:
+            self.held_bytes -= self._clips.popitem(last=False)[1].nbytes
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"capacity_bytes": self.capacity_bytes, "held_bytes": 0, "_clips": OrderedDict()}

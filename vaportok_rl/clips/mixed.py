@@ -1,0 +1,75 @@
+"""Several sources of clips as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vaportok_rl.clips.source import ClipBatch, ClipSource
+
+
+class MixedClips(ClipSource):
+    """Takes clips from several sources in turn, each weighted by how often it takes its turn.
+
+    Index ``i`` belongs to the source ``turns[i mod len(turns)]``; a source that runs out starts again. So every run of
+    ``len(turns)`` consecutive clips has the given proportions, and a shuffled order has them on average.
+
+    Args:
+        sources: equally sized clips of one split.
+        turns: positions in ``sources``; each once by default.
+
+    Raises:
+        ValueError: no sources, or sources of different geometry or split.
+    """
+
+    def __init__(self, sources: Sequence[ClipSource], turns: Sequence[int] | None = None) -> None:
+        kinds = {(source.frames, source.size, source.split) for source in sources}
+        if len(kinds) != 1:
+            raise ValueError(
+                f"Expected one or more sources of equal frames, size and split, got {sorted(kinds)}; open them alike."
+            )
+        self.sources = tuple(sources)
+        self.turns = tuple(turns if turns is not None else range(len(sources)))
+        if sorted(set(self.turns)) != list(range(len(sources))):
+            raise ValueError(
+                f"Expected turns to name each of the {len(sources)} sources at least once by position, got {turns}."
+            )
+        self.frames, self.size, self.split = kinds.pop()
+        self.label_names = tuple(name for source in self.sources for name in source.label_names)
+        self._first_labels = [sum(len(s.label_names) for s in self.sources[:k]) for k in range(len(sources))]
+        self._shares = [self.turns.count(k) for k in range(len(sources))]
+        # How often this turn's source has had its turn before within one cycle.
+        self._earlier = [self.turns[:place].count(k) for place, k in enumerate(self.turns)]
+
+    def __len__(self) -> int:
+        cycles = max(-(-len(source) // share) for source, share in zip(self.sources, self._shares, strict=True))
+        return cycles * len(self.turns)
+
+    def describe(self) -> str:
+        """The sources and their shares."""
+        parts = (
+            f"{share}/{len(self.turns)} {source.describe()}"
+            for source, share in zip(self.sources, self._shares, strict=True)
+        )
+        return "; ".join(parts)
+
+    def batch(self, indices: Sequence[int] | Tensor) -> ClipBatch:
+        """Returns the clips at ``indices``; see `ClipSource.batch`. ``ids`` are the indices of this mixture."""
+        listed = self.check_indices(indices)
+        clips = torch.empty(len(listed), 3, self.frames, self.size, self.size, dtype=torch.uint8)
+        labels = torch.empty(len(listed), dtype=torch.int64)
+        for position, source in enumerate(self.sources):
+            rows = [row for row, index in enumerate(listed) if self.turns[index % len(self.turns)] == position]
+            if rows:
+                taken = source.batch([self._inner(listed[row]) for row in rows])
+                clips[rows] = taken.clips
+                labels[rows] = taken.labels + self._first_labels[position]
+        return ClipBatch(clips, labels, torch.tensor(listed))
+
+    def _inner(self, index: int) -> int:
+        """The index within its own source."""
+        cycle, place = divmod(index, len(self.turns))
+        position = self.turns[place]
+        return (cycle * self._shares[position] + self._earlier[place]) % len(self.sources[position])
