@@ -1,11 +1,17 @@
-"""A tokenizer small enough for every test, and the golden LARP checkpoint where it is at hand."""
+"""A tokenizer small enough for every test, one in LARP's format, and the golden LARP checkpoint where it is at hand."""
 
+import json
+import sys
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vaportok_rl.tokenizer import PriorConfig, VaporTok, VaporTokConfig
@@ -21,31 +27,155 @@ class Golden:
     io: dict[str, Tensor]
 
 
+class StandInEasyDict(dict[str, Any]):
+    """Pickles as `easydict.EasyDict` does: an instance keeps every entry as an attribute too."""
+
+    def __init__(self, entries: Mapping[str, Any]) -> None:
+        for name, value in entries.items():
+            self[name] = StandInEasyDict(value) if isinstance(value, dict) else value
+        self.__dict__.update(self)
+
+
+StandInEasyDict.__module__, StandInEasyDict.__qualname__ = "easydict", "EasyDict"
+StandInEasyDict.__name__ = "EasyDict"
+
+
+def write_trainer_file(
+    path: Path,
+    arguments: Mapping[str, Any],
+    state: Mapping[str, Tensor] | None,
+    model: Mapping[str, Any] | None = None,
+    **training: Any,
+) -> Path:
+    """Writes what LARP's trainer would: with ``model`` for further entries of the model, ``training`` beside it."""
+    easydict = ModuleType("easydict")
+    easydict.EasyDict = StandInEasyDict  # type: ignore[attr-defined]
+    described = {"name": "larp_tokenizer", "args": StandInEasyDict(arguments), "sd": state, **(model or {})}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "easydict", easydict)
+        cfg = StandInEasyDict({"model": {"name": "larp_tokenizer", "args": dict(arguments)}, "max_epoch": 150})
+        torch.save({"model": described, "cfg": cfg, **training}, path)
+    return path
+
+
+def write_hub_folder(folder: Path, arguments: Mapping[str, Any], state: Mapping[str, Tensor]) -> Path:
+    """Writes what LARP's `save_pretrained` would."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(arguments))
+    save_file(
+        {name: value.contiguous() for name, value in state.items()}, folder / "model.safetensors", {"format": "pt"}
+    )
+    return folder
+
+
 @pytest.fixture(scope="session")
-def golden() -> Golden:
+def trainer_file() -> Callable[..., Path]:
+    return write_trainer_file
+
+
+@pytest.fixture(scope="session")
+def hub_folder() -> Callable[..., Path]:
+    return write_hub_folder
+
+
+@pytest.fixture(scope="session", params=["hub folder", "trainer file", "weights only", "moving average", "saved again"])
+def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Golden:
+    """The golden checkpoint, loaded from every container that a LARP tokenizer comes in, and saved as one of ours."""
     if not GOLDEN.is_dir():
         pytest.skip(f"the golden LARP vectors are not at {GOLDEN}")
+    arguments = json.loads((GOLDEN / "config.json").read_text())["larp_model_args"]
+    state, folder = load_file(GOLDEN / "state.safetensors"), tmp_path_factory.mktemp("larp")
+    weights = "model"
+    if request.param == "trainer file":
+        source = write_trainer_file(folder / "epoch-last.pth", arguments, state, loss={"sd": {}}, epoch=150)
+    elif request.param == "weights only":
+        source = write_trainer_file(folder / "model_sd_only.pth", arguments, state)
+    elif request.param == "moving average":
+        untrained = {name: torch.zeros_like(value) for name, value in state.items()}
+        averages = {0.9: untrained, 0.999: state}
+        source, weights = (
+            write_trainer_file(folder / "ema.pth", arguments, untrained, {"ema_sd": averages}),
+            "ema_0.999",
+        )
+    else:
+        source = write_hub_folder(folder, arguments, state)
+    model = VaporTok.from_pretrained(source, weights=weights)
+    if request.param == "saved again":
+        model = VaporTok.from_pretrained(model.save_pretrained(folder / "ours"))
+    return Golden(model, load_file(GOLDEN / "io.safetensors"))
+
+
+LARP_ARGUMENTS: dict[str, Any] = {
+    "bottleneck": {
+        "name": "bottleneck",
+        "args": {
+            "bottleneck_dim": 4,
+            "norm": "none",
+            "regularizer": {
+                "name": "vq",
+                "args": {
+                    "codebook_size": 32,
+                    "l2_normalized": True,
+                    "stochastic": True,
+                    "stochastic_temperature": 0.03,
+                },
+            },
+        },
+    },
+    "prior_model": {
+        "name": "gptc-TINY",
+        "no_dropout": False,
+        "latent_ce_temperature": 1.0,
+        "args": {"l2_normalized": True},
+    },
+    "transformer_name": "transformer_encoder_parallel",
+    "encoder_name": "none",
+    "decoder_name": None,
+    "bottleneck_token_num": 6,
+    "input_size": 16,
+    "frame_num": 8,
+    "encoder_hidden_size": 16,
+    "decoder_hidden_size": 16,
+    "encoder_num_heads": 2,
+    "decoder_num_heads": 2,
+    "encoder_depth": 1,
+    "decoder_depth": 2,
+    "use_decoder_patch_query_token_type_embed": True,
+}
+
+
+@dataclass(frozen=True)
+class Larp:
+    """A LARP tokenizer of random weights: its constructor arguments and its state dict."""
+
+    arguments: dict[str, Any]
+    state: dict[str, Tensor]
+
+
+@pytest.fixture
+def larp() -> Larp:
     config = VaporTokConfig(
         frames=8,
-        size=32,
-        tokens=16,
-        width=48,
-        encoder_depth=2,
+        size=16,
+        tokens=6,
+        width=16,
+        encoder_depth=1,
         decoder_depth=2,
-        heads=4,
-        codebook_size=64,
-        code_width=8,
+        heads=2,
+        codebook_size=32,
+        code_width=4,
         code_norm="none",
         quantizer_temperature=0.03,
         pixel_range="unit",
-        prior=PriorConfig(layers=2, heads=2, width=32, temperature=1.0),
+        prior=PriorConfig(layers=2, heads=2, width=32, dropout=0.1, temperature=1.0),
     )
-    model = VaporTok(config)
-    state = load_file(GOLDEN / "state.safetensors")
-    result = model.load_state_dict(state, strict=False)
-    assert not result.unexpected_keys
-    assert all(key.startswith("taildrop_module.") for key in result.missing_keys)
-    return Golden(model.freeze(), load_file(GOLDEN / "io.safetensors"))
+    generator = torch.Generator().manual_seed(2)
+    state = {
+        name: torch.randn(value.shape, generator=generator)
+        for name, value in VaporTok(config).state_dict().items()
+        if not name.startswith("taildrop_module.")
+    }
+    return Larp(deepcopy(LARP_ARGUMENTS), state)
 
 
 @pytest.fixture(scope="session")

@@ -36,10 +36,15 @@ def rewrite(folder: Path, **entries: Any) -> None:
     (folder / CONFIG).write_text(json.dumps(config | entries))
 
 
+def forget_configuration(folder: Path) -> None:
+    """Makes the weights those of an earlier version, which kept no configuration of their own."""
+    save_file(load_file(folder / WEIGHTS), folder / WEIGHTS, {"format": "pt"})
+
+
 def test_round_trip_is_bitwise(tiny: VaporTok, clips: Tensor, tmp_path: Path) -> None:
     tiny.config = replace(tiny.config, complexity=ComplexityConfig((0.1, 1 / 3, 7.9), (0.0, 3.3), 0.7))
     folder = tiny.save_pretrained(tmp_path / "new" / "folder")
-    assert sorted(path.name for path in folder.iterdir()) == [CONFIG, WEIGHTS]
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", CONFIG, WEIGHTS]
     loaded = VaporTok.from_pretrained(folder)
     assert loaded.config == tiny.config
     state = loaded.state_dict()
@@ -121,37 +126,65 @@ def test_an_unknown_name_is_answered_with_what_there_is(shipped: Path, tmp_path:
         load_checkpoint(tmp_path / "missing")
 
 
-def test_an_unreachable_hub_id_is_one_readable_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    def offline(*_: object, **__: object) -> str:
-        raise LocalEntryNotFoundError("offline")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    with pytest.raises(FileNotFoundError, match=r"got 'someone/something', which is neither.*check the name"):
-        load_checkpoint("someone/something")
-
-
-def test_a_hub_id_brings_two_files_only(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    asked: list[tuple[str, list[str]]] = []
-
-    def download(hub_id: str, allow_patterns: list[str]) -> str:
-        asked.append((hub_id, allow_patterns))
-        return str(saved)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert load_checkpoint("someone/something").config.tokens == 8
-    assert asked == [("someone/something", [CONFIG, WEIGHTS])]
-
-
 @pytest.mark.parametrize("file", [CONFIG, WEIGHTS])
-def test_a_folder_without_one_of_the_files(saved: Path, file: str) -> None:
+def test_a_folder_without_one_of_the_files(tiny: VaporTok, saved: Path, file: str) -> None:
+    forget_configuration(saved)
     (saved / file).unlink()
     with pytest.raises(FileNotFoundError, match=f"without {re.escape(file)}"):
         load_checkpoint(saved)
+
+
+@pytest.mark.parametrize("file", [CONFIG, WEIGHTS])
+def test_a_file_of_the_folder(saved: Path, file: str) -> None:
+    with pytest.raises(ValueError, match=f"got the file .*{re.escape(file)}; pass {re.escape(str(saved))} if"):
+        load_checkpoint(saved / file)
+
+
+@pytest.mark.parametrize("source", ["nano", "someone/something"])
+def test_an_option_that_is_none(source: str) -> None:
+    with pytest.raises(TypeError, match=r"Expected options among revision, .*got 'precison'"):
+        VaporTok.from_pretrained(source, precison="bfloat16")
+
+
+class TestTwoFilesOfDifferentSaves:
+    """What a kill between the two writes would leave; their shapes agree."""
+
+    def test_are_refused(self, tiny: VaporTok, saved: Path) -> None:
+        old = (saved / CONFIG).read_bytes()
+        tiny.config = replace(tiny.config, prior=replace(tiny.config.prior, temperature=0.5))
+        save_checkpoint(tiny, saved)
+        (saved / CONFIG).write_bytes(old)
+        with pytest.raises(ValueError, match=r"was saved with, got prior\.temperature 0\.07 for 0\.5; restore it, or"):
+            load_checkpoint(saved)
+        # The advice given: the weights hold their own copy.
+        (saved / CONFIG).unlink()
+        assert load_checkpoint(saved).config == tiny.config
+
+    def test_a_kill_between_the_writes(self, tiny: VaporTok, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        tiny.config = replace(tiny.config, complexity=ComplexityConfig((1.0, 2.0), (3.0, 4.0)))
+        move = Path.replace
+
+        def killed_at_the_second(self: Path, target: Path) -> Path:
+            if self.name == CONFIG:
+                raise KeyboardInterrupt
+            return move(self, target)
+
+        monkeypatch.setattr(Path, "replace", killed_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(tiny, saved)
+        with pytest.raises(ValueError, match=r"got complexity\.spatial_quantiles \(0\.0, 8\.0\) for \(1\.0, 2\.0\)"):
+            load_checkpoint(saved)
+
+    def test_files_that_agree_in_meaning(self, tiny: VaporTok, saved: Path) -> None:
+        settings = json.loads((saved / CONFIG).read_text())
+        (saved / CONFIG).write_text(json.dumps({name: settings[name] for name in reversed(settings)}))
+        assert load_checkpoint(saved).config == tiny.config
+
+
+def test_loading_draws_no_random_numbers(saved: Path) -> None:
+    before = torch.get_rng_state()
+    load_checkpoint(saved)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("length", [0, 4, 100, -1])
@@ -172,7 +205,7 @@ def test_a_configuration_that_is_no_json(saved: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"bottleneck_token_num": 1024}, "got 'bottleneck_token_num'. Is this config.json from another version"),
+        ({"learning_rate": 1e-4}, "got 'learning_rate'. Is this config.json from another version"),
         ({"prior": {"layer": 3}}, "got 'prior.layer'"),
         ({"width": 17}, "width divisible by heads=2, got 17"),
         ({"tokens": "8"}, "tokens to be like"),
@@ -192,9 +225,50 @@ def test_a_configuration_that_is_a_list(saved: Path) -> None:
 
 def test_weights_of_another_geometry(saved: Path) -> None:
     rewrite(saved, codebook_size=64)
+    with pytest.raises(ValueError, match="got codebook_size 64 for 32"):
+        load_checkpoint(saved)
+    forget_configuration(saved)
     with pytest.raises(
         ValueError,
         match=r"1 of another shape \(first: bottleneck.regularizer.embedding.weight, \(32, 4\) for \(64, 4\)\)",
+    ):
+        load_checkpoint(saved)
+
+
+def test_more_tokens_than_the_weights_have(saved: Path) -> None:
+    forget_configuration(saved)
+    rewrite(saved, tokens=9)
+    with pytest.raises(ValueError, match=r"first: encoder_latent_query_embed, \(8, 16\) for \(9, 16\)"):
+        load_checkpoint(saved)
+    rewrite(saved, tokens=10)
+    with pytest.raises(ValueError, match=r"tokens ≤ prior\.positions \+ 1 = 9, got 10; raise prior\.positions"):
+        load_checkpoint(saved)
+
+
+def test_more_tokens_than_the_loaded_world_has(saved: Path, clips: Tensor) -> None:
+    world = load_checkpoint(saved)
+    codes = world.encode(clips).codes
+    too_many = torch.cat([codes, codes], dim=1)
+    with pytest.raises(ValueError, match=r"n_tokens in 1…8, got 9"):
+        world.decode(codes, 9)
+    with pytest.raises(ValueError, match=r"n_tokens in 1…8, got 1…9"):
+        world.decode(codes, torch.tensor([1, 2, 3, 4, 8, 9]))
+    for use in (world.decode, world.prior_logits):
+        with pytest.raises(ValueError, match=r"codes \[B, N\] with 1 ≤ N ≤ 8, got torch\.int64 of shape \(6, 16\)"):
+            use(too_many)
+
+
+def test_clips_of_another_geometry(saved: Path) -> None:
+    with pytest.raises(ValueError, match=r"clips of shape \[B, 3, 4, 16, 16\]"):
+        load_checkpoint(saved).encode(torch.zeros(1, 3, 8, 16, 16))
+
+
+def test_weights_of_another_type(saved: Path) -> None:
+    state = load_file(saved / WEIGHTS)
+    state["final_layer.linear.bias"] = state["final_layer.linear.bias"].to(torch.int32)
+    save_file(state, saved / WEIGHTS)
+    with pytest.raises(
+        ValueError, match=r"1 of another type \(first: final_layer.linear.bias, torch.int32 for torch.float32\)"
     ):
         load_checkpoint(saved)
 
@@ -207,3 +281,15 @@ def test_missing_and_unknown_tensors(saved: Path) -> None:
         load_checkpoint(saved)
     assert "1 tensors missing (first: final_layer.linear.bias)" in str(raised.value)
     assert "1 unknown (first: surplus)" in str(raised.value)
+
+
+def test_a_damaged_copy_of_the_configuration(saved: Path) -> None:
+    save_file(load_file(saved / WEIGHTS), saved / WEIGHTS, {"config": "{"})
+    with pytest.raises(ValueError, match=r"Expected JSON in the metadata of .*model\.safetensors"):
+        load_checkpoint(saved)
+
+
+def test_the_checkpoints_in_the_package() -> None:
+    assert "nano" in checkpoint.shipped_checkpoints()
+    for name in checkpoint.shipped_checkpoints():
+        assert load_checkpoint(name).config.tokens > 0

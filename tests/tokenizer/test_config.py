@@ -24,7 +24,7 @@ def test_every_entry_survives_json() -> None:
         code_norm="none",
         quantizer_temperature=0.1 + 0.2,
         prior=PriorConfig(layers=3, dropout=0.25),
-        taildrop=TaildropConfig(blocks=1, stop_gradient=False),
+        taildrop=TaildropConfig(blocks=1, stop_gradient=False, strategy="pre-sample"),
         complexity=ComplexityConfig((0.0, 1 / 3, 8.0), (0.0, 2.0), 0.7, (0.2, 0.8), 0.05),
     )
     assert VaporTokConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
@@ -34,6 +34,17 @@ def test_absent_entries_take_their_defaults() -> None:
     assert VaporTokConfig.from_dict({"tokens": 9, "prior": {"layers": 2}}) == VaporTokConfig(
         tokens=9, prior=PriorConfig(layers=2)
     )
+
+
+def test_a_configuration_from_before_strategies_loads() -> None:
+    values = VaporTokConfig().to_dict()
+    del values["taildrop"]["strategy"]
+    assert VaporTokConfig.from_dict(values).taildrop.strategy == "sample"
+
+
+@pytest.mark.parametrize("strategy", ["naive", "argmax", "sample", "pre-sample"])
+def test_every_strategy_can_be_configured(strategy: str) -> None:
+    assert VaporTokConfig.from_dict({"taildrop": {"strategy": strategy}}).taildrop.strategy == strategy
 
 
 def test_derived_sizes() -> None:
@@ -76,8 +87,10 @@ def test_supplement_geometry() -> None:
         ({"size": 30}, "size divisible by patch_size=8, got 30"),
         ({"heads": 3}, "width divisible by heads=3"),
         ({"width": 6, "heads": 3}, "width divisible by 4"),
+        ({"patch_frames": 32}, "frames divisible by patch_frames=32, got 16"),
         ({"prior": {"width": 30}}, "prior.width divisible by prior.heads=4, got 30"),
         ({"tokens": 66, "prior": {"positions": 64}}, "tokens ≤ prior.positions + 1 = 65, got 66"),
+        ({"tokens": 1026}, "tokens ≤ prior.positions + 1 = 1025, got 1026; raise prior.positions"),
         ({"tokens": 0}, "tokens ≥ 1, got 0"),
         ({"patch_size": 0}, "patch_size ≥ 1, got 0"),
         ({"prior": {"heads": 0}}, "prior.heads ≥ 1, got 0"),
@@ -87,6 +100,8 @@ def test_supplement_geometry() -> None:
         ({"quantizer_temperature": 0.0}, "quantizer_temperature > 0"),
         ({"prior": {"temperature": float("nan")}}, "prior.temperature > 0"),
         ({"taildrop": {"temperature": -1.0}}, "taildrop.temperature > 0"),
+        ({"taildrop": {"strategy": "presample"}}, "taildrop.strategy among 'naive', 'argmax', 'sample', 'pre-sample'"),
+        ({"taildrop": {"strategy": 1}}, "taildrop.strategy to be like 'sample', got 1"),
         ({"width": "128"}, "width to be like 128, got '128'"),
         ({"width": 128.0}, "width to be like 128, got 128.0"),
         ({"tokens": True}, "tokens to be like 64, got True"),

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from vaportok_rl.tokenizer import VaporTok, VaporTokConfig
@@ -69,6 +71,23 @@ def test_masked_tokens_are_removed_tokens(tiny: VaporTok) -> None:
     torch.testing.assert_close(decoded, masked.clamp(0, 1), rtol=0, atol=1e-6)
     for n in (1, 5, 8):
         torch.testing.assert_close(tiny.decode(codes, n), tiny.decode(codes, torch.full((24,), n)), rtol=0, atol=2e-5)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # the model is only read
+@given(st.data(), st.integers(0, 2**32), st.integers(1, 8), st.integers(1, 6))
+def test_masked_tokens_are_removed_tokens_for_any_lengths(
+    tiny: VaporTok, data: st.DataObject, seed: int, tokens: int, batch: int
+) -> None:
+    lengths = data.draw(st.lists(st.integers(1, tokens) | st.sampled_from([1, tokens]), min_size=batch, max_size=batch))
+    codes = random_codes(tiny, batch, seed)[:, :tokens]
+    masked = tiny.decode(codes, torch.tensor(lengths))
+    # What the dropped positions hold is of no account either.
+    noise = random_codes(tiny, batch, seed + 1)[:, :tokens]
+    kept = torch.arange(tokens) < torch.tensor(lengths)[:, None]
+    assert torch.equal(tiny.decode(torch.where(kept, codes, noise), torch.tensor(lengths)), masked)
+    for row, n in enumerate(lengths):
+        removed = tiny.decode(codes[row : row + 1, :n])[0]
+        torch.testing.assert_close(masked[row], removed, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("as_tensor", [False, True])

@@ -6,7 +6,13 @@ import pytest
 import torch
 from scipy import stats
 
-from vaportok_rl.tokenizer.quantizer import Bottleneck, Codebook
+from vaportok_rl.tokenizer.quantizer import Bottleneck, Codebook, Uniform
+
+
+def seeded(seed: int) -> Uniform:
+    """Uniform numbers out of one stream."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda shape: torch.rand(shape, generator=generator)
 
 
 def bottleneck(norm: str = "none", temperature: float = 0.03) -> Bottleneck:
@@ -61,7 +67,7 @@ def test_straight_through_gradient_is_that_of_the_unit_vectors(sample: bool) -> 
     layer = bottleneck()
     latents = torch.randn(2, 5, 12, requires_grad=True)
     weights = torch.randn(2, 5, 4)
-    quantized = layer.quantize(latents, sample=sample, generator=torch.Generator().manual_seed(1))
+    quantized = layer.quantize(latents, seeded(1) if sample else None)
     (through,) = torch.autograd.grad((quantized.vectors * weights).sum(), latents, retain_graph=True)
     (direct,) = torch.autograd.grad((quantized.unit * weights).sum(), latents)
     assert torch.equal(through, direct)
@@ -80,7 +86,7 @@ def test_sampled_frequencies_follow_the_softmax(temperature: float) -> None:
         for code in book.unit_codes().tolist()
     ]
     share = torch.tensor(expected, dtype=torch.float64) / sum(expected)
-    drawn = book.sample(unit.expand(20_000, 3), generator=torch.Generator().manual_seed(3))
+    drawn = book.sample(unit.expand(20_000, 3), seeded(3))
     counts = torch.bincount(drawn, minlength=6).double()
     likely = share * 20_000 >= 5
     observed = torch.cat([counts[likely], counts[~likely].sum()[None]])
@@ -94,7 +100,7 @@ def test_sampled_frequencies_follow_the_softmax(temperature: float) -> None:
 def test_tokens_are_sampled_independently_and_by_the_generator() -> None:
     book = Codebook(codes=4, width=3, temperature=1e6)
     unit = torch.zeros(5000, 2, 3)
-    first, again, other = (book.sample(unit, generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    first, again, other = (book.sample(unit, seeded(seed)) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     pairs = torch.bincount(4 * first[:, 0] + first[:, 1], minlength=16)
@@ -104,7 +110,7 @@ def test_tokens_are_sampled_independently_and_by_the_generator() -> None:
 def test_a_cold_quantiser_samples_the_nearest_code() -> None:
     layer = bottleneck(temperature=1e-5)
     latents = torch.randn(4, 50, 12)
-    sampled = layer.quantize(latents, sample=True, generator=torch.Generator().manual_seed(0)).codes
+    sampled = layer.quantize(latents, seeded(0)).codes
     assert torch.equal(sampled, layer.quantize(latents).codes)
 
 

@@ -1,14 +1,16 @@
-"""The taildrop module's distribution, its prior loss and the training lengths drawn from it."""
+"""The taildrop module's distribution and its prior loss."""
 
 from dataclasses import replace
 
 import pytest
 import torch
-from scipy import stats
-from torch.distributions import Categorical, kl_divergence
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.distributions import Categorical, Normal, kl_divergence
 
-from vaportok_rl.tokenizer import VaporTok, VaporTokConfig
-from vaportok_rl.tokenizer.taildrop import TaildropQueryModule, length_kl, sample_lengths
+from vaportok_rl.tokenizer import ComplexityConfig, VaporTok, VaporTokConfig
+from vaportok_rl.tokenizer.complexity import ComplexityScale
+from vaportok_rl.tokenizer.taildrop import TaildropQueryModule, length_kl
 
 
 def log_probabilities(rows: int, lengths: int, seed: int = 0) -> torch.Tensor:
@@ -23,28 +25,21 @@ def test_length_kl_is_the_divergence() -> None:
     assert length_kl(log_p, log_q).min() > 0
 
 
-@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
-def test_lengths_are_drawn_from_the_mixture(share: float) -> None:
-    probabilities = torch.tensor([0.02, 0.5, 0.2, 0.08, 0.2])
-    log_p = probabilities.log().expand(20_000, 5)
-    drawn = sample_lengths(log_p, share, generator=torch.Generator().manual_seed(1))
-    assert (drawn.shape, drawn.dtype) == ((20_000,), torch.int64)
-    counts = torch.bincount(drawn, minlength=6)
-    assert counts[0] == 0
-    expected = ((1 - share) * probabilities + share / 5).double() * 20_000
-    assert stats.chisquare(counts[1:].double().numpy(), expected.numpy()).pvalue > 1e-3
-
-
-def test_each_clip_has_its_own_distribution() -> None:
-    log_p = torch.eye(7).log().clamp(min=-100)
-    assert sample_lengths(log_p, 0.0, generator=torch.Generator().manual_seed(0)).tolist() == [1, 2, 3, 4, 5, 6, 7]
-
-
-def test_sampling_follows_the_generator_and_needs_no_gradient() -> None:
-    log_p = log_probabilities(50, 9).requires_grad_(True)
-    first, again = (sample_lengths(log_p, 0.5, generator=torch.Generator().manual_seed(4)) for _ in range(2))
-    assert torch.equal(first, again)
-    assert not first.requires_grad
+@given(
+    st.integers(1, 40), st.floats(0, 8), st.floats(0, 30), st.floats(0.05, 1), st.floats(0, 5), st.integers(0, 2**32)
+)
+def test_length_kl_to_the_gaussian_prior(
+    tokens: int, spatial: float, temporal: float, deviation: float, spread: float, seed: int
+) -> None:
+    scale = ComplexityScale(ComplexityConfig(deviation=deviation), tokens)
+    complexity = torch.tensor([[spatial, temporal]])
+    log_p = (spread * torch.randn(1, tokens, generator=torch.Generator().manual_seed(seed))).log_softmax(-1)
+    low, high = ComplexityConfig().mean_range
+    mean = tokens * (low + (high - low) * scale.score(complexity).double())
+    densities = Normal(mean, deviation * tokens).log_prob(torch.arange(1, tokens + 1, dtype=torch.float64))
+    expected = kl_divergence(Categorical(logits=log_p.double()), Categorical(logits=densities[None]))
+    actual = length_kl(log_p, scale.gaussian_prior(complexity)).double()
+    torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 1.8])

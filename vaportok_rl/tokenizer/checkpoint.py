@@ -1,4 +1,4 @@
-"""Checkpoint folders: ``config.json`` + ``model.safetensors``. Nothing is ever unpickled."""
+"""Checkpoint folders (``config.json`` + ``model.safetensors``), hub repositories and LARP's files as frozen worlds."""
 
 from __future__ import annotations
 
@@ -6,19 +6,37 @@ import difflib
 import json
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypedDict, Unpack
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from vaportok_rl.tokenizer.config import VaporTokConfig
+from vaportok_rl.tokenizer.larp import import_larp, is_larp
+from vaportok_rl.tokenizer.larp_trainer_file import read_trainer_file
 from vaportok_rl.tokenizer.model import Precision, VaporTok
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 _SHIPPED = Path(__file__).parent / "pretrained"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_TRAINER_SUFFIXES = (".pth", ".pt")
+# LARP's tokenizers have no such module.
+_TAILDROP = "taildrop_module."
+
+
+class HubOptions(TypedDict, total=False):
+    """How to fetch a hub repository; handed to huggingface_hub as they are, without effect on local sources."""
+
+    revision: str | None
+    token: str | bool | None
+    cache_dir: str | Path | None
+    force_download: bool
+    local_files_only: bool
 
 
 def shipped_checkpoints() -> tuple[str, ...]:
@@ -28,6 +46,9 @@ def shipped_checkpoints() -> tuple[str, ...]:
 
 def save_checkpoint(model: VaporTok, folder: str | Path, *, half: bool = False) -> Path:
     """Writes a model to a folder; each file appears whole or not at all.
+
+    The weights carry a copy of the configuration, which `load_checkpoint` compares: two files of different saves (a
+    kill came between them, or one was copied alone) are refused even where their shapes agree.
 
     Args:
         model: the tokenizer.
@@ -43,49 +64,66 @@ def save_checkpoint(model: VaporTok, folder: str | Path, *, half: bool = False) 
         name: value.detach().cpu().to(torch.float16 if half and value.is_floating_point() else value.dtype).contiguous()
         for name, value in model.state_dict().items()
     }
+    settings = model.config.to_dict()
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         weights, config = Path(scratch) / WEIGHTS_FILE, Path(scratch) / CONFIG_FILE
-        save_file(state, weights, metadata={"format": "pt"})
-        config.write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
+        save_file(state, weights, metadata={"config": json.dumps(settings)})
+        config.write_text(json.dumps(settings, indent=2) + "\n")
         weights.replace(folder / WEIGHTS_FILE)
         config.replace(folder / CONFIG_FILE)
     return folder
 
 
-def resolve_checkpoint(source: str | Path) -> Path:
-    """Finds the folder behind a name, path or hub id.
+def resolve_checkpoint(source: str | Path, **hub: Unpack[HubOptions]) -> Path:
+    """Finds what is behind a name, path or hub id: a checkpoint folder, or a file of LARP's trainer.
 
     Raises:
-        FileNotFoundError: nothing is there, or the folder lacks one of the two files.
+        FileNotFoundError: nothing is there, or a folder without weights.
+        ValueError: a file that is not a trainer's.
+        TypeError: an option that `HubOptions` does not have.
     """
+    if unknown := hub.keys() - HubOptions.__annotations__.keys():
+        raise TypeError(f"Expected options among {', '.join(HubOptions.__annotations__)}, got {min(unknown)!r}.")
     name = str(source)
     if name in shipped_checkpoints():
         return _SHIPPED / name
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        for file in (CONFIG_FILE, WEIGHTS_FILE):
-            if not (folder / file).is_file():
-                raise FileNotFoundError(
-                    f"Expected a checkpoint folder with {CONFIG_FILE} and {WEIGHTS_FILE}, got {folder} without {file}; "
-                    "point to the folder that save_pretrained() or `vaportok-rl pretrain` wrote."
-                )
-        return folder
-    if isinstance(source, str) and _HUB_ID.fullmatch(name) and not folder.exists():
-        return _download(name)
-    close = difflib.get_close_matches(name, shipped_checkpoints(), n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "train one with `vaportok-rl pretrain`."
-    raise FileNotFoundError(
-        f"Expected a shipped checkpoint ({', '.join(shipped_checkpoints()) or 'none in this build'}), a checkpoint "
-        f"folder or a hub id like 'owner/name', got {name!r}; {hint}"
+    path = Path(source).expanduser()
+    is_trainer_file = path.suffix in _TRAINER_SUFFIXES
+    if path.is_file():
+        if not is_trainer_file:
+            raise ValueError(
+                f"Expected a checkpoint folder or a .pth file of LARP's trainer, got the file {path}; "
+                f"pass {path.parent} if that is the checkpoint."
+            )
+        return path
+    looks_remote = isinstance(source, str) and _HUB_ID.fullmatch(name) and not is_trainer_file
+    if not path.exists() and looks_remote:
+        path = _download(name, **hub)
+    if not path.is_dir():
+        close = difflib.get_close_matches(name, shipped_checkpoints(), n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "train one with `vaportok-rl pretrain`."
+        raise FileNotFoundError(
+            f"Expected a shipped checkpoint ({', '.join(shipped_checkpoints()) or 'none in this build'}), a checkpoint "
+            f"folder, a hub id like 'owner/name' or a .pth file of LARP's trainer, got {name!r}; {hint}"
+        )
+    if not (path / WEIGHTS_FILE).is_file():
+        raise _incomplete(path, WEIGHTS_FILE)
+    return path
+
+
+def _incomplete(folder: Path, file: str) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"Expected a checkpoint folder with {CONFIG_FILE} and {WEIGHTS_FILE}, got {folder} without {file}; "
+        "point to the folder that save_pretrained() or `vaportok-rl pretrain` wrote."
     )
 
 
-def _download(hub_id: str) -> Path:
+def _download(hub_id: str, **hub: Unpack[HubOptions]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
+        return Path(snapshot_download(hub_id, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE], **hub))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(
             f"Expected a checkpoint folder or a reachable hub id, got {hub_id!r}, which is neither a folder here nor "
@@ -94,56 +132,133 @@ def _download(hub_id: str) -> Path:
 
 
 def load_checkpoint(
-    source: str | Path, *, device: str | torch.device = "cpu", precision: Precision = "float32"
+    source: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    precision: Precision = "float32",
+    weights: str = "model",
+    **hub: Unpack[HubOptions],
 ) -> VaporTok:
     """Loads a frozen world.
 
+    Nothing is ever unpickled but tensors and plain values; see `larp_trainer_file`.
+
+    A LARP tokenizer has no taildrop query module and no complexity tables. It gets a new module, the same in every
+    process, whose lengths are all equally likely, and the uncalibrated tables of ``ComplexityConfig()``: scores and
+    the Gaussian prior over lengths mean little until they are calibrated on clips.
+
     Args:
-        source: a shipped name (``"nano"``), a checkpoint folder, or a hub id.
+        source: a shipped name (``"nano"``), a checkpoint folder, a hub id (either may hold ours or a LARP tokenizer),
+            or a ``.pth`` file of LARP's trainer.
         device: where the weights go.
         precision: ``"float32"`` or ``"bfloat16"``; see `VaporTok`.
+        weights: ``"model"``; for a LARP trainer's file also ``"ema"`` or, where it holds several, ``"ema_<decay>"``.
+        hub: how to fetch a hub id (`HubOptions`).
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: the files are damaged or do not fit each other.
+        ValueError: the files are damaged, do not fit each other, or ask for code to be run.
     """
-    folder = resolve_checkpoint(source)
-    try:
-        config = VaporTokConfig.from_dict(json.loads((folder / CONFIG_FILE).read_text()))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    path = resolve_checkpoint(source, **hub)
+    if path.is_file():
+        arguments, state = read_trainer_file(path, weights)
+        config, state = import_larp(arguments, state)
+        from_larp, origin = True, f"the arguments inside {path}"
+    elif weights != "model":
         raise ValueError(
-            f"Expected JSON in {folder / CONFIG_FILE}, got something else ({error}); restore it."
-        ) from error
-    model = VaporTok(config, precision)
+            f"Expected weights='model' for {path}, got {weights!r}; only the .pth files of LARP's trainer hold others."
+        )
+    else:
+        config, state, from_larp = _read_folder(path)
+        origin = f"{CONFIG_FILE} beside {path / WEIGHTS_FILE}"
+    # What the file lacks starts the same in every process, and the caller's random numbers stay as they are.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        model = VaporTok(config, precision)
+    own = model.state_dict()
+    expected = {name: value for name, value in own.items() if not (from_larp and name.startswith(_TAILDROP))}
+    check_state(expected, state, origin)
+    model.load_state_dict({**own, **state})
+    return model.to(device).freeze()
+
+
+def _read_folder(folder: Path) -> tuple[VaporTokConfig, dict[str, Tensor], bool]:
+    """Configuration, weights, and whether they are LARP's."""
     try:
-        state = load_file(folder / WEIGHTS_FILE)
+        with safe_open(folder / WEIGHTS_FILE, "pt") as file:
+            kept = (file.metadata() or {}).get("config")
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
     except SafetensorError as error:
         raise ValueError(
             f"Expected a whole safetensors file at {folder / WEIGHTS_FILE}, got a damaged one ({error}); copy it again."
         ) from error
-    check_state(model, state, folder / WEIGHTS_FILE)
-    model.load_state_dict(state)
-    return model.to(device).freeze()
+    own = None if kept is None else VaporTokConfig.from_dict(_parse(kept, f"the metadata of {folder / WEIGHTS_FILE}"))
+    if not (folder / CONFIG_FILE).is_file():
+        if own is None:
+            raise _incomplete(folder, CONFIG_FILE)
+        return own, state, False
+    settings = _parse((folder / CONFIG_FILE).read_bytes(), str(folder / CONFIG_FILE))
+    from_larp = is_larp(settings)
+    if from_larp:
+        config, state = import_larp(settings, state)
+    else:
+        config = VaporTokConfig.from_dict(settings)
+    if own is not None and config != own:
+        name, stated, saved = _first_difference(config.to_dict(), own.to_dict())
+        raise ValueError(
+            f"Expected {folder / CONFIG_FILE} to be the one that {WEIGHTS_FILE} beside it was saved with, got "
+            f"{name} {stated!r} for {saved!r}; restore it, or delete it: the weights hold their own copy."
+        )
+    return config, state, from_larp
 
 
-def check_state(model: VaporTok, state: dict[str, torch.Tensor], where: Path) -> None:
-    """Compares names and shapes of a state dict with a model.
+def _parse(content: str | bytes, where: str) -> Any:
+    try:
+        return json.loads(content)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"Expected JSON in {where}, got something else ({error}); restore it.") from error
+
+
+def _first_difference(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> tuple[str, Any, Any]:
+    """Dotted name and both values of the first entry in which two configurations differ."""
+    name = next(key for key in one if one[key] != other[key])
+    if isinstance(one[name], Mapping):
+        return _first_difference(one[name], other[name], f"{prefix}{name}.")
+    return prefix + name, one[name], other[name]
+
+
+def check_state(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], origin: str) -> None:
+    """Compares names, shapes and types of a state dict with those of a model.
+
+    Args:
+        expected: the model's state dict.
+        state: the one to be loaded; any floating-point type fits any other.
+        origin: where the model's geometry was read.
 
     Raises:
-        ValueError: something is missing, unknown or of another shape; the message names the first of each.
+        ValueError: something is missing, unknown, or of another shape or type; the message names the first of each.
     """
-    own = model.state_dict()
-    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    wrong = [name for name in own if name in state and own[name].shape != state[name].shape]
-    if missing or unknown or wrong:
-        details = [f"{len(missing)} tensors missing (first: {missing[0]})"] if missing else []
-        details += [f"{len(unknown)} unknown (first: {unknown[0]})"] if unknown else []
-        details += [
-            f"{len(wrong)} of another shape (first: {wrong[0]}, {tuple(state[wrong[0]].shape)} for "
-            f"{tuple(own[wrong[0]].shape)})"
-            for _ in range(bool(wrong))
-        ]
+    missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    shared = [name for name in expected if name in state]
+    misshapen = [name for name in shared if state[name].shape != expected[name].shape]
+    mistyped = [
+        name
+        for name in shared
+        if state[name].dtype != expected[name].dtype
+        and not (state[name].is_floating_point() and expected[name].is_floating_point())
+    ]
+    details = [f"{len(missing)} tensors missing (first: {missing[0]})"] if missing else []
+    details += [f"{len(unknown)} unknown (first: {unknown[0]})"] if unknown else []
+    if misshapen:
+        name = misshapen[0]
+        shapes = f"{tuple(state[name].shape)} for {tuple(expected[name].shape)}"
+        details.append(f"{len(misshapen)} of another shape (first: {name}, {shapes})")
+    if mistyped:
+        name = mistyped[0]
+        types = f"{state[name].dtype} for {expected[name].dtype}"
+        details.append(f"{len(mistyped)} of another type (first: {name}, {types})")
+    if details:
         raise ValueError(
-            f"Expected weights of the geometry in {CONFIG_FILE} beside {where}, got {'; '.join(details)}; "
-            "the two files belong to different models."
+            f"Expected weights of the geometry in {origin}, got {'; '.join(details)}; the two belong to different "
+            "models."
         )

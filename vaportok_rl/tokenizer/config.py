@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
+from vaportok_rl.tokenizer.length_strategies import Strategy
+
 CodeNorm = Literal["none", "batch"]
 PixelRange = Literal["unit", "symmetric"]
 
@@ -43,11 +45,13 @@ class TaildropConfig:
         blocks: transformer blocks I.
         temperature: of the softmax over the K lengths.
         stop_gradient: whether its loss leaves the encoder alone.
+        strategy: how lengths are drawn in training, and with it how they are chosen at inference (supplement C.4).
     """
 
     blocks: int = 2
     temperature: float = 1.8
     stop_gradient: bool = True
+    strategy: Strategy = "sample"
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,7 @@ class VaporTokConfig:
         _check_in("channels", self.channels, (1, 3))
         _check_in("code_norm", self.code_norm, get_args(CodeNorm))
         _check_in("pixel_range", self.pixel_range, get_args(PixelRange))
+        _check_in("taildrop.strategy", self.taildrop.strategy, get_args(Strategy))
         for name, scale in (
             ("quantizer_temperature", self.quantizer_temperature),
             ("latent_position_base", self.latent_position_base),

@@ -5,10 +5,11 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
 
 import torch
 from einops import rearrange
+from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
@@ -16,11 +17,15 @@ from vaportok_rl.tokenizer.blocks import Transformer
 from vaportok_rl.tokenizer.complexity import ComplexityScale
 from vaportok_rl.tokenizer.config import VaporTokConfig
 from vaportok_rl.tokenizer.masks import decoder_visible
+from vaportok_rl.tokenizer.model_card import MODEL_CARD
 from vaportok_rl.tokenizer.positions import latent_table, patch_table
 from vaportok_rl.tokenizer.prior import AutoregressivePrior
 from vaportok_rl.tokenizer.quantizer import Bottleneck
 from vaportok_rl.tokenizer.taildrop import TaildropQueryModule
 from vaportok_rl.tokenizer.video_input import clips_to_float
+
+if TYPE_CHECKING:
+    from vaportok_rl.tokenizer.checkpoint import HubOptions
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -70,7 +75,14 @@ class OutputLayer(nn.Module):
         return out
 
 
-class VaporTok(nn.Module):
+class VaporTok(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="vaportok-rl",
+    license="apache-2.0",
+    tags=["video-tokenization", "reinforcement-learning", "taildrop"],
+    model_card_template=MODEL_CARD,
+):
     """A holistic video tokenizer with taildrop: K ordered tokens a clip, of which the first n are kept.
 
     Geometry, parameter names and numerics follow the LARP checkpoint format; the taildrop query module is added
@@ -259,17 +271,72 @@ class VaporTok(nn.Module):
         with self.autocast():
             return self.taildrop_module.distribution(latents)
 
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Writes ``config.json`` and ``model.safetensors``; see `checkpoint.save_checkpoint`."""
+    def _save_pretrained(self, save_directory: Path) -> None:
         from vaportok_rl.tokenizer.checkpoint import save_checkpoint
 
-        return save_checkpoint(self, folder)
+        save_checkpoint(self, save_directory)
 
-    @staticmethod
-    def from_pretrained(
-        source: str | Path, *, device: str | torch.device = "cpu", precision: Precision = "float32"
+    # The mixin's own method deletes the old config.json before it writes, which a kill would turn into a loss.
+    def save_pretrained(  # type: ignore[override]
+        self,
+        save_directory: str | Path,
+        *,
+        config: object = None,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        model_card_kwargs: dict[str, Any] | None = None,
+        **push_to_hub_kwargs: Any,
+    ) -> Path:
+        """Writes ``config.json`` and ``model.safetensors``, and a model card where there is none.
+
+        Args:
+            save_directory: created if missing; an existing checkpoint in it is replaced file by file, each whole or
+                not at all; see `checkpoint.save_checkpoint`.
+            config: taken for the mixin's sake; the model's own configuration is what is written.
+            repo_id: hub id to push to; the folder's name by default.
+            push_to_hub: push as well.
+            model_card_kwargs: places to fill in the card (``title``, ``training``, ``figures``, ``repo_url``).
+            push_to_hub_kwargs: further arguments of ``push_to_hub``.
+
+        Returns:
+            The folder.
+        """
+        folder = Path(save_directory)
+        self._save_pretrained(folder)
+        if not (folder / "README.md").exists():
+            self.generate_model_card(**(model_card_kwargs or {})).save(folder / "README.md")
+        if push_to_hub:
+            self.push_to_hub(repo_id or folder.name, model_card_kwargs=model_card_kwargs, **push_to_hub_kwargs)
+        return folder
+
+    def push_to_hub(self, repo_id: str, *, model_card_kwargs: dict[str, Any] | None = None, **options: Any) -> str:
+        """Uploads what `save_pretrained` writes, in one commit; ``options`` as in huggingface_hub's mixin.
+
+        Returns:
+            The commit's address.
+        """
+        card = {"repo_id": repo_id, **(model_card_kwargs or {})}
+        return super().push_to_hub(repo_id, model_card_kwargs=card, **options)
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The model card, with this tokenizer's sizes; ``kwargs`` fill the places of `model_card.MODEL_CARD`."""
+        return super().generate_model_card(*args, **{"config": self.config, **kwargs})
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        source: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        precision: Precision = "float32",
+        weights: str = "model",
+        **hub: Unpack[HubOptions],
     ) -> VaporTok:
-        """Loads a frozen world by name (``"nano"``), folder or hub id; see `checkpoint.load_checkpoint`."""
+        """Loads a frozen world by name (``"nano"``), folder, hub id, or file of LARP's trainer.
+
+        See `checkpoint.load_checkpoint`; ``hub`` takes huggingface_hub's ``revision``, ``token``, ``cache_dir``,
+        ``force_download`` and ``local_files_only``.
+        """
         from vaportok_rl.tokenizer.checkpoint import load_checkpoint
 
-        return load_checkpoint(source, device=device, precision=precision)
+        return load_checkpoint(source, device=device, precision=precision, weights=weights, **hub)

@@ -171,17 +171,19 @@ def top_k_accuracy(hits: Tensor, n_tokens: Tensor) -> Tensor:
     return counted / (n_tokens - 1).clamp(min=1)
 
 
-def prior_loss(logits: Tensor, codes: Tensor, n_tokens: Tensor) -> Tensor:
+def prior_loss(logits: Tensor, codes: Tensor, n_tokens: Tensor, count: Tensor | None = None) -> Tensor:
     """Representation prior (Eq. 7): mean of −log p over the retained, predicted tokens of the batch.
 
     Args:
         logits: ``[B, K - 1, V]``.
         codes: ``int64 [B, K]``.
         n_tokens: ``int64 [B]``.
+        count: scalar to divide the sum by, where the batch is a part of a larger one; the number of retained,
+            predicted tokens by default.
 
     Returns:
         Scalar; 0 where no token is predicted.
     """
     losses = F.cross_entropy(logits.flatten(0, 1), codes[:, 1:].flatten(), reduction="none")
     counted = prior_supervised(n_tokens, codes.shape[1]).flatten()
-    return torch.where(counted, losses, 0).sum() / counted.sum().clamp(min=1)
+    return torch.where(counted, losses, 0).sum() / (counted.sum() if count is None else count).clamp(min=1)

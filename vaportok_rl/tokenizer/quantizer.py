@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vaportok_rl.tokenizer.standardize import BatchStandardize
+
+# Draws uniform numbers in [0, 1) of a shape.
+Uniform = Callable[[torch.Size], Tensor]
 
 
 @dataclass(frozen=True)
@@ -44,10 +50,10 @@ class Codebook(nn.Module):
         """Indices of the most similar code: ``[..., d]`` to ``int64 [...]``."""
         return (unit @ self.unit_codes().T).argmax(-1)
 
-    def sample(self, unit: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, unit: Tensor, uniform: Uniform = torch.rand) -> Tensor:
         """Indices drawn from softmax(cosine / temperature), each token on its own; exact by the Gumbel-max trick."""
         logits = (unit @ self.unit_codes().T) / self.temperature
-        noise = torch.rand(logits.shape, generator=generator, device=logits.device).clamp_(1e-20, 1 - 1e-7)
+        noise = uniform(logits.shape).to(logits.device).clamp_(1e-20, 1 - 1e-7)
         return (logits - (-noise.log()).log()).argmax(-1)
 
 
@@ -67,7 +73,7 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.in_linear = nn.Linear(width, code_width)
         self.out_linear = nn.Linear(code_width, width)
-        self.norm_layer = nn.BatchNorm1d(code_width, affine=False) if norm == "batch" else None
+        self.norm_layer = BatchStandardize(code_width) if norm == "batch" else None
         self.regularizer = Codebook(codes, code_width, temperature)
 
     def to_unit(self, latents: Tensor) -> Tensor:
@@ -78,19 +84,19 @@ class Bottleneck(nn.Module):
                 projected = self.norm_layer(projected.flatten(0, 1)).view_as(projected)
             return F.normalize(projected, dim=-1, eps=1e-12)
 
-    def quantize(self, latents: Tensor, sample: bool = False, generator: torch.Generator | None = None) -> Quantized:
+    def quantize(self, latents: Tensor, uniform: Uniform | None = None) -> Quantized:
         """Quantises latents.
 
         Args:
             latents: ``[B, K, D]``.
-            sample: draw the codes (training) instead of taking the nearest (evaluation).
-            generator: source of randomness when sampling.
+            uniform: draws uniform numbers of a shape; codes are then sampled (training). None takes the nearest
+                (evaluation).
         """
         unit = self.to_unit(latents)
         with torch.autocast(latents.device.type, enabled=False):
             detached = unit.detach()
             book = self.regularizer
-            codes = book.sample(detached, generator) if sample else book.nearest(detached)
+            codes = book.nearest(detached) if uniform is None else book.sample(detached, uniform)
             vectors = unit + (book.lookup(codes) - unit).detach()
         return Quantized(unit, codes, vectors)
 

@@ -48,28 +48,3 @@ class TaildropQueryModule(nn.Module):
 def length_kl(log_p: Tensor, log_gaussian: Tensor) -> Tensor:
     """Probability prior (Eq. 8): KL(P ‖ Gaussian) a clip, ``[B, K]`` twice to ``[B]``, in nats."""
     return (log_p.exp() * (log_p - log_gaussian)).sum(-1)
-
-
-def sample_lengths(
-    log_p: Tensor, uniform_share: float, full_share: float = 0.0, generator: torch.Generator | None = None
-) -> Tensor:
-    """Training lengths by the ``sample`` strategy, mixed with a share of uniform ones.
-
-    The uniform share keeps every length trained for every clip: the environment will ask for lengths that the
-    complexity prior never proposes.
-
-    Args:
-        log_p: ``[B, K]``, log-probabilities of the lengths.
-        uniform_share: probability of drawing a clip's length uniformly from 1 … K instead.
-        full_share: probability of keeping all K tokens instead.
-        generator: source of randomness.
-
-    Returns:
-        ``int64 [B]`` in 1 … K.
-    """
-    batch, tokens = log_p.shape
-    drawn = torch.multinomial(log_p.detach().exp(), 1, generator=generator).squeeze(1)
-    uniform = torch.randint(tokens, (batch,), generator=generator, device=log_p.device)
-    kind = torch.rand(batch, generator=generator, device=log_p.device)
-    drawn = torch.where(kind < uniform_share, uniform, drawn)
-    return torch.where(kind >= 1 - full_share, tokens - 1, drawn) + 1

@@ -10,7 +10,7 @@ from torch.distributions import Categorical, Normal, kl_divergence
 
 from vaportok_rl.tokenizer import VaporTok, clip_complexity
 from vaportok_rl.tokenizer.pretraining import LossWeights, objective
-from vaportok_rl.tokenizer.pretraining.objective import Phase, StepResult, complete_loss
+from vaportok_rl.tokenizer.pretraining.objective import CompleteLoss, Phase, StepResult
 
 CONTINUOUS = Phase(quantized_share=0.0, random_lengths=False, sampling_ratio=0.0, uniform_lengths=0.4)
 QUANTIZED = replace(CONTINUOUS, quantized_share=1.0)
@@ -27,7 +27,8 @@ def model(tiny: VaporTok) -> VaporTok:
 
 def evaluate(model: VaporTok, clips: Tensor, phase: Phase, weights: LossWeights | None = None) -> StepResult:
     torch.manual_seed(0)
-    return complete_loss(model, clips, LossWeights() if weights is None else weights, phase)
+    result: StepResult = CompleteLoss(model, LossWeights() if weights is None else weights)(clips, phase, torch.rand)
+    return result
 
 
 def gradients(model: VaporTok, result: StepResult) -> dict[str, float]:
@@ -123,7 +124,7 @@ def test_lengths_hide_tokens_from_decoder_and_prior(
     model: VaporTok, clips: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths = torch.tensor([1, 2, 3, 5, 8, 8])
-    monkeypatch.setattr(objective, "sample_lengths", lambda log_p, share: lengths)
+    monkeypatch.setattr(objective, "training_lengths", lambda log_p, strategy, **options: lengths)
     result = evaluate(model, clips, replace(QUANTIZED, random_lengths=True))
     codes = model.encode(clips).codes
     vectors = model.bottleneck.regularizer.lookup(codes)
@@ -146,7 +147,7 @@ def test_drawn_lengths_vary(model: VaporTok, clips: Tensor) -> None:
     means = set()
     for seed in range(5):
         torch.manual_seed(seed)
-        result = complete_loss(model, clips, LossWeights(), replace(QUANTIZED, random_lengths=True))
+        result = CompleteLoss(model, LossWeights())(clips, replace(QUANTIZED, random_lengths=True), torch.rand)
         means.add(result.terms["tokens"].item())
         assert 1 <= result.terms["tokens"] <= 8
     assert len(means) > 1

@@ -29,6 +29,22 @@ def spherical_kmeans(unit: Tensor, codes: int, rounds: int, generator: torch.Gen
     return centres
 
 
+@torch.no_grad()
+def initialize_codes(embedding: torch.nn.Embedding, unit: Tensor, generator: torch.Generator) -> None:
+    """Puts the codes on the cluster centres of latents.
+
+    Args:
+        embedding: the codebook, V codes.
+        unit: ``[N, d]`` unit latents; at most 32 V of them are used, and repeated if there are fewer than V.
+        generator: of the host.
+    """
+    codes = embedding.num_embeddings
+    if unit.shape[0] < codes:
+        unit = unit.repeat(codes // unit.shape[0] + 1, 1)
+    kept = unit[torch.randperm(unit.shape[0], generator=generator)[: 32 * codes]]
+    embedding.weight.copy_(spherical_kmeans(kept, codes, 10, generator))
+
+
 class CodebookCare:
     """Counts which codes are in use and moves the unused ones onto current latents.
 
@@ -48,13 +64,20 @@ class CodebookCare:
         return float((self.counts > 0).float().mean())
 
     @torch.no_grad()
-    def revive(self, embedding: torch.nn.Embedding, unit: Tensor, optimizer: torch.optim.Optimizer) -> int:
+    def revive(
+        self,
+        embedding: torch.nn.Embedding,
+        unit: Tensor,
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
+    ) -> int:
         """Moves codes not seen since the last call to random current latents and restarts the count.
 
         Args:
             embedding: the codebook.
             unit: ``[..., d]``, current unit latents.
             optimizer: its running moments for the moved rows are cleared.
+            generator: of the host; picks the latents.
 
         Returns:
             How many codes were moved.
@@ -63,7 +86,7 @@ class CodebookCare:
         self.counts.zero_()
         if len(dead):
             pool = unit.reshape(-1, unit.shape[-1])
-            picks = torch.randint(pool.shape[0], (len(dead),)).to(pool.device)
+            picks = torch.randint(pool.shape[0], (len(dead),), generator=generator).to(pool.device)
             embedding.weight[dead] = pool[picks]
             for value in optimizer.state[embedding.weight].values():
                 if value.shape == embedding.weight.shape:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+
+from vaportok_rl.tokenizer.perceptual import PerceptualNetwork
 
 
 @dataclass(frozen=True)
@@ -12,6 +15,8 @@ class LossWeights:
     Attributes:
         l1: absolute reconstruction error, pixels in [0, 1].
         squared_error: squared reconstruction error; 0 in the supplement, useful because the reward is a squared error.
+        perceptual: LPIPS. Needs the weights of its backbone; 0 trains without.
+        adversarial: non-saturating loss of a discriminator that is trained along; 0 trains without.
         commitment: of the quantiser: 0.25 · commitment + 1.0 · codebook, as in LARP.
         representation: cross-entropy of the prior on retained tokens. Its gradient reaches the encoder; the prior's
             own optimiser does not care about the scale.
@@ -20,6 +25,8 @@ class LossWeights:
 
     l1: float = 1.0
     squared_error: float = 2.0
+    perceptual: float = 0.0
+    adversarial: float = 0.0
     commitment: float = 0.1
     representation: float = 0.005
     probability: float = 0.1
@@ -31,7 +38,9 @@ class PretrainConfig:
 
     Attributes:
         steps: optimiser steps.
-        batch_size: clips a step.
+        batch_size: clips a step, over all processes and accumulated parts.
+        accumulate: parts that a process's share of the batch is split into, to save memory. Each part is averaged on
+            its own: batch statistics (``code_norm="batch"``) and the mean over retained tokens are those of the part.
         seed: decides initialisation, the order of clips and every draw.
         bfloat16: run the transformers under bfloat16 autocast.
         muon_learning_rate: for 2-D weights inside transformer blocks (Muon, RMS-matched to AdamW).
@@ -40,7 +49,9 @@ class PretrainConfig:
         warmup: share of the run during which the learning rates rise linearly.
         decay_from: share of the run after which they fall, by a half cosine, to ``final_learning_rate`` of their peak.
         final_learning_rate: see ``decay_from``.
-        max_grad_norm: gradient clipping.
+        max_grad_norm: gradient clipping, of tokenizer and discriminator each.
+        ema_decay: of the exponential moving average of the weights that is validated and saved; 0 uses the weights
+            themselves.
         continuous_until: share of the run with continuous latents and full length; the codebook is then initialised
             from the latents of ``codebook_clips`` clips.
         quantized_from: share of the run at which the last latent is quantised; the chance rises linearly in between.
@@ -51,6 +62,13 @@ class PretrainConfig:
         revive_every: steps between moving unused codes to current latents; stops at ``decay_from``.
         sampling_peak: largest share of the prior's inputs replaced by its own samples.
         sampling_ramp: share of the run, counted from ``continuous_until``, over which that share rises.
+        sampling_rounds: passes of scheduled sampling; 1 is plain teacher forcing.
+        adversarial_from: share of the run after which the discriminator takes part.
+        discriminator_learning_rate: AdamW's, on the tokenizer's schedule.
+        label_smoothing: one-sided; real clips have the target ``1 - label_smoothing``.
+        lecam: weight of the LeCam regularisation of the discriminator.
+        perceptual_network: backbone of LPIPS, ``"vgg"``, ``"alex"`` or ``"squeeze"``.
+        perceptual_backbone: file with the backbone's weights; torch's cache if not given.
         calibration_clips: clips whose complexities calibrate the Gaussian prior.
         weights: of the loss terms.
         save_every: steps between checkpoints.
@@ -59,6 +77,7 @@ class PretrainConfig:
 
     steps: int = 3600
     batch_size: int = 40
+    accumulate: int = 1
     seed: int = 0
     bfloat16: bool = True
     muon_learning_rate: float = 3e-3
@@ -68,6 +87,7 @@ class PretrainConfig:
     decay_from: float = 0.5278
     final_learning_rate: float = 0.02
     max_grad_norm: float = 1.0
+    ema_decay: float = 0.0
     continuous_until: float = 0.2083
     quantized_from: float = 0.3056
     random_lengths_from: float = 0.3472
@@ -77,6 +97,13 @@ class PretrainConfig:
     revive_every: int = 100
     sampling_peak: float = 0.5
     sampling_ramp: float = 0.4167
+    sampling_rounds: int = 2
+    adversarial_from: float = 0.35
+    discriminator_learning_rate: float = 3e-4
+    label_smoothing: float = 0.1
+    lecam: float = 0.001
+    perceptual_network: PerceptualNetwork = "vgg"
+    perceptual_backbone: str | None = None
     calibration_clips: int = 2048
     weights: LossWeights = field(default_factory=LossWeights)
     save_every: int = 200
@@ -86,6 +113,8 @@ class PretrainConfig:
         for name in (
             "steps",
             "batch_size",
+            "accumulate",
+            "sampling_rounds",
             "codebook_clips",
             "revive_every",
             "calibration_clips",
@@ -94,6 +123,12 @@ class PretrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"Expected {name} ≥ 1, got {getattr(self, name)}; raise it.")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"Expected batch_size divisible by accumulate={self.accumulate}, got {self.batch_size}; change one."
+            )
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"Expected 0 ≤ ema_decay < 1, got {self.ema_decay}; pass 0 for no average.")
         shares = (0.0, self.continuous_until, self.quantized_from, self.random_lengths_from, 1.0)
         if list(shares) != sorted(shares):
             raise ValueError(
@@ -103,8 +138,6 @@ class PretrainConfig:
 
     def learning_rate_factor(self, step: int) -> float:
         """The share of the peak learning rate at a step."""
-        import math
-
         progress = (step + 1) / self.steps
         if progress < self.warmup:
             return progress / self.warmup

@@ -1,67 +1,74 @@
-"""The pretraining loop: resumable to the bit, stopped by a non-finite loss, silent about everything else."""
+"""The pretraining loop: one process or many, resumable to the bit, stopped by a non-finite loss."""
 
 from __future__ import annotations
 
-import tempfile
+import contextlib
+import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from vaportok_rl.clips.order import ClipOrder
+from vaportok_rl.clips.loading import ClipLoader
 from vaportok_rl.clips.source import ClipSource
 from vaportok_rl.tokenizer.checkpoint import save_checkpoint
 from vaportok_rl.tokenizer.complexity import calibrate, clip_complexity
-from vaportok_rl.tokenizer.config import VaporTokConfig
+from vaportok_rl.tokenizer.config import ComplexityConfig, VaporTokConfig
 from vaportok_rl.tokenizer.model import VaporTok
-from vaportok_rl.tokenizer.pretraining.codebook import CodebookCare, spherical_kmeans
+from vaportok_rl.tokenizer.perceptual import PerceptualDistance
+from vaportok_rl.tokenizer.pretraining.codebook import CodebookCare, initialize_codes
 from vaportok_rl.tokenizer.pretraining.config import PretrainConfig
-from vaportok_rl.tokenizer.pretraining.objective import Phase, complete_loss
+from vaportok_rl.tokenizer.pretraining.critic import Critic
+from vaportok_rl.tokenizer.pretraining.interruption import DeferredInterrupt
+from vaportok_rl.tokenizer.pretraining.noise import ClipNoise, derive_seed
+from vaportok_rl.tokenizer.pretraining.objective import CompleteLoss, Phase, StepResult
 from vaportok_rl.tokenizer.pretraining.optimizers import build_optimizers
-
-STATE_FILE = "training_state.pt"
+from vaportok_rl.tokenizer.pretraining.training_state import (
+    MODEL_FOLDER,
+    STATE_FILE,
+    check_settings,
+    read_state,
+    write_state,
+)
+from vaportok_rl.tokenizer.pretraining.warm_start import start_from
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite; the last checkpoint is untouched."""
-
-
-def start_from(model: VaporTok, source: VaporTok) -> None:
-    """Copies every weight but the taildrop query module's.
-
-    Raises:
-        ValueError: the two differ in geometry; the message names the first weight that does not fit.
-    """
-    fresh = "taildrop_module."
-    given = {name: value for name, value in source.state_dict().items() if not name.startswith(fresh)}
-    own = {name: value for name, value in model.state_dict().items() if not name.startswith(fresh)}
-    for name in sorted(own.keys() | given.keys()):
-        shapes = [tuple(state[name].shape) if name in state else None for state in (own, given)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(
-                f"Expected a warm start of the preset's geometry, got {name} of shape {shapes[1]} for {shapes[0]}; "
-                "pretrain with the preset the checkpoint was made with."
-            )
-    model.load_state_dict({**model.state_dict(), **given})
+    """The loss or the gradient became NaN or infinite; the weights before that step are intact."""
 
 
 class Pretrainer:
-    """Trains one tokenizer.
+    """Trains one tokenizer, on one process or, under ``torchrun`` or ``accelerate launch``, on many.
 
-    Every random number comes from torch's global generator, whose state is part of the checkpoint, and the order of
-    the clips is a function of the step; a resumed run therefore equals an uninterrupted one.
+    Every random number is a function of the seed, the step and the clip's place in the training order; a resumed run
+    therefore equals an uninterrupted one, and several processes train on the clips and draws that one would.
 
     Args:
         model_config: geometry and sizes; the complexity tables are calibrated here.
         config: the run's settings.
         source: training clips.
-        folder: run folder; checkpoints go to ``folder/training_state.pt`` and weights to ``folder/model``.
-        device: where to train.
+        folder: run folder; the state goes to ``folder/training_state.pt`` and weights to ``folder/model``.
+        device: ``"cpu"`` or ``"cuda"``; with several processes each takes its own CUDA device.
         warm_start: a tokenizer of the same geometry to start from. Its weights are copied, except the taildrop query
             module's, which starts fresh; its codebook is kept. None starts from nothing.
+        workers: processes that decode clips; 0 decodes in this one.
+        resume: continue from ``folder/training_state.pt``.
+
+    Attributes:
+        model: the tokenizer in training.
+        step: optimiser steps done.
+        seconds: time spent in them.
+
+    Raises:
+        FileNotFoundError: ``resume`` without a state, or LPIPS without its backbone.
+        ValueError: clips of another geometry, a batch that the processes do not divide, a warm start of another
+            geometry, or a resumed run with other settings.
     """
 
     def __init__(
@@ -70,183 +77,270 @@ class Pretrainer:
         config: PretrainConfig,
         source: ClipSource,
         folder: Path,
-        device: str | torch.device = "cpu",
+        device: str = "cpu",
         warm_start: VaporTok | None = None,
+        workers: int = 0,
+        resume: bool = False,
     ) -> None:
         if (source.frames, source.size) != (model_config.frames, model_config.size):
             raise ValueError(
                 f"Expected clips of {model_config.frames} frames and {model_config.size} pixels, got {source.frames} "
                 f"and {source.size}; open the clips with the tokenizer's geometry."
             )
-        self.config = config
-        self.source = source
-        self.folder = Path(folder)
-        self.device = torch.device(device)
-        self.order = ClipOrder(len(source), config.seed)
+        self.config, self.source, self.folder = config, source, Path(folder)
+        self.accelerator = Accelerator(
+            cpu=torch.device(device).type == "cpu",
+            # Prior and codebook take no part while latents are continuous.
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+        parts = self.accelerator.num_processes * config.accumulate
+        if config.batch_size % parts:
+            raise ValueError(
+                f"Expected batch_size divisible by processes × accumulate = {parts}, got {config.batch_size}; "
+                "change one of them."
+            )
+        state = read_state(self.folder) if resume else None
+        if state is not None:
+            check_settings(self.folder, state, asdict(config), model_config.to_dict(), source.describe())
         torch.manual_seed(config.seed)
-        calibrated = replace(model_config, complexity=self._calibrate(model_config))
-        self.model = VaporTok(calibrated, "bfloat16" if config.bfloat16 else "float32").to(self.device).train()
+        self.loader = ClipLoader(
+            source,
+            config.batch_size,
+            seed=config.seed,
+            workers=workers,
+            rank=self.accelerator.process_index,
+            world_size=self.accelerator.num_processes,
+        )
+        if state is not None:
+            calibrated = VaporTokConfig.from_dict(state["model_config"])
+        else:
+            calibrated = replace(model_config, complexity=self._calibrate(model_config))
+        self.model = VaporTok(calibrated, "bfloat16" if config.bfloat16 else "float32")
+        self.model = self.model.to(self.accelerator.device).train()
         self._codebook_given = warm_start is not None
         if warm_start is not None:
             start_from(self.model, warm_start)
+        self.average: AveragedModel | None = None
+        if config.ema_decay:
+            self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
+        perceptual = None
+        if config.weights.perceptual:
+            backbone = Path(config.perceptual_backbone) if config.perceptual_backbone else None
+            perceptual = PerceptualDistance(config.perceptual_network, backbone).to(self.accelerator.device)
+        self.critic = Critic(calibrated, config, self.accelerator) if config.weights.adversarial else None
         self.optimizers = build_optimizers(self.model, config)
+        self._loss = self.accelerator.prepare(
+            CompleteLoss(
+                self.model,
+                config.weights,
+                perceptual,
+                self.critic.discriminator if self.critic is not None else None,
+                self._mean_over_processes,
+            )
+        )
         self.care = CodebookCare(calibrated.codebook_size)
-        self.step = 0
-        self.seconds = 0.0
+        self.step, self.seconds = 0, 0.0
+        self._interrupt, self._stop = DeferredInterrupt(), False
+        if state is not None:
+            self._load(state)
 
-    def _calibrate(self, model_config: VaporTokConfig) -> Any:
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and talks."""
+        return bool(self.accelerator.is_main_process)
+
+    @property
+    def weights(self) -> VaporTok:
+        """The tokenizer to validate and to keep: the moving average if there is one."""
+        return self.model if self.average is None else self.average.module  # type: ignore[return-value]
+
+    def _mean_over_processes(self, value: Tensor) -> Tensor:
+        mean: Tensor = self.accelerator.reduce(value, reduction="mean")
+        return mean
+
+    def _calibrate(self, model_config: VaporTokConfig) -> ComplexityConfig:
         count = min(self.config.calibration_clips, len(self.source))
         parts = [
-            clip_complexity(self.source.batch(self.order.take(start, min(64, count - start))).clips)
+            clip_complexity(self.source.batch(self.loader.order.take(start, min(64, count - start))).clips)
             for start in range(0, count, 64)
         ]
         return calibrate(torch.cat(parts), model_config.complexity)
 
     def phase(self, step: int) -> Phase:
         """What the schedule asks of a step."""
+        config = self.config
         return Phase(
-            quantized_share=self.config.quantized_share(step),
-            random_lengths=step >= self.config.random_lengths_from * self.config.steps,
-            sampling_ratio=self.config.sampling_ratio(step),
-            uniform_lengths=self.config.uniform_lengths,
-            full_lengths=self.config.full_lengths,
+            quantized_share=config.quantized_share(step),
+            random_lengths=step >= config.random_lengths_from * config.steps,
+            sampling_ratio=config.sampling_ratio(step),
+            sampling_rounds=config.sampling_rounds,
+            uniform_lengths=config.uniform_lengths,
+            full_lengths=config.full_lengths,
+            adversarial=self.critic is not None and step >= config.adversarial_from * config.steps,
         )
 
-    def _clips(self, step: int) -> Tensor:
-        size = self.config.batch_size
-        return self.source.batch(self.order.take(step * size, size)).clips.to(self.device)
+    def compute_gradients(self, clips: Tensor, phase: Phase) -> list[StepResult]:
+        """Leaves the gradients of one step in the parameters, averaged over processes and accumulated parts.
 
-    def train_step(self) -> dict[str, Tensor]:
-        """Runs one optimiser step and returns its detached loss terms.
+        Args:
+            clips: ``uint8 [B, C, T, H, W]``, this process's share of the step's batch.
+            phase: where in the schedule the step is.
+
+        Returns:
+            One result an accumulated part.
+        """
+        results: list[StepResult] = []
+        count = len(clips) // self.config.accumulate
+        first = self.step * self.config.batch_size + self.accelerator.process_index * len(clips)
+        for part, some in enumerate(clips.split(count)):
+            some = some.to(self.accelerator.device, non_blocking=True)
+            # Dropout is the one thing that draws from the global stream.
+            torch.manual_seed(derive_seed(self.config.seed, self.step, part, self.accelerator.process_index))
+            positions = range(first + part * count, first + (part + 1) * count)
+            noise = ClipNoise(self.config.seed, positions, self.accelerator.device)
+            last = part == self.config.accumulate - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self._loss):
+                result: StepResult = self._loss(some, phase, noise.uniform)
+                self.accelerator.backward(result.loss / self.config.accumulate)
+            if phase.adversarial and self.critic is not None:
+                result.terms.update(self.critic.compute_gradients(some, result.decoded, self.config.accumulate, last))
+            results.append(result)
+        return results
+
+    def train_step(self, clips: Tensor) -> dict[str, Tensor]:
+        """Runs one optimiser step and returns its detached terms, those of the last accumulated part.
+
+        Args:
+            clips: see `compute_gradients`.
 
         Raises:
             NonFiniteLossError: the loss or the gradient is not finite; the weights were not changed.
         """
         phase = self.phase(self.step)
-        before = self.phase(self.step - 1) if self.step else phase
-        if phase.quantized_share > 0 and (before.quantized_share == 0 or self.step == 0):
-            if not self._codebook_given:
-                self._initialize_codebook()
-        result = complete_loss(self.model, self._clips(self.step), self.config.weights, phase)
+        if phase.quantized_share > 0 and not self._codebook_given:
+            self._initialize_codebook()
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        result.loss.backward()
+        result = self.compute_gradients(clips, phase)[-1]
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
-        if not bool(torch.isfinite(result.loss) & torch.isfinite(norm)):
-            raise NonFiniteLossError(
-                f"Expected a finite loss, got {float(result.terms['loss'])} (gradient norm {float(norm)}) at step "
-                f"{self.step}; the last good checkpoint is {self.folder / STATE_FILE}. Lower the learning rates or "
-                "turn bfloat16 off, then resume."
-            )
+        # One small exchange: all processes stop at the same step, for either reason.
+        wish = torch.tensor(float(self._interrupt.requested), device=norm.device)
+        loss, mean_norm, wishes = self._mean_over_processes(
+            torch.stack([result.terms["loss"], norm.detach(), wish])
+        ).tolist()
+        if not (math.isfinite(loss) and math.isfinite(mean_norm)):
+            raise NonFiniteLossError(self._describe_failure(loss, mean_norm))
+        self._stop = wishes > 0
         factor = self.config.learning_rate_factor(self.step)
         peaks = {"muon": self.config.muon_learning_rate, "adamw": self.config.adam_learning_rate}
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = peaks[name] * factor
             optimizer.step()
+        if phase.adversarial and self.critic is not None:
+            self.critic.update(factor)
         self.step += 1
-        terms = dict(result.terms)
-        terms["gradient_norm"] = norm
+        terms = {**result.terms, "gradient_norm": norm, "learning_rate_factor": torch.tensor(factor)}
         if result.codes is not None:
             self._care_for_codes(result.codes, result.unit)
             terms["codes_used"] = torch.tensor(self.care.used_share())
+        if self.average is not None:
+            self.average.update_parameters(self.model)
         return terms
+
+    def _describe_failure(self, loss: float, norm: float) -> str:
+        state = self.folder / STATE_FILE
+        kept = f"the last good checkpoint is {state}" if state.is_file() else "no checkpoint was written yet"
+        return (
+            f"Expected a finite loss, got {loss} (gradient norm {norm}) at step {self.step}; {kept}. Lower the "
+            "learning rates or turn bfloat16 off, and start again or resume."
+        )
 
     @torch.no_grad()
     def _initialize_codebook(self) -> None:
-        generator = torch.Generator().manual_seed(self.config.seed)
+        """Puts the codes on the latents of the clips to come (k-means); the same on every process."""
         units = []
-        count = max(1, self.config.codebook_clips // self.config.batch_size)
-        for index in range(count):
+        size, share = self.config.batch_size, self.config.batch_size // self.accelerator.num_processes
+        for index in range(max(1, self.config.codebook_clips // size)):
+            first = (self.step + index) * size + self.accelerator.process_index * share
+            clips = self.loader.clips_at(first, share).to(self.accelerator.device)
             with self.model.autocast():
-                latents = self.model.encoder_latents(self._clips(self.step + index).float() / 255)
-            units.append(self.model.bottleneck.to_unit(latents).flatten(0, 1).cpu())
-        unit = torch.cat(units)
-        embedding = self.model.bottleneck.regularizer.embedding
-        codes = embedding.num_embeddings
-        if unit.shape[0] < codes:
-            unit = unit.repeat(codes // unit.shape[0] + 1, 1)
-        kept = unit[torch.randperm(unit.shape[0], generator=generator)[: 32 * codes]]
-        embedding.weight.copy_(spherical_kmeans(kept, codes, 10, generator))
+                latents = self.model.encoder_latents(clips.float() / 255)
+            units.append(self.accelerator.gather(self.model.bottleneck.to_unit(latents)).flatten(0, 1).cpu())
+        generator = torch.Generator().manual_seed(self.config.seed)
+        initialize_codes(self.model.bottleneck.regularizer.embedding, torch.cat(units), generator)
+        self._codebook_given = True
 
     def _care_for_codes(self, codes: Tensor, unit: Tensor) -> None:
-        self.care.record(codes)
-        if self.step % self.config.revive_every == 0 and self.step < self.config.decay_from * self.config.steps:
-            self.care.revive(self.model.bottleneck.regularizer.embedding, unit, self.optimizers["adamw"])
+        config = self.config
+        self.care.record(self.accelerator.gather(codes))
+        if self.step % config.revive_every == 0 and self.step < config.decay_from * config.steps:
+            generator = torch.Generator().manual_seed(derive_seed("revive", config.seed, self.step))
+            embedding = self.model.bottleneck.regularizer.embedding
+            self.care.revive(embedding, self.accelerator.gather(unit), self.optimizers["adamw"], generator)
 
     def run(
         self,
         on_step: Callable[[int, Mapping[str, Tensor]], None] | None = None,
         validate: Callable[[VaporTok, int], None] | None = None,
     ) -> None:
-        """Trains to the end, writing checkpoints on the way.
+        """Trains to the end, writing checkpoints on the way. Ctrl-C finishes the step and saves.
 
         Args:
             on_step: called after each step with the step number and its terms.
-            validate: called every ``validate_every`` steps and at the end with the model in evaluation mode.
-        """
-        import time
-
-        while self.step < self.config.steps:
-            started = time.monotonic()
-            terms = self.train_step()
-            self.seconds += time.monotonic() - started
-            if on_step is not None:
-                on_step(self.step, terms)
-            last = self.step == self.config.steps
-            if validate is not None and (last or self.step % self.config.validate_every == 0):
-                # Validation must not move the random stream, or its frequency would change the weights.
-                with torch.random.fork_rng(devices=[]):
-                    self.model.eval()
-                    validate(self.model, self.step)
-                    self.model.train()
-            if last or self.step % self.config.save_every == 0:
-                self.save()
-
-    def save(self) -> Path:
-        """Writes the training state and the weights, atomically; returns the state's path."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        state = {
-            "step": self.step,
-            "seconds": self.seconds,
-            "model": self.model.state_dict(),
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "codes_counted": self.care.counts,
-            "random_state": torch.get_rng_state(),
-            "config": asdict(self.config),
-            "model_config": self.model.config.to_dict(),
-        }
-        path = self.folder / STATE_FILE
-        with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
-            torch.save(state, Path(scratch) / STATE_FILE)
-            (Path(scratch) / STATE_FILE).replace(path)
-        save_checkpoint(self.model, self.folder / "model")
-        return path
-
-    def load(self) -> None:
-        """Continues from ``folder/training_state.pt``.
+            validate: called on the main process every ``validate_every`` steps and at the end, with the weights to
+                keep in evaluation mode.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it was written with other settings.
+            KeyboardInterrupt: Ctrl-C was pressed; the run is saved.
+            NonFiniteLossError: see `train_step`.
         """
-        path = self.folder / STATE_FILE
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"Expected a checkpoint at {path} to resume from, found none; start the run without --resume."
-            )
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        mine = {"config": asdict(self.config), "model_config": self.model.config.to_dict()}
-        for part, wanted in mine.items():
-            changed = sorted(key for key in wanted if state[part].get(key) != wanted[key])
-            if changed:
-                raise ValueError(
-                    f"Expected the settings the run in {self.folder} was started with, got other values for "
-                    f"{', '.join(changed)}; resume with the original settings or start a new run folder."
-                )
+        with self._interrupt, contextlib.closing(self.loader.batches(self.step)) as batches:
+            while self.step < self.config.steps:
+                started = time.monotonic()
+                terms = self.train_step(next(batches))
+                self.seconds += time.monotonic() - started
+                if on_step is not None:
+                    on_step(self.step, terms)
+                last = self.step == self.config.steps
+                if validate is not None and self.is_main and (last or self.step % self.config.validate_every == 0):
+                    self.weights.eval()
+                    validate(self.weights, self.step)
+                    self.weights.train()
+                if last or self._stop or self.step % self.config.save_every == 0:
+                    self.save()
+                if self._stop and not last:
+                    raise KeyboardInterrupt
+
+    def save(self) -> Path:
+        """Writes the training state, then the weights, each atomically; returns the state's path."""
+        if self.is_main:
+            state: dict[str, Any] = {
+                "step": self.step,
+                "seconds": self.seconds,
+                "model": self.model.state_dict(),
+                "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+                "average": None if self.average is None else self.average.state_dict(),
+                "critic": None if self.critic is None else self.critic.state_dict(),
+                "codes_counted": self.care.counts,
+                "codebook_given": self._codebook_given,
+                "config": asdict(self.config),
+                "model_config": self.model.config.to_dict(),
+                "clips": self.source.describe(),
+            }
+            write_state(self.folder, state)
+            save_checkpoint(self.weights, self.folder / MODEL_FOLDER)
+        self.accelerator.wait_for_everyone()
+        return self.folder / STATE_FILE
+
+    def _load(self, state: Mapping[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        if self.critic is not None:
+            self.critic.load_state_dict(state["critic"])
         self.care.counts.copy_(state["codes_counted"])
-        torch.set_rng_state(state["random_state"])
+        self._codebook_given = state["codebook_given"]
         self.step, self.seconds = state["step"], state["seconds"]

@@ -1,0 +1,53 @@
+"""Random numbers that belong to a clip, not to a process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A 63-bit seed out of several numbers and words; different parts give unrelated streams."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class ClipNoise:
+    """Uniform numbers for a batch, a stream a clip, addressed by the clip's position in the training order.
+
+    What a clip draws depends on neither the batch, the process nor the device count it is trained in. So a resumed run
+    needs no random state, and several processes draw what one process would.
+
+    Args:
+        seed: of the run.
+        positions: place of each clip in the training order.
+        device: where the numbers are drawn; CPU and accelerator streams differ.
+    """
+
+    def __init__(self, seed: int, positions: Sequence[int], device: torch.device) -> None:
+        self.device = device
+        self._streams = [
+            torch.Generator(device).manual_seed(derive_seed("clip", seed, position)) for position in positions
+        ]
+
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        """Uniform numbers in [0, 1).
+
+        Args:
+            shape: ``[B, ...]`` with B the number of clips.
+
+        Returns:
+            ``float32`` of that shape; later calls go on in each clip's stream.
+
+        Raises:
+            ValueError: the first axis is not the number of clips.
+        """
+        if shape[0] != len(self._streams):
+            raise ValueError(f"Expected {len(self._streams)} rows, one a clip, got shape {tuple(shape)}.")
+        numbers = torch.empty(tuple(shape), device=self.device)
+        for row, stream in zip(numbers, self._streams, strict=True):
+            row.uniform_(generator=stream)
+        return numbers
