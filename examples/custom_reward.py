@@ -1,15 +1,21 @@
-"""A reward term of one's own, weighted beside the five that ship.
+"""Reward terms of one's own, weighted beside those that ship.
 
-Run: python examples/custom_reward.py, or use the term on the command line from this folder:
+Run: python examples/custom_reward.py, or use a term on the command line from this folder:
     PYTHONPATH=examples vaportok-rl train --reward.terms custom_reward:sharpness --reward.weights sharpness 0.5
+
+A term is a plain function of an `Outcome`. A clip term returns `[G, P, L]` and looks at each clip by itself; a path
+term returns `[G, P]` and may look across the clips of a path. Both return finite floats on the outcome's device, for
+every length in 1 … K. Making an environment tries the term and says what is wrong with it.
 """
 
 from __future__ import annotations
 
+import gymnasium
 import numpy as np
 import torch
 from torch import Tensor
 
+import vaportok_rl  # noqa: F401  (registers the environment)
 from vaportok_rl.envs import Outcome, TaildropProcess
 
 
@@ -18,9 +24,18 @@ def sharpness(outcome: Outcome) -> Tensor:
     return ((outcome.psnr - 20) / 10).clamp(0, 1)
 
 
+def worst_clip(outcome: Outcome) -> Tensor:
+    """The lowest PSNR on the path, in units of 10 dB: a path term ``[G, P]``."""
+    return outcome.psnr.amin(-1) / 10
+
+
 def main(tokenizer: str = "nano") -> dict[str, float]:
-    """Scores a few lengths of one scene with and without the term; returns the mean reward of each length."""
-    reward = {"terms": {"sharpness": sharpness}, "weights": {"sharpness": 0.5, "diversity": 0.0}}
+    """Scores a few lengths of one scene with the terms; returns the mean reward of each length."""
+    reward = {
+        "terms": {"sharpness": sharpness, "worst_clip": worst_clip},
+        # Naming a weight also switches on the further terms that ship; `log_mse` is one of them.
+        "weights": {"sharpness": 0.5, "worst_clip": 0.25, "log_mse": 0.1, "diversity": 0.0},
+    }
     process = TaildropProcess(tokenizer=tokenizer, reward=reward)
     scene = process.sample_scene([np.random.default_rng(0)])
     figures = {}
@@ -29,6 +44,13 @@ def main(tokenizer: str = "nano") -> dict[str, float]:
         figures[f"n={n}"] = result.total.mean().item()
         terms = ", ".join(f"{name} {value.mean().item():+.3f}" for name, value in result.terms.items())
         print(f"n = {n:2d}: reward {figures[f'n={n}']:.3f} ({terms})")
+
+    # The same reward in the environment: every term is in `info`.
+    env = gymnasium.make("vaportok/Taildrop-v0", tokenizer=tokenizer, reward=reward)
+    env.reset(seed=0)
+    info = env.step(process.tokens // 4 - 1)[-1]
+    print({name: round(float(value), 3) for name, value in info["reward_terms"].items()})
+    env.close()
     return figures
 
 

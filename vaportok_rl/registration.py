@@ -5,6 +5,7 @@ from __future__ import annotations
 import gymnasium
 
 TAILDROP_ID = "vaportok/Taildrop-v0"
+MO_TAILDROP_ID = "vaportok/MO-Taildrop-v0"
 
 
 def register_environments() -> None:
@@ -14,4 +15,12 @@ def register_environments() -> None:
             TAILDROP_ID,
             entry_point="vaportok_rl.envs.taildrop_env:TaildropEnv",
             vector_entry_point="vaportok_rl.envs.vector_env:TaildropVectorEnv",
+        )
+    if MO_TAILDROP_ID not in gymnasium.registry:
+        gymnasium.register(
+            MO_TAILDROP_ID,
+            entry_point="vaportok_rl.envs.multi_objective:MOTaildropEnv",
+            vector_entry_point="vaportok_rl.envs.multi_objective:MOTaildropVectorEnv",
+            # Gymnasium's passive checker warns about every reward that is not a scalar.
+            disable_env_checker=True,
         )

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vaportok_rl.envs import DEFAULT_WEIGHTS, Outcome, VaporReward
+from vaportok_rl.envs.further_terms import FURTHER_TERMS
 from vaportok_rl.envs.rewards import (
     build_reward,
     diversity,
     efficiency,
     generation,
-    load_term,
     penalty,
     reconstruction,
 )
@@ -126,8 +126,56 @@ def test_path_reward_is_the_weighted_sum_of_means(seed: int, weights: list[float
                 assert result.terms[name][g, p].item() == pytest.approx(value, abs=1e-5)
             total = sum(named[name] * value for name, value in expected.items())
             assert result.total[g, p].item() == pytest.approx(total, abs=1e-4)
-    assert torch.allclose(result.per_decision.sum(-1), result.total, atol=1e-4)
-    assert torch.allclose(result.by_clip.mean(-1), result.total, atol=1e-4)
+    assert result.per_decision.shape == result.by_clip.shape == outcome.n_tokens.shape
+    assert torch.allclose(result.per_decision.sum(-1), result.total, atol=1e-5)
+    assert torch.allclose(result.by_clip.mean(-1), result.total, atol=1e-5)
+
+
+@given(
+    st.integers(0, 10_000),
+    st.lists(st.floats(-3, 3, width=32), min_size=8, max_size=8),
+    st.integers(1, 12),
+    st.integers(1, TOKENS * 12),
+)
+def test_payments_add_up_to_every_other_view(seed: int, weights: list[float], length: int, budget: int) -> None:
+    outcome = random_outcome(seed, length=length)
+    names = [*DEFAULT_WEIGHTS, "log_mse", "budget_overrun", "worst"]
+    reward = VaporReward(
+        dict(zip(names, weights, strict=True)),
+        terms={"worst": lambda outcome: outcome.psnr.amin(-1)},
+        scale=1.0,
+        token_budget=budget,
+    )
+    result = reward(outcome)
+    assert list(result.raw) == names
+    assert result.payments.shape == (8, 3, 2, length)
+    for name, paid in zip(names, result.payments, strict=True):
+        assert torch.allclose(paid.sum(-1), result.terms[name], atol=1e-6)
+        if result.raw[name].dim() == 2:
+            assert not paid[..., :-1].any()
+            assert torch.equal(paid[..., -1], result.raw[name])
+        else:
+            assert torch.equal(paid, result.raw[name] / length)
+    # As the weighted reward of the multi-objective face is computed: in float64, from the vector.
+    dot = np.einsum("t,tgpl->gpl", np.array(weights), result.payments.double().numpy())
+    assert np.allclose(result.per_decision.numpy(), dot, atol=2e-6, rtol=0)
+    assert np.allclose(dot.sum(-1), result.total.numpy(), atol=2e-5, rtol=0)
+
+
+def test_a_result_keeps_the_weights_it_was_made_with() -> None:
+    reward, outcome = VaporReward(), random_outcome(1)
+    result = reward(outcome)
+    changed = reward.with_weights({"efficiency": 5.0})
+    reward.weights["efficiency"] = -1.0
+    assert torch.equal(result.total, VaporReward()(outcome).total)
+    assert torch.allclose(changed(outcome).total, result.total + 4 * result.terms["efficiency"])
+
+
+def test_weights_in_the_order_of_the_terms() -> None:
+    assert list(VaporReward([1, 2, 3, 4, 5]).weights.values()) == [1, 2, 3, 4, 5]
+    reward = VaporReward([0, 0, 0, 0, 0, 2], terms={"mine": generation})
+    assert reward.weights["mine"] == 2
+    assert reward.with_weights(np.arange(6.0)).weights["mine"] == 5
 
 
 def test_clip_terms_are_paid_at_their_step_and_path_terms_at_the_last() -> None:
@@ -161,27 +209,15 @@ def test_custom_callable() -> None:
     assert torch.allclose(difference, torch.zeros_like(difference), atol=1e-6)
 
 
-def test_custom_term_by_module_and_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("style", ["sequence", "mapping"])
+def test_custom_term_by_module_and_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, style: str) -> None:
     (tmp_path / "terms_of_a_user.py").write_text(
-        "def motion(outcome):\n    return outcome.complexity[..., 1].expand(outcome.n_tokens.shape)\n\nnumber = 3\n"
+        "def motion(outcome):\n    return outcome.complexity[..., 1].expand(outcome.n_tokens.shape)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    for terms in (["terms_of_a_user:motion"], {"motion": "terms_of_a_user:motion"}):
-        result = VaporReward(terms=terms)(random_outcome(0))
-        assert result.terms["motion"].tolist() == torch.zeros(3, 2).tolist()
-    with pytest.raises(ValueError, match=r"AttributeError.*PYTHONPATH"):
-        load_term("terms_of_a_user:emotion")
-    with pytest.raises(ValueError, match=r"Expected a function.*got int"):
-        load_term("terms_of_a_user:number")
-
-
-@pytest.mark.parametrize(
-    ("path", "message"),
-    [("motion", "as 'module:name'"), (":motion", "as 'module:name'"), ("no_such_module_here:f", "ModuleNotFoundError")],
-)
-def test_bad_paths_are_refused(path: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        load_term(path)
+    path = "terms_of_a_user:motion"
+    result = VaporReward(terms=[path] if style == "sequence" else {"motion": path})(random_outcome(0))
+    assert result.terms["motion"].tolist() == torch.zeros(3, 2).tolist()
 
 
 @pytest.mark.parametrize(
@@ -189,6 +225,11 @@ def test_bad_paths_are_refused(path: str, message: str) -> None:
     [
         ({"weights": {"diversty": 1.0}}, "unknown term 'diversty'; did you mean 'diversity'?"),
         ({"weights": {"xyz": 1.0}}, "unknown term 'xyz'; pass the term itself in terms=."),
+        ({"weights": {"log_mes": 1.0}}, "unknown term 'log_mes'; did you mean 'log_mse'?"),
+        ({"weights": [1.0, 2.0]}, "Expected 5 weights, for efficiency, .*, generation; got 2"),
+        ({"weights": [1.0, 1.0, 1.0, 1.0, math.nan]}, "finite weight for 'generation', got nan"),
+        ({"weights": {"penalty": "1"}}, "finite weight for 'penalty', got '1'"),
+        ({"weights": {"penalty": None}}, "finite weight for 'penalty', got None"),
         ({"weights": {"penalty": math.nan}}, "finite weight for 'penalty', got nan"),
         ({"weights": {"penalty": -math.inf}}, "finite weight for 'penalty', got -inf"),
         ({"n_threshold": 0}, "n_threshold ≥ 1, got 0"),
@@ -197,12 +238,22 @@ def test_bad_paths_are_refused(path: str, message: str) -> None:
         ({"scale": -1.0}, "scale ≥ 0"),
         ({"scale": math.inf}, "scale ≥ 0"),
         ({"terms": {"efficiency": generation}}, "got 'efficiency' twice"),
+        ({"terms": {"lpips": generation}}, "got 'lpips' twice"),
+        ({"terms": ["vaportok_rl.envs.rewards:generation"]}, "got 'generation' twice"),
+        ({"terms": {"three": 3}}, "a function or 'module:name' as reward term 'three', got int"),
+        ({"terms": ["no_such_module_here:three"]}, "'no_such_module_here:three', got ModuleNotFoundError"),
+        ({"token_budget": 0}, "token_budget ≥ 1, got 0"),
     ],
     ids=str,
 )
 def test_bad_settings_are_refused(settings_: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message.replace("?", r"\?")):
         VaporReward(**settings_)
+
+
+def test_a_further_term_cannot_be_switched_on_later() -> None:
+    with pytest.raises(ValueError, match="unknown term 'log_mse'; weight it when the reward is made"):
+        VaporReward().with_weights({"log_mse": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -232,6 +283,26 @@ def test_build_reward() -> None:
         "n_threshold": 3,
         "penalty_power": 1.0,
         "scale": 10.0,
+        "token_budget": None,
+        "perceptual_network": "vgg",
+        "perceptual_backbone": None,
     }
     with pytest.raises(ValueError, match=r"got 'scales'; did you mean 'scale'\?"):
         build_reward({"scales": 1.0})
+
+
+@pytest.mark.parametrize("length", [1, 2, 8])
+def test_the_terms_that_ship_pass_the_dry_run(length: int) -> None:
+    result = VaporReward(dict.fromkeys(FURTHER_TERMS, 1.0)).dry_run(length, TOKENS)
+    assert list(result.raw) == [*DEFAULT_WEIGHTS, *FURTHER_TERMS]
+    assert {name for name, value in result.raw.items() if value.dim() == 2} == {
+        "diversity",
+        "codebook_usage",
+        "budget_overrun",
+    }
+
+
+def test_the_dry_run_names_the_term() -> None:
+    reward = VaporReward(terms={"inverse": lambda outcome: 1 / (outcome.n_tokens - 1)})
+    with pytest.raises(ValueError, match=r"'inverse' to be finite for all lengths in 1…16, got inf where n_tokens = 1"):
+        reward.dry_run(4, TOKENS)

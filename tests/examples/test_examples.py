@@ -30,3 +30,14 @@ def test_random_walk_adds_up_the_same_reward_for_the_same_seed(tiny_world: str) 
 def test_the_custom_term_counts(tiny_world: str) -> None:
     figures = importlib.import_module("custom_reward").main(tiny_world)
     assert set(figures) == {"n=1", "n=4", "n=16"}
+
+
+def test_the_curriculum_ends_with_fewer_tokens(tiny_world: str) -> None:
+    figures = importlib.import_module("curriculum_weights").main(tiny_world)
+    assert figures["after"] < figures["before"]
+
+
+def test_the_learned_scalarisation_agrees_with_the_judge(tiny_world: str) -> None:
+    figures = importlib.import_module("learned_scalarisation").main(tiny_world)
+    assert figures["agreement"] > 0.75
+    assert set(figures) == {"agreement", "n=1", "n=4", "n=16"}

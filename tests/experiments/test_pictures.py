@@ -9,32 +9,14 @@ import numpy as np
 import torch
 
 from vaportok_rl.envs import TaildropProcess
+from vaportok_rl.envs.rendering import render_decision
 from vaportok_rl.experiments.pictures import (
     comparison_frames,
     contact_sheet,
-    enlarge,
     gif_bytes,
     spread_rows,
-    to_frames,
     write_video,
 )
-
-
-def test_frames_have_time_first_and_colour_last() -> None:
-    video = torch.zeros(3, 2, 4, 4)
-    video[0, 1] = 1.0
-    frames = to_frames(video)
-    assert frames.shape == (2, 4, 4, 3)
-    assert frames[1, 0, 0].tolist() == [255, 0, 0]
-    assert frames[0].max() == 0
-
-
-def test_enlarging_repeats_pixels() -> None:
-    frames = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
-    large = enlarge(frames, 5)
-    assert large.shape == (1, 6, 6, 3)
-    assert (large[0, :3, :3] == frames[0, 0, 0]).all()
-    assert (large[0, 3:, 3:] == frames[0, 1, 1]).all()
 
 
 def test_rows_run_from_simple_to_complex() -> None:
@@ -44,18 +26,27 @@ def test_rows_run_from_simple_to_complex() -> None:
     assert spread_rows(score, 9) == [1, 3, 2, 0]
 
 
-def test_the_bar_shows_the_tokens_kept(tiny_world: str) -> None:
-    process = TaildropProcess(tokenizer=tiny_world, path_length=2)
+def test_comparisons_are_tiled_decisions(tiny_world: str) -> None:
+    process = TaildropProcess(tokenizer=tiny_world, path_length=3)
     scene = process.sample_scene([np.random.default_rng(0)])
-    lengths = torch.tensor([[4, 16]])
-    frames = comparison_frames(process.engine, scene, lengths, [0, 1], size=16)
-    clip, width = 16, 48
-    assert frames.shape == (4, clip + 6, 2 * width, 3)
-    green = (frames[0, clip + 1] == (90, 200, 120)).all(-1)
-    assert green[:width].sum() == width * 4 // 16
-    assert green[width:].all()
-    # The left third of a tile is the clip itself.
-    np.testing.assert_array_equal(frames[:, :clip, :clip], scene.clips[0, 0].permute(1, 2, 3, 0).numpy())
+    lengths = torch.tensor([[4, 16, 9]])
+    frames = comparison_frames(process.engine, scene, lengths, [0, 2], size=20)
+    decoded = process.engine.reconstruct(scene, lengths)[0]
+    expected = [
+        render_decision(
+            scene.clips[0, row].permute(1, 2, 3, 0).numpy(),
+            (decoded[row].clamp(0, 1) * 255).round().byte().permute(1, 2, 3, 0).numpy(),
+            lengths[0, row].item(),
+            16,
+            {},
+            frame=3,
+            scale=2,
+        )
+        for row in (0, 2)
+    ]
+    assert len(frames) == 4
+    assert all(side % 2 == 0 for side in frames.shape[1:3])
+    np.testing.assert_array_equal(frames[3], np.concatenate(expected, axis=1))
 
 
 def test_a_video_can_be_read_back(tmp_path: Path) -> None:
@@ -79,5 +70,10 @@ def test_the_contact_sheet_labels_what_was_kept(tiny_world: str) -> None:
     figure = contact_sheet(process.engine, scene, score, {"mine": torch.tensor([[7, 7]])}, count=2)
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
     assert titles == ["original", "n = 1", "n = 4", "n = 16", "mine"]
-    assert any(axis.get_xlabel().startswith("7 tok") for axis in figure.axes)
+    labels = [axis.get_xlabel() for axis in figure.axes]
+    simplest, most_complex = sorted(score.flatten().tolist())
+    assert labels[0] == f"complexity {simplest:.2f}"
+    assert labels[5] == f"complexity {most_complex:.2f}"
+    kept = [label.partition(" · ")[0] for label in labels]
+    assert kept[1:5] == kept[6:] == ["1 token", "4 tokens", "16 tokens", "7 tokens"]
     plt.close(figure)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,17 +12,21 @@ from typing import Annotated
 
 import torch
 import tyro
+from accelerate import PartialState
 from rich.console import Console
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from vaportok_rl.cli.progress import progress_bar
-from vaportok_rl.clips import open_clips
+from vaportok_rl.clips import ClipSource, open_clips
 from vaportok_rl.evaluation import clip_batches, rate_distortion
 from vaportok_rl.experiments.pictures import to_frames
 from vaportok_rl.experiments.run_folder import create_run_folder, write_config
 from vaportok_rl.tokenizer import PRESETS, VaporTok
+from vaportok_rl.tokenizer.config import ComplexityConfig
+from vaportok_rl.tokenizer.length_strategies import Strategy
 from vaportok_rl.tokenizer.pretraining import PretrainConfig, Pretrainer
+from vaportok_rl.tokenizer.pretraining.training_state import STATE_FILE
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,8 @@ class Pretrain:
     """Train a tokenizer with its prior and taildrop module on clips.
 
     Writes a resumable training state, the weights (`model/`, loadable with `VaporTok.from_pretrained`), TensorBoard
-    events and a rate–distortion table. Ctrl-C saves; the same command with `--resume` continues to the bit.
+    events and a rate–distortion table. Ctrl-C saves; the same command with `--resume` continues to the bit. On
+    several processes: `torchrun --nproc-per-node N -m vaportok_rl pretrain …`, or `accelerate launch -m vaportok_rl …`.
     """
 
     preset: str = "nano"
@@ -36,13 +43,17 @@ class Pretrain:
     clips: tuple[str, ...] = ("procedural",)
     """Training clips: `procedural`, `gym:ID,ID,…`, a video file, a folder, or a glob pattern; several take turns."""
     warm_start: str | None = None
-    """Start from this checkpoint's weights (a shipped name, a folder or a hub id) with a fresh taildrop module."""
+    """Start from this checkpoint's weights (a shipped name, a folder, a hub id, or a LARP folder or `.pth`) with a fresh taildrop module."""
     out: Path | None = None
     """Run folder; `runs/<time>-pretrain` if not given. It must be new, unless --resume."""
     resume: bool = False
     """Continue the run in --out."""
+    strategy: Strategy = "sample"
+    """Taildrop strategy, kept with the weights: `naive`, `argmax`, `sample` or `pre-sample`."""
     device: str = "cpu"
-    """torch device."""
+    """`cpu` or `cuda`; under `torchrun` or `accelerate launch` each process takes its own CUDA device."""
+    workers: int = 0
+    """Processes that decode clips; 0 decodes between the steps."""
     validation_clips: int = 256
     """Most held-out clips to validate on."""
     config: Annotated[PretrainConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainConfig)
@@ -54,28 +65,55 @@ class Pretrain:
                 f"Expected a preset among {', '.join(PRESETS)}, got {self.preset!r}; a preset is a geometry, not a "
                 "checkpoint."
             )
+        if self.out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ValueError("Expected --out with several processes, got none; name the run folder they share.")
         if self.resume and self.out is None:
             raise ValueError("Expected --out with --resume, got none; name the run folder to continue.")
-        geometry = PRESETS[self.preset]
-        sources = {
-            split: open_clips(self.clips, split=split, frames=geometry.frames, size=geometry.size)
+        preset = PRESETS[self.preset]
+        geometry = dataclasses.replace(preset, taildrop=dataclasses.replace(preset.taildrop, strategy=self.strategy))
+        train, held_out = (
+            open_clips(self.clips, split=split, frames=geometry.frames, size=geometry.size)
             for split in ("train", "test")
-        }
-        if self.resume and self.out is not None:
-            folder = self.out
-        else:
+        )
+        # Only one process makes the folder; the others may find it there already.
+        main = PartialState(cpu=torch.device(self.device).type == "cpu").is_main_process
+        folder = self.out if self.out is not None else Path("runs/pretrain")
+        if main and not self.resume:
             folder = create_run_folder(Path("runs"), "pretrain", self.out)
-        warm_start = VaporTok.from_pretrained(self.warm_start) if self.warm_start else None
-        trainer = Pretrainer(geometry, self.config, sources["train"], folder, self.device, warm_start)
+        trainer = Pretrainer(
+            geometry,
+            self.config,
+            train,
+            folder,
+            self.device,
+            VaporTok.from_pretrained(self.warm_start) if self.warm_start and not self.resume else None,
+            self.workers,
+            self.resume,
+        )
+        if not main:
+            trainer.run()
+            return
         if self.resume:
-            trainer.load()
             console.print(f"resuming {folder} at step {trainer.step}", highlight=False)
         else:
             write_config(folder, dataclasses.replace(self, out=folder))
+        console.print(f"training clips: {train.describe()}", highlight=False, soft_wrap=True)
+        console.print(describe_complexity(trainer.model.config.complexity), highlight=False, soft_wrap=True)
+        self._watch(console, trainer, held_out)
+        console.print(
+            f"{trainer.step} steps, {trainer.step * self.config.batch_size} clips, {trainer.seconds / 3600:.2f} h of "
+            f"training; weights in {folder / 'model'}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def _watch(self, console: Console, trainer: Pretrainer, held_out: ClipSource) -> None:
+        """Runs the trainer with progress bar, TensorBoard and validation."""
+        folder, steps = trainer.folder, self.config.steps
         writer = SummaryWriter(str(folder))
 
         def validate(model: VaporTok, step: int) -> None:
-            figures = rate_distortion(model, clip_batches(sources["test"], self.validation_clips))
+            figures = rate_distortion(model, clip_batches(held_out, self.validation_clips))
             for n, quality, variance, accuracy in zip(
                 figures.lengths, figures.psnr, figures.explained_variance, figures.prior_top5, strict=True
             ):
@@ -83,16 +121,16 @@ class Pretrain:
                 writer.add_scalar(f"held_out/explained_variance/{n}", variance, step)
                 writer.add_scalar(f"held_out/prior_top5/{n}", accuracy, step)
             writer.add_scalar("held_out/codes_used", figures.codes_used, step)
-            writer.add_image("held_out/reconstructions", validation_sheet(model, sources["test"][0]), step)
-            if step == self.config.steps:
+            writer.add_image("held_out/reconstructions", validation_sheet(model, held_out[0]), step)
+            if step == steps:
                 (folder / "rate_distortion.md").write_text(figures.markdown() + "\n")
                 console.print(figures.markdown(), highlight=False, markup=False)
 
-        with progress_bar(console) as progress:
-            task = progress.add_task("steps", total=self.config.steps, completed=trainer.step, live="")
+        with progress_bar(console) as progress, contextlib.closing(writer):
+            task = progress.add_task("steps", total=steps, completed=trainer.step, live="")
 
             def on_step(step: int, terms: Mapping[str, Tensor]) -> None:
-                if step % 10 == 0 or step == self.config.steps:
+                if step % 10 == 0 or step == steps:
                     values = {name: float(value) for name, value in terms.items()}
                     for name, value in values.items():
                         writer.add_scalar(f"train/{name}", value, step)
@@ -101,16 +139,23 @@ class Pretrain:
             try:
                 trainer.run(on_step, validate)
             except KeyboardInterrupt:
-                path = trainer.save()
-                console.print(f"[yellow]interrupted[/] at step {trainer.step}; saved {path}. Continue with --resume.")
+                console.print(
+                    f"[yellow]interrupted[/] after step {trainer.step}; saved {folder / STATE_FILE}. Continue with "
+                    "--resume.",
+                    soft_wrap=True,
+                )
                 raise
-        writer.close()
-        console.print(
-            f"{trainer.step} steps, {trainer.step * self.config.batch_size} clips, {trainer.seconds / 3600:.2f} h of "
-            f"training; weights in {folder / 'model'}",
-            highlight=False,
-            soft_wrap=True,
-        )
+
+
+def describe_complexity(complexity: ComplexityConfig) -> str:
+    """The calibration in one line: medians and ends of both complexities on the training clips."""
+    spatial, temporal = complexity.spatial_quantiles, complexity.temporal_quantiles
+    middle = len(spatial) // 2
+    return (
+        f"complexity of the training clips (least / median / most): SC {spatial[0]:.2f} / {spatial[middle]:.2f} / "
+        f"{spatial[-1]:.2f} bits, TC {temporal[0]:.2f} / {temporal[middle]:.2f} / {temporal[-1]:.2f} grey levels; "
+        f"temporal share of the score {complexity.temporal_share}"
+    )
 
 
 def validation_sheet(model: VaporTok, clip: Tensor) -> Tensor:

@@ -1,26 +1,38 @@
 """The decision process: scenes, scoring engine, rewards, and its Gymnasium, vector and Stable-Baselines3 faces."""
 
 from vaportok_rl.envs.engine import ScoringEngine
+from vaportok_rl.envs.multi_objective import MOTaildropEnv, MOTaildropVectorEnv
 from vaportok_rl.envs.process import TaildropProcess
 from vaportok_rl.envs.rewards import DEFAULT_WEIGHTS, RewardResult, RewardTerm, VaporReward
 from vaportok_rl.envs.sb3 import TaildropVecEnv, make_sb3_env
 from vaportok_rl.envs.scene import Outcome, Scene
+from vaportok_rl.envs.settings import TaildropArguments, TaildropSettings
 from vaportok_rl.envs.taildrop_env import TaildropEnv
+from vaportok_rl.envs.token_range import TokenRange
+from vaportok_rl.envs.vector_checker import check_vector_env
 from vaportok_rl.envs.vector_env import TaildropVectorEnv
+from vaportok_rl.envs.vector_rollouts import VectorEnvError
 from vaportok_rl.envs.worlds import shared_world
 
 __all__ = [
     "DEFAULT_WEIGHTS",
+    "MOTaildropEnv",
+    "MOTaildropVectorEnv",
     "Outcome",
     "RewardResult",
     "RewardTerm",
     "Scene",
     "ScoringEngine",
+    "TaildropArguments",
     "TaildropEnv",
     "TaildropProcess",
+    "TaildropSettings",
     "TaildropVecEnv",
     "TaildropVectorEnv",
+    "TokenRange",
     "VaporReward",
+    "VectorEnvError",
+    "check_vector_env",
     "make_sb3_env",
     "shared_world",
 ]

@@ -1,4 +1,4 @@
-"""Checks actions at the border of the environment."""
+"""Checks what comes in at the border of the environment: actions and seeds."""
 
 from __future__ import annotations
 
@@ -34,3 +34,20 @@ def checked_actions(actions: Any, count: int | None, tokens: int) -> NDArray[np.
             f"Expected actions in 0…{tokens - 1}, got {array.min()}…{array.max()}; action a keeps n = a + 1 tokens."
         )
     return array.astype(np.int64)
+
+
+def check_seed(seed: object) -> None:
+    """Checks a seed as Gymnasium does, with a message that says what to do.
+
+    Raises:
+        TypeError: the seed is neither None nor a Python integer.
+        ValueError: the seed is negative.
+    """
+    if seed is None:
+        return
+    if not isinstance(seed, int):
+        raise TypeError(
+            f"Expected seed to be a Python int or None, got {seed!r} of type {type(seed).__name__}; pass int(seed)."
+        )
+    if seed < 0:
+        raise ValueError(f"Expected seed ≥ 0, got {seed}; pass a non-negative integer.")

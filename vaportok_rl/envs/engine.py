@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vaportok_rl.envs.decoding_plan import plan_decoding
@@ -14,6 +18,22 @@ MAX_BATCH_TOKENS = 32_768
 # Matrix products over fewer rows than this may use another kernel, which rounds differently.
 FEWEST_ROWS = 16
 
+Distance = Callable[[Tensor, Tensor], Tensor]
+
+
+def cumulative_bits(logits: Tensor, codes: Tensor) -> Tensor:
+    """The prior's negative log-likelihood of the first tokens, for every length at once.
+
+    Args:
+        logits: ``[B, K - 1, V]``; row j scores token j + 1.
+        codes: ``int64 [B, K]``.
+
+    Returns:
+        ``float32 [B, K]`` in bits: entry ``n - 1`` sums the predicted tokens 1 … n - 1.
+    """
+    nats = F.cross_entropy(logits.float().flatten(0, 1), codes[:, 1:].flatten(), reduction="none")
+    return F.pad(nats.view(len(codes), -1).cumsum(1) / math.log(2), (1, 0))
+
 
 class ScoringEngine:
     """Turns clips into scenes and lengths into outcomes, on the world's device.
@@ -23,12 +43,23 @@ class ScoringEngine:
     Args:
         world: a frozen tokenizer.
         max_batch_tokens: most sequence positions in one transformer call; bounds the memory in use.
+        bits: also measure the prior's negative log-likelihood, as ``scene.bits`` and ``outcome.measures["bits"]``.
+        distances: further errors by name, ``(decoded, clip) -> [B]`` on two ``float32 [B, C, T, H, W]`` videos in
+            [0, 1]; measured on every decoded pair, as ``outcome.measures[name]``. `VaporReward` knows which of these
+            its terms need (`VaporReward.needs`, `VaporReward.distances`); what no term needs is not computed.
 
     Raises:
         ValueError: ``max_batch_tokens`` does not hold a single clip.
     """
 
-    def __init__(self, world: VaporTok, max_batch_tokens: int = MAX_BATCH_TOKENS) -> None:
+    def __init__(
+        self,
+        world: VaporTok,
+        max_batch_tokens: int = MAX_BATCH_TOKENS,
+        *,
+        bits: bool = False,
+        distances: Mapping[str, Distance] | None = None,
+    ) -> None:
         longest = world.config.patches + world.config.tokens
         if max_batch_tokens < longest:
             raise ValueError(
@@ -37,6 +68,13 @@ class ScoringEngine:
             )
         self.world = world
         self.max_batch_tokens = max_batch_tokens
+        self.bits = bits
+        self.distances = dict(distances or {})
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of what outcomes hold in ``measures``."""
+        return ("bits", *self.distances) if self.bits else tuple(self.distances)
 
     @torch.no_grad()
     def encode(self, clips: Tensor, labels: Tensor | None = None, ids: Tensor | None = None) -> Scene:
@@ -60,7 +98,7 @@ class ScoringEngine:
         flat = clips.flatten(0, 1).to(device)
         size = max(1, self.max_batch_tokens // (self.world.config.patches + self.world.config.tokens))
         parts = [self._encode_batch(flat[start : start + size]) for start in range(0, flat.shape[0], size)]
-        latents, codes, hits, complexity = (
+        latents, codes, hits, bits, complexity = (
             torch.unflatten(torch.cat(values), 0, shape) for values in zip(*parts, strict=True)
         )
         stored = flat if flat.dtype == torch.uint8 else (flat * 255).round().to(torch.uint8)
@@ -69,16 +107,19 @@ class ScoringEngine:
             latents=latents,
             codes=codes,
             hits=hits,
+            bits=bits,
             complexity=complexity,
             clips=torch.unflatten(stored, 0, shape),
             labels=torch.zeros_like(counted) if labels is None else labels.to(device),
             ids=counted if ids is None else ids.to(device),
         )
 
-    def _encode_batch(self, clips: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _encode_batch(self, clips: Tensor) -> tuple[Tensor, ...]:
         encoded = self.world.encode(clips)
-        hits = cumulative_hits(self.world.prior_logits(encoded.codes), encoded.codes)
-        return encoded.latents, encoded.codes, hits, clip_complexity(clips)
+        logits = self.world.prior_logits(encoded.codes)
+        hits = cumulative_hits(logits, encoded.codes)
+        bits = cumulative_bits(logits, encoded.codes) if self.bits else hits.new_empty(len(hits), 0)
+        return encoded.latents, encoded.codes, hits, bits, clip_complexity(clips)
 
     @torch.no_grad()
     def score(self, scene: Scene, n_tokens: Tensor) -> Outcome:
@@ -89,7 +130,7 @@ class ScoringEngine:
             n_tokens: ``int64 [G, P, L]`` in 1 … K.
 
         Raises:
-            ValueError: wrong shape or type, or a length outside 1 … K.
+            ValueError: wrong shape or type, a length outside 1 … K, or a scene without the bits to be measured.
         """
         if n_tokens.dim() != 3 or tuple(n_tokens.shape[1:]) != scene.shape or n_tokens.dtype != torch.int64:
             raise ValueError(
@@ -102,17 +143,27 @@ class ScoringEngine:
             raise ValueError(
                 f"Expected n_tokens in 1…{tokens}, got {lengths.min()}…{lengths.max()}; n_tokens = action + 1."
             )
+        if self.bits and scene.bits.shape[-1] != tokens:
+            raise ValueError(
+                "Expected a scene with the prior's bits, got one encoded without; encode it with this engine."
+            )
         plan = plan_decoding(lengths.reshape(len(lengths), -1), tokens, config.patches, self.max_batch_tokens)
         device = self.world.device
         codes, clips = scene.codes.flatten(0, 1), scene.clips.flatten(0, 1)
-        errors = torch.empty(plan.pairs, device=device)
+        errors = torch.empty(1 + len(self.distances), plan.pairs, device=device)
         for batch in plan.batches:
             rows = torch.from_numpy(batch.clips).to(device)
             kept = torch.from_numpy(batch.n_tokens).to(device)
-            errors[batch.start : batch.start + len(rows)] = self._errors(codes[rows, : batch.padded], kept, clips[rows])
-        mse = errors[torch.from_numpy(plan.inverse).to(device)].view(n_tokens.shape)
+            errors[:, batch.start : batch.start + len(rows)] = self._errors(
+                codes[rows, : batch.padded], kept, clips[rows]
+            )
+        mse, *others = errors[:, torch.from_numpy(plan.inverse).to(device)].view(-1, *n_tokens.shape)
         hits = scene.hits.expand(len(n_tokens), -1, -1, -1)
-        return Outcome(n_tokens, mse, top_k_accuracy(hits, n_tokens), scene.complexity, tokens)
+        measures = dict(zip(self.distances, others, strict=True))
+        if self.bits:
+            bits = scene.bits.expand(len(n_tokens), -1, -1, -1)
+            measures["bits"] = bits.gather(-1, (n_tokens - 1)[..., None]).squeeze(-1)
+        return Outcome(n_tokens, mse, top_k_accuracy(hits, n_tokens), scene.complexity, tokens, scene.codes, measures)
 
     @staticmethod
     def _lengths_on_host(n_tokens: Tensor):  # type: ignore[no-untyped-def]
@@ -120,13 +171,28 @@ class ScoringEngine:
         return n_tokens.cpu().numpy()
 
     def _errors(self, codes: Tensor, kept: Tensor, clips: Tensor) -> Tensor:
-        """Mean squared error of each pair: ``int64 [M, N]``, ``int64 [M]``, ``uint8 [M, C, T, H, W]`` to ``[M]``."""
+        """Mean squared error of each pair, then the further distances.
+
+        Args:
+            codes: ``int64 [M, N]``.
+            kept: ``int64 [M]``.
+            clips: ``uint8 [M, C, T, H, W]``.
+
+        Returns:
+            ``float32 [1 + distances, M]``.
+        """
         # With enough rows in every product, a pair's error does not depend on what it is scored with.
         copies = -(-FEWEST_ROWS // codes.numel())
         decoded = self.world.decode(codes.repeat(copies, 1), kept.repeat(copies))[: len(clips)]
-        squares = (decoded - clips.float() / 255).square()
+        target = clips.float() / 255
+        squares = (decoded - target).square()
         # Two short sums instead of one long one: a single row is then added up in the same order as many.
-        return squares.flatten(3).mean(-1).flatten(1).mean(-1)
+        rows = [squares.flatten(3).mean(-1).flatten(1).mean(-1)]
+        for distance in self.distances.values():
+            # One clip at a time, for the same reason: a convolution may round otherwise in a larger batch.
+            pairs = zip(decoded.split(1), target.split(1), strict=True)
+            rows.append(torch.cat([distance(*pair).float().view(1) for pair in pairs]))
+        return torch.stack(rows)
 
     def reconstruct(self, scene: Scene, n_tokens: Tensor) -> Tensor:
         """Decoded video for one path: ``int64 [P, L]`` lengths to ``float32 [P, L, C, T, H, W]``."""

@@ -2,112 +2,176 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import copy
+from collections.abc import Sequence
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
+from torch import Tensor
 
 from vaportok_rl.clips import ClipSource, open_clips
 from vaportok_rl.envs.engine import ScoringEngine
-from vaportok_rl.envs.rewards import VaporReward, build_reward
+from vaportok_rl.envs.rewards import build_reward
 from vaportok_rl.envs.scene import Scene
-from vaportok_rl.envs.worlds import shared_world
-from vaportok_rl.tokenizer import Precision
+from vaportok_rl.envs.settings import TaildropArguments, TaildropSettings
+from vaportok_rl.envs.token_range import TokenRange
+from vaportok_rl.envs.worlds import shared_distances, shared_world
 
 # Latents have no natural bound; Gymnasium's checker warns about infinite boxes, and no trained world comes near this.
 LATENT_BOUND = 1e6
-OBSERVATIONS = ("latents", "complexity", "codes", "clip")
 
 
 class TaildropProcess:
-    """What an environment is made of; see `TaildropEnv` for the arguments.
+    """What an environment is made of; but for the reward's weights it never changes.
+
+    A copy shares the world, the clips and the terms. A pickle holds the settings and the weights, and opens the world
+    that the unpickling process shares.
+
+    Args:
+        **arguments: see `TaildropEnv`.
 
     Attributes:
+        settings: the arguments, defaults filled in.
         engine: the scoring engine over the shared frozen world.
         source: the clips.
         reward: the reward.
         path_length: L.
+        tokens: K.
+        token_range: which lengths may be kept.
         single_observation_space: of one decision.
         single_action_space: ``Discrete(K)``; action a keeps n = a + 1 tokens.
+
+    Raises:
+        TypeError: there is no such argument.
+        ValueError: an argument is out of range; the message says which one and what to do.
+        FileNotFoundError: there is no such checkpoint, or no clips.
     """
 
-    def __init__(
-        self,
-        *,
-        tokenizer: str = "nano",
-        clips: str = "procedural",
-        path_length: int = 8,
-        reward: VaporReward | Mapping[str, Any] | None = None,
-        obs: str | Sequence[str] = "latents",
-        split: str = "train",
-        clip_seed: int = 0,
-        device: str = "cpu",
-        precision: Precision = "float32",
-    ) -> None:
-        if path_length < 1:
-            raise ValueError(f"Expected path_length ≥ 1, got {path_length}; a path needs at least one clip.")
-        world = shared_world(tokenizer, device, precision)
+    def __init__(self, **arguments: Unpack[TaildropArguments]) -> None:
+        settings = TaildropSettings.of(arguments)
+        self.settings = settings
+        world = shared_world(settings.tokenizer, settings.device, settings.precision)
         config = world.config
-        self.tokenizer = tokenizer
-        self.engine = ScoringEngine(world)
-        self.source: ClipSource = open_clips(clips, split=split, frames=config.frames, size=config.size, seed=clip_seed)
-        if path_length > len(self.source):
+        self.path_length = settings.path_length
+        self.tokens = config.tokens
+        self.token_range = TokenRange(
+            config.tokens, settings.path_length, settings.min_tokens, settings.max_tokens, settings.token_budget
+        )
+        self.source: ClipSource = open_clips(
+            settings.clips, split=settings.split, frames=config.frames, size=config.size, seed=settings.clip_seed
+        )
+        if settings.path_length > len(self.source):
             raise ValueError(
                 f"Expected path_length ≤ {len(self.source)}, the clips available ({self.source.describe()}), got "
-                f"{path_length}; shorten the path or add clips."
+                f"{settings.path_length}; shorten the path or add clips."
             )
-        self.reward = build_reward(reward)
-        self.path_length = path_length
-        self.tokens = config.tokens
-        self.observed = (obs,) if isinstance(obs, str) else tuple(obs)
-        self._single = isinstance(obs, str)
+        self._starts = self._scene_starts()
+        self.reward = build_reward(settings.reward)
+        self.reward.dry_run(self.path_length, self.tokens, world.device)
+        self.engine = ScoringEngine(
+            world, bits="bits" in self.reward.needs, distances=shared_distances(self.reward, settings.device)
+        )
         self.single_observation_space = self._observation_space()
         self.single_action_space = spaces.Discrete(self.tokens)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> TaildropProcess:
+        return copy.copy(self)
+
+    def __copy__(self) -> TaildropProcess:
+        twin = object.__new__(TaildropProcess)
+        twin.__dict__ |= self.__dict__
+        return twin
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self.settings, self.reward.weights)
+
+    @property
+    def tokenizer(self) -> str:
+        """The checkpoint's name, as it was given."""
+        return self.settings.tokenizer
+
     def _observation_space(self) -> spaces.Space[Any]:
         config = self.engine.world.config
-        available: dict[str, spaces.Space[Any]] = {
-            "latents": spaces.Box(-LATENT_BOUND, LATENT_BOUND, (config.tokens, config.width), np.float32),
-            "complexity": spaces.Box(0.0, 1.0, (2,), np.float32),
-            "codes": spaces.Box(0, config.codebook_size - 1, (config.tokens,), np.int64),
-            "clip": spaces.Box(0, 255, config.clip_shape, np.uint8),
+        shapes: dict[str, tuple[float, float, tuple[int, ...], type[np.generic]]] = {
+            "latents": (-LATENT_BOUND, LATENT_BOUND, (config.tokens, config.width), np.float32),
+            "complexity": (0.0, 1.0, (2,), np.float32),
+            "codes": (0, config.codebook_size - 1, (config.tokens,), np.int64),
+            "clip": (0, 255, config.clip_shape, np.uint8),
         }
-        for name in self.observed:
-            if name not in available:
-                raise ValueError(
-                    f"Expected obs among {', '.join(OBSERVATIONS)}, or a sequence of several; got {name!r}; correct it."
-                )
-        if self._single:
-            return available[self.observed[0]]
-        return spaces.Dict({name: available[name] for name in self.observed})
+        parts: dict[str, spaces.Space[Any]] = {}
+        for name in self.settings.observed:
+            low, high, shape, dtype = shapes[name]
+            parts[name] = spaces.Box(low, high, (int(np.prod(shape)),) if self.settings.flatten_obs else shape, dtype)
+        return parts[self.settings.obs] if isinstance(self.settings.obs, str) else spaces.Dict(parts)
+
+    def _scene_starts(self) -> NDArray[np.int64] | None:
+        """Where scenes of consecutive clips may begin; None where clips are drawn independently.
+
+        Raises:
+            ValueError: the source has no videos of L clips.
+        """
+        if self.settings.ordering == "independent":
+            return None
+        find = getattr(self.source, "consecutive_starts", None)
+        if find is None:
+            raise ValueError(
+                f"Expected clips of long videos for ordering='video', got {self.source.describe()}, whose clips do not "
+                "follow each other; pass video files, or ordering='independent'."
+            )
+        starts: NDArray[np.int64] = np.asarray(find(self.path_length), dtype=np.int64)
+        if not len(starts):
+            raise ValueError(
+                f"Expected a video of at least path_length={self.path_length} clips for ordering='video', got none in "
+                f"{self.source.describe()}; shorten the path, add longer videos, or pass ordering='independent'."
+            )
+        return starts
 
     def sample_scene(self, generators: Sequence[np.random.Generator]) -> Scene:
-        """Draws and encodes one scene a generator: L different clips each, in a random order."""
-        drawn = np.stack([rng.choice(len(self.source), self.path_length, replace=False) for rng in generators])
-        batch = self.source.batch(torch.from_numpy(drawn.reshape(-1)))
-        shape = drawn.shape
+        """Draws and encodes one scene a generator.
+
+        With ordering ``independent``, L different clips in a random order; with ``video``, L consecutive clips of one
+        video from a random place on.
+        """
+        return self.open_scene(np.stack([self._draw(rng) for rng in generators]))
+
+    def _draw(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        if self._starts is None:
+            return rng.choice(len(self.source), self.path_length, replace=False)
+        return int(rng.choice(self._starts)) + np.arange(self.path_length)
+
+    def open_scene(self, indices: NDArray[np.int64]) -> Scene:
+        """Reads and encodes the clips at ``int64 [P, L]`` indices of the source."""
+        batch = self.source.batch(torch.from_numpy(indices.reshape(-1)))
         return self.engine.encode(
-            *(torch.unflatten(values, 0, shape) for values in (batch.clips, batch.labels, batch.ids))
+            *(torch.unflatten(values, 0, indices.shape) for values in (batch.clips, batch.labels, batch.ids))
         )
 
-    def observe(self, scene: Scene, steps: np.ndarray) -> dict[str, np.ndarray]:
+    def observe(self, scene: Scene, steps: NDArray[np.int64]) -> dict[str, NDArray[np.generic]]:
         """What each of P scenes shows at its step, on the host, in fresh memory: arrays ``[P, ...]`` by name."""
         device = scene.codes.device
         paths = torch.arange(len(steps), device=device)
         at = torch.as_tensor(np.minimum(steps, self.path_length - 1), device=device)
-        shown: dict[str, np.ndarray] = {}
-        for name in self.observed:
-            if name == "complexity":
-                value = self.engine.world.complexity_scale.quantiles(scene.complexity[paths, at])
-            elif name == "clip":
-                value = scene.clips[paths, at]
-            else:
-                value = getattr(scene, name)[paths, at]
-            shown[name] = value.cpu().numpy().copy()
+        return {name: self._shown(name, scene, paths, at) for name in self.settings.observed}
+
+    def _shown(self, name: str, scene: Scene, paths: Tensor, at: Tensor) -> NDArray[np.generic]:
+        if name == "complexity":
+            value = self.engine.world.complexity_scale.quantiles(scene.complexity[paths, at])
+        else:
+            value = {"latents": scene.latents, "codes": scene.codes, "clip": scene.clips}[name][paths, at]
+        if self.settings.flatten_obs:
+            value = value.flatten(1)
+        shown: NDArray[np.generic] = value.cpu().numpy().copy()
         return shown
 
-    def present(self, shown: dict[str, np.ndarray]) -> Any:
+    def present(self, shown: dict[str, NDArray[np.generic]]) -> Any:
         """Brings observations by name to the form of the observation space: one array or a dictionary."""
-        return shown[self.observed[0]] if self._single else shown
+        return shown[self.settings.obs] if isinstance(self.settings.obs, str) else shown
+
+
+def _reopen(settings: TaildropSettings, weights: dict[str, float]) -> TaildropProcess:
+    process = TaildropProcess(**settings.as_arguments())
+    process.reward = process.reward.with_weights(weights)
+    return process

@@ -1,20 +1,34 @@
-"""The five reward terms and their weighted sum. A term is any function ``Outcome -> [G, P, L] or [G, P]``."""
+"""The five reward terms and the weighted sum of these, of further and of custom ones (see `term_contract`)."""
 
 from __future__ import annotations
 
+import copy
 import difflib
-import importlib
+import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+import numbers
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from vaportok_rl.envs.further_terms import (
+    FURTHER_TERMS,
+    budget_overrun,
+    codebook_usage,
+    log_mse,
+    lpips,
+    prior_bits,
+)
 from vaportok_rl.envs.scene import Outcome
-
-RewardTerm = Callable[[Outcome], Tensor]
+from vaportok_rl.envs.term_contract import RewardTerm as RewardTerm
+from vaportok_rl.envs.term_contract import dry_run_term, evaluate_term, load_term, needs_of, synthetic_outcome
+from vaportok_rl.tokenizer.perceptual import PerceptualDistance, PerceptualNetwork
 
 DEFAULT_WEIGHTS: dict[str, float] = {
     "efficiency": 1.0,
@@ -53,76 +67,107 @@ def generation(outcome: Outcome) -> Tensor:
 
 @dataclass(frozen=True)
 class RewardResult:
-    """What a reward makes of an outcome.
+    """What a reward makes of an outcome; everything beyond `raw` is worked out when it is first read.
 
     Attributes:
-        terms: unweighted terms by name, each averaged over the path: ``[G, P]``.
-        total: weighted sum of the terms, the path reward: ``[G, P]``.
-        per_decision: ``[G, P, L]``; what each step pays. Clip terms are paid at their step, divided by L, path terms
-            at the last step, so the sum over L is ``total``.
-        by_clip: ``[G, P, L]``; the weighted clip terms of each decision plus the weighted path terms of its path.
-            Its mean over L is ``total``.
-        raw: unweighted terms as the functions returned them, ``[G, P, L]`` or ``[G, P]``.
+        raw: unweighted terms as the functions returned them, ``[G, P, L]`` (clip terms) or ``[G, P]`` (path terms).
+        weights: by term.
+        path_length: L.
     """
 
-    terms: dict[str, Tensor]
-    total: Tensor
-    per_decision: Tensor
-    by_clip: Tensor
     raw: dict[str, Tensor]
+    weights: dict[str, float]
+    path_length: int
+
+    @cached_property
+    def terms(self) -> dict[str, Tensor]:
+        """Unweighted terms by name, each averaged over the path: ``[G, P]``."""
+        return {name: value.mean(-1) if value.dim() == 3 else value for name, value in self.raw.items()}
+
+    @cached_property
+    def total(self) -> Tensor:
+        """Weighted sum of the terms, the path reward: ``[G, P]``."""
+        return torch.stack([self.weights[name] * value for name, value in self.terms.items()]).sum(0)
+
+    def _payment(self, value: Tensor) -> Tensor:
+        if value.dim() == 3:
+            return value / self.path_length
+        return F.pad(value[..., None], (self.path_length - 1, 0))
+
+    @cached_property
+    def payments(self) -> Tensor:
+        """What each term pays for each decision, unweighted: ``[terms, G, P, L]``, in the order of `raw`.
+
+        Clip terms are paid at their step, divided by L, path terms at the last step, so that the sum over L is
+        `terms`, and the sum of weight · payment over the terms is `per_decision`.
+        """
+        return torch.stack([self._payment(value) for value in self.raw.values()])
+
+    @cached_property
+    def per_decision(self) -> Tensor:
+        """What each step pays, ``[G, P, L]``; the sum over L is `total`."""
+        paid = (self.weights[name] * self._payment(value) for name, value in self.raw.items())
+        return _sum(paid)
+
+    @cached_property
+    def by_clip(self) -> Tensor:
+        """The weighted clip terms of each decision plus the weighted path terms of its path: ``[G, P, L]``.
+
+        Its mean over L is `total`.
+        """
+        spread = (value if value.dim() == 3 else value[..., None] for value in self.raw.values())
+        summed = _sum(self.weights[name] * value for name, value in zip(self.raw, spread, strict=True))
+        return summed.expand(*summed.shape[:2], self.path_length)
 
 
-def load_term(path: str) -> RewardTerm:
-    """Imports a term written as ``module:name``.
-
-    Raises:
-        ValueError: the text is not of that form, or there is no such function.
-    """
-    module, _, name = path.partition(":")
-    if not module or not name:
-        raise ValueError(f"Expected a reward term as 'module:name', got {path!r}; for example my_module:my_term.")
-    try:
-        term = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"Expected an importable reward term at {path!r}, got {type(error).__name__}: {error}; is the module on "
-            "PYTHONPATH?"
-        ) from error
-    if not callable(term):
-        raise ValueError(f"Expected a function at {path!r}, got {type(term).__name__}; name a function.")
-    return term  # type: ignore[no-any-return]
+def _sum(tensors: Iterable[Tensor]) -> Tensor:
+    first, *others = tensors
+    for tensor in others:
+        first = first + tensor
+    return first
 
 
 class VaporReward:
     """The weighted sum of named reward terms.
 
-    A term is pure and sees a whole `Outcome`. It returns ``[G, P, L]`` (a clip term: entry l may depend on clip l
-    alone) or ``[G, P]`` (a path term, for whatever looks across the path's clips), without weights.
+    The five terms of the supplement are on; `further_terms` are off until ``weights`` names them (a weight of 0 then
+    measures and reports a term without paying for it); custom terms are plain functions under the contract of
+    `term_contract`. Terms come in that order, and more of each is better.
 
     Args:
         weights: weight by term name; a term not named here keeps its default weight (1 for the five built-in terms
-            and for every custom term). ``weights={"diversity": 0}`` switches a term off.
+            and for every custom term, off for further terms). ``weights={"diversity": 0, "log_mse": 0.5}`` switches
+            one term off and another on. Or one weight a term, for the five and the custom terms in order.
         n_threshold: below this many tokens `penalty` starts; K / 8 by default.
         penalty_power: exponent of `penalty`.
         scale: factor of `reconstruction`. At 60 the term spans about one unit between n = 1 and n = K on nano, as the
             other terms do, so that equal weights mean equal say.
         terms: custom terms, by name or as ``module:name`` strings (named after the function).
+        token_budget: tokens a path may keep before `budget_overrun` starts; a quarter of L·K by default.
+        perceptual_network: backbone of `lpips`: ``vgg``, ``alex`` or ``squeeze``.
+        perceptual_backbone: file with the weights of that backbone; torch's cache by default.
 
     Raises:
-        ValueError: an unknown term is weighted, a weight is not finite, or a constant is out of range.
+        ValueError: a weight is for an unknown term or not a finite number, there are too many or too few of them, a
+            constant is out of range, or a custom term has a taken name, does not import or is no function.
     """
 
     def __init__(
         self,
-        weights: Mapping[str, float] | None = None,
+        weights: Mapping[str, float] | Sequence[float] | None = None,
         *,
         n_threshold: int | None = None,
         penalty_power: float = 2.0,
         scale: float = 60.0,
         terms: Mapping[str, RewardTerm | str] | Sequence[str] = (),
+        token_budget: int | None = None,
+        perceptual_network: PerceptualNetwork = "vgg",
+        perceptual_backbone: str | Path | None = None,
     ) -> None:
         if n_threshold is not None and n_threshold < 1:
             raise ValueError(f"Expected n_threshold ≥ 1, got {n_threshold}; pass None for K / 8.")
+        if token_budget is not None and token_budget < 1:
+            raise ValueError(f"Expected token_budget ≥ 1, got {token_budget}; pass None for a quarter of L·K.")
         if not (penalty_power > 0 and math.isfinite(penalty_power) and scale >= 0 and math.isfinite(scale)):
             raise ValueError(
                 f"Expected finite penalty_power > 0 and scale ≥ 0, got {penalty_power} and {scale}; correct them."
@@ -130,70 +175,116 @@ class VaporReward:
         self.n_threshold = n_threshold
         self.penalty_power = penalty_power
         self.scale = scale
-        self._terms: dict[str, RewardTerm] = {
+        self.token_budget = token_budget
+        self.perceptual_network = perceptual_network
+        self.perceptual_backbone = perceptual_backbone
+        known: dict[str, RewardTerm] = {
             "efficiency": efficiency,
             "penalty": self._penalty,
             "diversity": diversity,
-            "reconstruction": lambda outcome: reconstruction(outcome, self.scale),
+            "reconstruction": self._reconstruction,
             "generation": generation,
+            "log_mse": log_mse,
+            "lpips": lpips,
+            "prior_bits": prior_bits,
+            "codebook_usage": codebook_usage,
+            "budget_overrun": self._budget_overrun,
         }
-        named = terms.items() if isinstance(terms, Mapping) else [(path.rpartition(":")[2], path) for path in terms]
-        for name, term in named:
-            if name in self._terms:
-                raise ValueError(f"Expected a new name for a custom reward term, got {name!r} twice; rename one.")
-            self._terms[name] = load_term(term) if isinstance(term, str) else term
+        named = weights if isinstance(weights, Mapping) else {}
+        self._terms = {name: term for name, term in known.items() if name not in FURTHER_TERMS or name in named}
+        self._terms |= _custom_terms(terms, taken=known)
         self.weights: dict[str, float] = dict.fromkeys(self._terms, 1.0) | DEFAULT_WEIGHTS
-        for name, weight in (weights or {}).items():
-            if name not in self._terms:
-                close = difflib.get_close_matches(name, self._terms, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else "pass the term itself in terms=."
-                raise ValueError(f"Expected weights for {', '.join(self._terms)}; got unknown term {name!r}; {hint}")
-            if not math.isfinite(weight):
-                raise ValueError(f"Expected a finite weight for {name!r}, got {weight}; use 0 to switch a term off.")
-            self.weights[name] = float(weight)
+        self.weights |= self._checked_weights(weights)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the terms, in order."""
         return tuple(self._terms)
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the terms read in ``outcome.measures``."""
+        return frozenset().union(*(needs_of(term) for term in self._terms.values()))
+
+    def distances(self, device: str | torch.device = "cpu") -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+        """The networks behind the terms, for ``ScoringEngine(distances=)``; loaded here, only if a term needs them.
+
+        Raises:
+            FileNotFoundError: the backbone's weights are not there.
+        """
+        if "lpips" not in self.needs:
+            return {}
+        return {"lpips": PerceptualDistance(self.perceptual_network, self.perceptual_backbone).to(device)}
+
+    def with_weights(self, weights: Mapping[str, float] | Sequence[float]) -> VaporReward:
+        """The same terms under other weights; a term not named keeps its weight.
+
+        Raises:
+            ValueError: as for the constructor; further terms cannot be switched on here.
+        """
+        changed = copy.copy(self)
+        changed.weights = self.weights | self._checked_weights(weights)
+        return changed
+
+    def dry_run(self, path_length: int, tokens: int, device: str | torch.device = "cpu") -> RewardResult:
+        """Tries every term on made-up outcomes with the fewest and the most tokens, before anything depends on it.
+
+        Args:
+            path_length: L.
+            tokens: K.
+            device: where outcomes will be.
+
+        Returns:
+            The reward of that outcome; ``raw[name].dim()`` tells clip terms (3) from path terms (2).
+
+        Raises:
+            ValueError: a term raises or breaks the contract of `term_contract`; the message names it.
+        """
+        outcome = synthetic_outcome(path_length, tokens, device, self.needs)
+        raw = {name: dry_run_term(name, term, outcome) for name, term in self._terms.items()}
+        return RewardResult(raw, dict(self.weights), path_length)
+
     def _penalty(self, outcome: Outcome) -> Tensor:
         return penalty(outcome, self.n_threshold or max(1, outcome.tokens // 8), self.penalty_power)
+
+    def _reconstruction(self, outcome: Outcome) -> Tensor:
+        return reconstruction(outcome, self.scale)
+
+    def _budget_overrun(self, outcome: Outcome) -> Tensor:
+        quarter = max(1, outcome.n_tokens.shape[-1] * outcome.tokens // 4)
+        return budget_overrun(outcome, self.token_budget or quarter)
+
+    def _checked_weights(self, weights: Mapping[str, float] | Sequence[float] | None) -> dict[str, float]:
+        if weights is None:
+            return {}
+        if not isinstance(weights, Mapping):
+            values = list(weights)
+            if len(values) != len(self._terms):
+                raise ValueError(
+                    f"Expected {len(self._terms)} weights, for {', '.join(self._terms)}; got {len(values)}; pass a "
+                    "mapping to name only some."
+                )
+            weights = dict(zip(self._terms, values, strict=True))
+        for name, weight in weights.items():
+            if name not in self._terms:
+                close = difflib.get_close_matches(name, [*self._terms, *FURTHER_TERMS], n=1)
+                hint = f"did you mean {close[0]!r}?" if close else "pass the term itself in terms=."
+                if name in FURTHER_TERMS:
+                    hint = "weight it when the reward is made."
+                raise ValueError(f"Expected weights for {', '.join(self._terms)}; got unknown term {name!r}; {hint}")
+            if not isinstance(weight, numbers.Real) or not math.isfinite(weight):
+                raise ValueError(f"Expected a finite weight for {name!r}, got {weight!r}; use 0 to switch a term off.")
+        return {name: float(weight) for name, weight in weights.items()}
 
     def __call__(self, outcome: Outcome) -> RewardResult:
         """Evaluates all terms.
 
         Raises:
-            ValueError: a term returned something else than a ``[G, P, L]`` or ``[G, P]`` tensor.
+            ValueError: a term did not return a float ``[G, P, L]`` or ``[G, P]`` tensor on the outcome's device, or
+                the outcome lacks a measure.
         """
-        shape = tuple(outcome.n_tokens.shape)
-        length = shape[2]
-        raw: dict[str, Tensor] = {}
-        terms: dict[str, Tensor] = {}
-        per_decision = torch.zeros(shape, device=outcome.mse.device)
-        by_clip = torch.zeros_like(per_decision)
-        for name, term in self._terms.items():
-            value = term(outcome)
-            if not isinstance(value, Tensor) or tuple(value.shape) not in (shape, shape[:2]):
-                got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-                raise ValueError(
-                    f"Expected reward term {name!r} to return a tensor [G, P, L] = {shape} or [G, P] = {shape[:2]}, "
-                    f"got {got}; a term scores clips or whole paths."
-                )
-            raw[name] = value
-            weighted = self.weights[name] * value
-            if value.dim() == 3:
-                terms[name] = value.mean(-1)
-                per_decision = per_decision + weighted / length
-                by_clip = by_clip + weighted
-            else:
-                terms[name] = value
-                last = torch.zeros(length, device=value.device)
-                last[-1] = 1
-                per_decision = per_decision + weighted[..., None] * last
-                by_clip = by_clip + weighted[..., None]
-        total = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum(0)
-        return RewardResult(terms, total, per_decision, by_clip, raw)
+        raw = {name: evaluate_term(name, term, outcome) for name, term in self._terms.items()}
+        return RewardResult(raw, dict(self.weights), outcome.n_tokens.shape[-1])
 
     def describe(self) -> dict[str, Any]:
         """Plain data for run folders: weights and constants."""
@@ -202,7 +293,28 @@ class VaporReward:
             "n_threshold": self.n_threshold,
             "penalty_power": self.penalty_power,
             "scale": self.scale,
+            "token_budget": self.token_budget,
+            "perceptual_network": self.perceptual_network,
+            "perceptual_backbone": None if self.perceptual_backbone is None else str(self.perceptual_backbone),
         }
+
+
+def _custom_terms(
+    terms: Mapping[str, RewardTerm | str] | Sequence[str], taken: Mapping[str, RewardTerm]
+) -> dict[str, RewardTerm]:
+    """Custom terms by name, imported where they are given as ``module:name``."""
+    named = terms.items() if isinstance(terms, Mapping) else [(path.rpartition(":")[2], path) for path in terms]
+    found: dict[str, RewardTerm] = {}
+    for name, term in named:
+        if name in taken or name in found:
+            raise ValueError(f"Expected a new name for a custom reward term, got {name!r} twice; rename one.")
+        found[name] = load_term(term) if isinstance(term, str) else term
+        if not callable(found[name]):
+            raise ValueError(
+                f"Expected a function or 'module:name' as reward term {name!r}, got {type(term).__name__}; see "
+                "vaportok_rl.envs.term_contract."
+            )
+    return found
 
 
 def build_reward(reward: VaporReward | Mapping[str, Any] | None) -> VaporReward:
@@ -215,7 +327,7 @@ def build_reward(reward: VaporReward | Mapping[str, Any] | None) -> VaporReward:
         return VaporReward()
     if isinstance(reward, VaporReward):
         return reward
-    known = ("weights", "n_threshold", "penalty_power", "scale", "terms")
+    known = tuple(inspect.signature(VaporReward).parameters)
     for key in reward:
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)

@@ -14,10 +14,11 @@ from vaportok_rl.envs.vector_env import TaildropVectorEnv
 
 
 class TaildropVecEnv(VecEnv):
-    """`TaildropVectorEnv` for Stable-Baselines3: PPO, A2C and friends run on it unmodified.
+    """`TaildropVectorEnv` for Stable-Baselines3: its and sb3-contrib's algorithms run on it unmodified.
 
-    Each step makes one copy from the device to the host, which Stable-Baselines3's NumPy buffers need; agents that
-    stay on the device use the tensor face (`vector_env.process`).
+    ``env_method("action_masks")`` serves `MaskablePPO`; ``render_mode="rgb_array"`` serves `VecVideoRecorder`. Each step
+    makes one copy from the device to the host, which Stable-Baselines3's NumPy buffers need; agents that stay on the
+    device use the tensor face (`vector_env.process`).
 
     Args:
         num_envs: see `TaildropVectorEnv`.
@@ -34,9 +35,9 @@ class TaildropVecEnv(VecEnv):
                 f"Expected autoreset_mode SAME_STEP, got {self.vector_env.autoreset_mode.name}; Stable-Baselines3 "
                 "relies on finished environments being reset. Leave the argument out."
             )
-        self.render_mode = None
         self._actions = np.zeros(num_envs, dtype=np.int64)
         super().__init__(num_envs, self.vector_env.single_observation_space, self.vector_env.single_action_space)
+        self.metadata = self.vector_env.metadata
 
     def reset(self) -> VecEnvObs:
         """Begins new scenes, with the seed set by `seed` if there is one."""
@@ -75,12 +76,11 @@ class TaildropVecEnv(VecEnv):
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """The same attribute for each environment."""
-        owner = self if attr_name == "render_mode" else self.vector_env
-        return [getattr(owner, attr_name) for _ in self._get_indices(indices)]
+        return [getattr(self.vector_env, attr_name) for _ in self._get_indices(indices)]
 
     def has_attr(self, attr_name: str) -> bool:
         """Whether the vector environment has the attribute."""
-        return attr_name == "render_mode" or hasattr(self.vector_env, attr_name)
+        return hasattr(self.vector_env, attr_name)
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Sets an attribute of the vector environment; it holds for all environments."""
@@ -89,17 +89,23 @@ class TaildropVecEnv(VecEnv):
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Calls a method of the vector environment once; each environment gets the result."""
+        """Calls a method of the vector environment once.
+
+        Returns:
+            For each chosen environment its row of the action masks; of any other method, the one result.
+        """
         result = getattr(self.vector_env, method_name)(*method_args, **method_kwargs)
-        return [result for _ in self._get_indices(indices)]
+        return [result[env] if method_name == "action_masks" else result for env in self._get_indices(indices)]
 
     def env_is_wrapped(self, wrapper_class: type[Any], indices: VecEnvIndices = None) -> list[bool]:
         """No environment is wrapped on its own."""
         return [False for _ in self._get_indices(indices)]
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        """No pictures without a render mode."""
-        return [None] * self.num_envs
+        """The pictures of the last decisions; see `TaildropVectorEnv.render`. None without ``rgb_array``."""
+        if self.render_mode != "rgb_array":
+            return [None] * self.num_envs
+        return self.vector_env.render()  # type: ignore[return-value]  # the mode decides what it returns
 
     def _get_indices(self, indices: VecEnvIndices) -> Iterable[int]:
         return super()._get_indices(indices)

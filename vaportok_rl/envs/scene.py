@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ class Scene:
         clips: ``uint8 [P, L, C, T, H, W]``.
         labels: ``int64 [P, L]``.
         ids: ``int64 [P, L]``.
+        bits: ``float32 [P, L, K]``; entry n - 1 is the prior's negative log-likelihood of the tokens 1 … n - 1. Left
+            empty, ``[P, L, 0]``, by an engine that was not asked for it.
     """
 
     latents: Tensor
@@ -29,6 +32,11 @@ class Scene:
     clips: Tensor
     labels: Tensor
     ids: Tensor
+    bits: Tensor = None  # type: ignore[assignment]  # never None once made
+
+    def __post_init__(self) -> None:
+        if self.bits is None:
+            object.__setattr__(self, "bits", self.hits.new_empty(*self.hits.shape[:2], 0))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -50,21 +58,21 @@ class Scene:
         Returns:
             A scene of shape ``(P', 1)``.
         """
-        return Scene(*(getattr(self, field.name)[paths, steps][:, None] for field in fields(self)))
+        return Scene(*(getattr(self, part.name)[paths, steps][:, None] for part in fields(self)))
 
     def replace_paths(self, paths: Tensor, new: Scene) -> Scene:
         """A copy in which the chosen scenes are those of ``new`` (in order)."""
         replaced = {}
-        for field in fields(self):
-            value = getattr(self, field.name).clone()
-            value[paths] = getattr(new, field.name)
-            replaced[field.name] = value
+        for part in fields(self):
+            value = getattr(self, part.name).clone()
+            value[paths] = getattr(new, part.name)
+            replaced[part.name] = value
         return Scene(**replaced)
 
 
 def join_scenes(scenes: list[Scene]) -> Scene:
     """Stacks scenes of equal path length along P."""
-    return Scene(*(torch.cat([getattr(scene, field.name) for scene in scenes]) for field in fields(Scene)))
+    return Scene(*(torch.cat([getattr(scene, part.name) for scene in scenes]) for part in fields(Scene)))
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,9 @@ class Outcome:
         accuracy: ``float32 [G, P, L]``, the prior's top-5 accuracy over the kept, predicted tokens; 0 where n = 1.
         complexity: ``float32 [P, L, 2]``, SC and TC.
         tokens: K.
+        codes: ``int64 [P, L, K]``, the scenes' codes; None where an outcome was put together without scenes.
+        measures: ``float32 [G, P, L]`` by name; what reward terms asked the engine for beyond error and accuracy
+            (`bits`, `lpips`; see `ScoringEngine`).
     """
 
     n_tokens: Tensor
@@ -84,6 +95,8 @@ class Outcome:
     accuracy: Tensor
     complexity: Tensor
     tokens: int
+    codes: Tensor | None = None
+    measures: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def psnr(self) -> Tensor:
@@ -100,4 +113,37 @@ class Outcome:
             The outcome of those lengths, looked up in this one, whose row g must hold n = g + 1 for all g < K.
         """
         rows = n_tokens - 1
-        return Outcome(n_tokens, self.mse.gather(0, rows), self.accuracy.gather(0, rows), self.complexity, self.tokens)
+        return replace(
+            self,
+            n_tokens=n_tokens,
+            mse=self.mse.gather(0, rows),
+            accuracy=self.accuracy.gather(0, rows),
+            measures={name: value.gather(0, rows) for name, value in self.measures.items()},
+        )
+
+    def rearrange(self, paths: Callable[[Tensor], Tensor], scenes: Callable[[Tensor], Tensor]) -> Outcome:
+        """A copy with ``paths`` applied to every tensor ``[G, P, L]`` and ``scenes`` to every ``[P, L, ...]``."""
+        return Outcome(
+            n_tokens=paths(self.n_tokens),
+            mse=paths(self.mse),
+            accuracy=paths(self.accuracy),
+            complexity=scenes(self.complexity),
+            tokens=self.tokens,
+            codes=None if self.codes is None else scenes(self.codes),
+            measures={name: paths(value) for name, value in self.measures.items()},
+        )
+
+
+def join_outcomes(outcomes: Sequence[Outcome]) -> Outcome:
+    """Stacks outcomes of equal G, L and K along P."""
+    first = outcomes[0]
+    codes = [outcome.codes for outcome in outcomes if outcome.codes is not None]
+    return Outcome(
+        n_tokens=torch.cat([outcome.n_tokens for outcome in outcomes], 1),
+        mse=torch.cat([outcome.mse for outcome in outcomes], 1),
+        accuracy=torch.cat([outcome.accuracy for outcome in outcomes], 1),
+        complexity=torch.cat([outcome.complexity for outcome in outcomes]),
+        tokens=first.tokens,
+        codes=torch.cat(codes) if len(codes) == len(outcomes) else None,
+        measures={name: torch.cat([outcome.measures[name] for outcome in outcomes], 1) for name in first.measures},
+    )

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, SupportsFloat
+from typing import Any, Unpack
 
 import gymnasium
 import numpy as np
+from numpy.typing import NDArray
 
-from vaportok_rl.envs.actions import checked_actions
+from vaportok_rl.envs.actions import check_seed, checked_actions
 from vaportok_rl.envs.process import TaildropProcess
-from vaportok_rl.envs.rewards import VaporReward
-from vaportok_rl.envs.walk import GroupWalk
-from vaportok_rl.tokenizer import Precision
+from vaportok_rl.envs.screen import RENDER_FPS, Screen
+from vaportok_rl.envs.settings import RENDER_MODES, TaildropArguments
+from vaportok_rl.envs.walk import GroupWalk, StepOutcome
 
 
 class TaildropEnv(gymnasium.Env[Any, Any]):
@@ -21,10 +21,28 @@ class TaildropEnv(gymnasium.Env[Any, Any]):
     ## Description
     A frozen video tokenizer turns each clip into K ordered tokens, most important first. The agent walks through a
     scene of L clips; for each clip it picks how many of its tokens to keep, the rest is dropped, the clip is decoded
-    from what is left, and five reward terms say how good the choice was. Source: the VaporTok supplement.
+    from what is left, and named reward terms say how good the choice was. Source: the VaporTok supplement.
+
+    ```python
+    import gymnasium
+    import vaportok_rl
+
+    env = gymnasium.make("vaportok/Taildrop-v0", path_length=4)
+    observation, info = env.reset(seed=0)
+    terminated = False
+    while not terminated:
+        observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
+    env.close()
+    ```
 
     ## Action Space
     `Discrete(K)`. Action `a` keeps `n_tokens = a + 1` tokens (tokens `0 … a`); K = 64 for `nano`.
+
+    Where `min_tokens`, `max_tokens` or `token_budget` is given, `action_masks()` returns the actions that are allowed
+    now, as `bool [K]`, under the name that sb3-contrib's `MaskablePPO` looks for. An agent that knows nothing of masks
+    runs as well: a forbidden action keeps the nearest allowed number of tokens, `info["n_tokens"]` says how many, and
+    the reward is for those. With a budget, at step j (from 0), after `s` tokens were kept, the allowed lengths are
+    `min_tokens … min(max_tokens, token_budget - s - min_tokens * (L - 1 - j))`.
 
     ## Observation Space
     The clip to decide about next, by the `obs` argument:
@@ -36,7 +54,9 @@ class TaildropEnv(gymnasium.Env[Any, Any]):
     | `"codes"` | `Box(0, V-1, (K,), int64)` | codebook indices |
     | `"clip"` | `Box(0, 255, (C, T, H, W), uint8)` | the video itself |
 
-    A sequence of names gives a `Dict` space. After the last decision the last clip is shown once more.
+    A sequence of names gives a `Dict` space. With `flatten_obs=True` each array is a vector of the same numbers, which
+    is what Stable-Baselines3's checker and many MLP agents expect. After the last decision the last clip is shown once
+    more.
 
     ## Rewards
     The weighted sum of the terms below; weights are 1 by default. A clip term is paid at its step, divided by L; a
@@ -50,72 +70,111 @@ class TaildropEnv(gymnasium.Env[Any, Any]):
     | `reconstruction` | clip | `-mse * scale` |
     | `generation` | clip | top-5 accuracy of the autoregressive prior on the kept tokens |
 
+    Further terms are switched on by giving them a weight, and terms of one's own are plain functions; see
+    `VaporReward`. The terms as a vector: `vaportok/MO-Taildrop-v0`.
+
+    ```python
+    import gymnasium
+
+    env = gymnasium.make(
+        "vaportok_rl:vaportok/Taildrop-v0",
+        reward={"weights": {"diversity": 0.0, "efficiency": 2.0}, "scale": 40.0},
+        token_budget=128,
+        min_tokens=4,
+    )
+    env.reset(seed=0)
+    print(env.unwrapped.action_masks())
+    ```
+
     ## Starting State
-    A scene of L different clips, drawn with the environment's seed.
+    A scene of L different clips, drawn with the environment's seed. With `ordering="video"`, L consecutive clips of one
+    video, from a place drawn with the seed.
 
     ## Episode End
     The episode terminates after L decisions; it is never truncated.
 
     ## Information
-    `step` returns `n_tokens`, `mse`, `psnr` (dB), `accuracy`, `clip_id`, `label` of the clip that was decided about,
-    and `reward_terms`, a dictionary of the unweighted terms (a path term is 0 before the last step).
+    `reset` returns no information. `step` returns `n_tokens`, `mse`, `psnr` (dB), `accuracy`, `clip_id`, `label` of the
+    clip that was decided about, and `reward_terms`, a dictionary of the unweighted terms (a path term is 0 before the
+    last step). Integers are `int64`, the others `float32`.
 
     ## Arguments
-    - `tokenizer` (`"nano"`): a shipped checkpoint, a folder, or a hub id. Loaded once a process.
-    - `clips` (`"procedural"`): or a video file, a folder, a glob pattern.
+    All are keywords and plain data (but for a reward given as an object), so that `env.spec.to_json()` works.
+
+    - `tokenizer` (`"nano"`): a shipped checkpoint, a folder, or a hub id. Loaded once a process, whatever the number of
+      environments, and never copied or pickled with one.
+    - `clips` (`"procedural"`): or a video file, a folder, a glob pattern, `"gym:ID"`, or a sequence of these.
     - `path_length` (`8`): L.
-    - `reward` (`None`): `VaporReward` or its keyword arguments, such as `{"weights": {"diversity": 0}, "scale": 10}`.
-    - `obs` (`"latents"`): see above.
+    - `min_tokens` (`1`), `max_tokens` (`None`, K): the range of lengths.
+    - `token_budget` (`None`): most tokens a path may keep; the later decisions are masked to keep it.
+    - `reward` (`None`): the keyword arguments of `VaporReward` as a dictionary, such as
+      `{"weights": {"diversity": 0}, "terms": ["my_module:my_term"]}`, or a `VaporReward`.
+    - `obs` (`"latents"`), `flatten_obs` (`False`): see above.
+    - `ordering` (`"independent"`): or `"video"`.
     - `split` (`"train"`): or `"test"`, the held-out clips.
     - `clip_seed` (`0`): which procedural world.
     - `device` (`"cpu"`), `precision` (`"float32"`, or `"bfloat16"`): of the frozen world.
+    - `render_mode` (`None`): `"rgb_array"`, `"rgb_array_list"` or `"human"` (a pygame window). A picture shows the
+      middle frame of the clip last decided about: original, reconstruction and absolute error, with the tokens kept and
+      the reward terms. After a reset, the original of the clip to come.
 
     ## Vectorized environment
-    `gymnasium.make_vec("vaportok/Taildrop-v0", num_envs=64, vectorization_mode="vector_entry_point", group_size=8)`:
-    see `TaildropVectorEnv`.
+    `TaildropVectorEnv` scores groups of paths together. `"sync"` and `"async"` vectorization work too.
+
+    ```python
+    import gymnasium
+
+    envs = gymnasium.make_vec(
+        "vaportok_rl:vaportok/Taildrop-v0", num_envs=8, vectorization_mode="vector_entry_point", group_size=4
+    )
+    observations, infos = envs.reset(seed=0)
+    observations, rewards, terminations, truncations, infos = envs.step(envs.action_space.sample())
+    envs.close()
+    ```
 
     ## Version History
     - v0: first release.
     """
 
-    metadata = {"render_modes": []}  # noqa: RUF012 (Gymnasium declares it this way)
+    metadata = {"render_modes": list(RENDER_MODES), "render_fps": RENDER_FPS}  # noqa: RUF012 (as Gymnasium has it)
 
-    def __init__(
-        self,
-        *,
-        tokenizer: str = "nano",
-        clips: str = "procedural",
-        path_length: int = 8,
-        reward: VaporReward | Mapping[str, Any] | None = None,
-        obs: str | Sequence[str] = "latents",
-        split: str = "train",
-        clip_seed: int = 0,
-        device: str = "cpu",
-        precision: Precision = "float32",
-    ) -> None:
-        self.settings: dict[str, Any] = {
-            "tokenizer": tokenizer,
-            "clips": clips,
-            "path_length": path_length,
-            "reward": reward,
-            "obs": obs,
-            "split": split,
-            "clip_seed": clip_seed,
-            "device": device,
-            "precision": precision,
-        }
-        self.process = TaildropProcess(**self.settings)
+    def __init__(self, **arguments: Unpack[TaildropArguments]) -> None:
+        self.process = TaildropProcess(**arguments)
+        self.render_mode = self.process.settings.render_mode
         self.observation_space = self.process.single_observation_space
         self.action_space = self.process.single_action_space
         self._walk = GroupWalk(self.process, group_size=1)
+        self._screen = Screen(self.process, 1, self.render_mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The bounds of an observation space are as large as an observation, and follow from the settings.
+        return {name: value for name, value in self.__dict__.items() if name != "observation_space"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        self.observation_space = self.process.single_observation_space
+        if self._walk.begun:
+            self._screen.begin(self._walk)
+
+    @property
+    def settings(self) -> TaildropArguments:
+        """All constructor arguments, defaults filled in: ``TaildropEnv(**env.settings)`` is the same environment."""
+        return self.process.settings.as_arguments()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begins a new scene; see `gymnasium.Env.reset`."""
+        """Begins a new scene; see `gymnasium.Env.reset`. No options are known.
+
+        Raises:
+            TypeError: the seed is not a Python integer.
+            ValueError: the seed is negative.
+        """
+        check_seed(seed)
         super().reset(seed=seed, options=options)
         self._walk.begin([self.np_random])
+        self._screen.begin(self._walk)
         return self._observation(), {}
 
-    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Keeps ``action + 1`` tokens of the current clip; see the class documentation.
 
         Raises:
@@ -125,9 +184,39 @@ class TaildropEnv(gymnasium.Env[Any, Any]):
         """
         lengths = checked_actions(action, None, self.process.tokens).reshape(1, 1) + 1
         outcome = self._walk.step(lengths)
+        self._screen.decide(outcome)
         info: dict[str, Any] = {name: values[0, 0] for name, values in outcome.info.items()}
         info["reward_terms"] = {name: values[0, 0] for name, values in outcome.terms.items()}
-        return self._observation(), float(outcome.rewards[0, 0]), bool(outcome.finished[0]), False, info
+        return self._observation(), self._paid(outcome), bool(outcome.finished[0]), False, info
+
+    def _paid(self, outcome: StepOutcome) -> Any:
+        return float(outcome.rewards[0, 0])
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Which actions are allowed now: ``bool [K]``.
+
+        Raises:
+            RuntimeError: there was no `reset`.
+        """
+        mask: NDArray[np.bool_] = self._walk.action_masks()[0, 0]
+        return mask
+
+    def render(self) -> Any:
+        """The picture of the last decision, by the render mode.
+
+        Returns:
+            ``uint8 [H', W', 3]`` for ``rgb_array``; a list of those since the last call (or reset) for
+            ``rgb_array_list``; None for ``human``.
+
+        Raises:
+            RuntimeError: there was no `reset`.
+        """
+        shown = self._screen.render()
+        return None if shown is None else shown[0]
+
+    def close(self) -> None:
+        """Closes the window, if there is one."""
+        self._screen.close()
 
     def _observation(self) -> Any:
         shown = {name: np.array(values[0]) for name, values in self._walk.observe().items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from gymnasium.utils import seeding
@@ -11,11 +11,11 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from vaportok_rl.envs.actions import checked_actions
+from vaportok_rl.envs.actions import check_seed, checked_actions
 from vaportok_rl.envs.process import TaildropProcess
-from vaportok_rl.envs.rewards import VaporReward
+from vaportok_rl.envs.screen import RENDER_FPS, Screen
+from vaportok_rl.envs.settings import RENDER_MODES, TaildropArguments
 from vaportok_rl.envs.walk import GroupWalk, StepOutcome
-from vaportok_rl.tokenizer import Precision
 
 
 class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
@@ -30,21 +30,17 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
         group_size: G, paths through the same scene.
         autoreset_mode: ``SAME_STEP`` (default) or ``DISABLED``; with the latter, `reset` takes
             ``options={"reset_mask": bool array}`` that covers whole groups.
-        tokenizer: see `TaildropEnv`, as for all further arguments.
-        clips: see `TaildropEnv`.
-        path_length: see `TaildropEnv`.
-        reward: see `TaildropEnv`.
-        obs: see `TaildropEnv`.
-        split: see `TaildropEnv`.
-        clip_seed: see `TaildropEnv`.
-        device: see `TaildropEnv`.
-        precision: see `TaildropEnv`.
+        **arguments: see `TaildropEnv`.
 
     Raises:
         ValueError: ``group_size`` does not divide ``num_envs``, or an argument of `TaildropEnv` is wrong.
     """
 
-    metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+    metadata = {  # noqa: RUF012 (as Gymnasium has it)
+        "render_modes": list(RENDER_MODES),
+        "render_fps": RENDER_FPS,
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+    }
 
     def __init__(
         self,
@@ -52,62 +48,67 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
         *,
         group_size: int = 1,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
-        tokenizer: str = "nano",
-        clips: str = "procedural",
-        path_length: int = 8,
-        reward: VaporReward | Mapping[str, Any] | None = None,
-        obs: str | Sequence[str] = "latents",
-        split: str = "train",
-        clip_seed: int = 0,
-        device: str = "cpu",
-        precision: Precision = "float32",
+        **arguments: Unpack[TaildropArguments],
     ) -> None:
         if num_envs < 1 or group_size < 1 or num_envs % group_size:
             raise ValueError(
                 f"Expected num_envs to be a positive multiple of group_size, got num_envs={num_envs}, "
                 f"group_size={group_size}; make a whole number of groups."
             )
-        mode = AutoresetMode(autoreset_mode)
+        try:
+            mode = AutoresetMode(autoreset_mode)
+        except ValueError as error:
+            raise ValueError(
+                f"Expected autoreset_mode among {', '.join(repr(mode.value) for mode in AutoresetMode)}, got "
+                f"{autoreset_mode!r}; choose 'SameStep' or 'Disabled'."
+            ) from error
         if mode is AutoresetMode.NEXT_STEP:
             raise ValueError(
                 "Expected autoreset_mode SAME_STEP or DISABLED, got NEXT_STEP, under which one step in L + 1 would be "
                 "a reset that no action reaches; choose one of the two."
             )
-        self.process = TaildropProcess(
-            tokenizer=tokenizer,
-            clips=clips,
-            path_length=path_length,
-            reward=reward,
-            obs=obs,
-            split=split,
-            clip_seed=clip_seed,
-            device=device,
-            precision=precision,
-        )
+        self.process = TaildropProcess(**arguments)
+        self.render_mode = self.process.settings.render_mode
         self.num_envs = num_envs
         self.group_size = group_size
         self.groups = num_envs // group_size
         self.autoreset_mode = mode
         self.metadata = {**self.metadata, "autoreset_mode": mode}
-        self.single_observation_space = self.process.single_observation_space
         self.single_action_space = self.process.single_action_space
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
+        self._set_observation_spaces()
         self._walk = GroupWalk(self.process, group_size)
+        self._screen = Screen(self.process, group_size, self.render_mode)
         self._generators: list[np.random.Generator] = []
+
+    def _set_observation_spaces(self) -> None:
+        self.single_observation_space = self.process.single_observation_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The bounds of an observation space are as large as an observation, and follow from the settings.
+        left_out = ("single_observation_space", "observation_space")
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        self._set_observation_spaces()
+        if self._walk.begun:
+            self._screen.begin(self._walk)
+
+    @property
+    def settings(self) -> TaildropArguments:
+        """The arguments that this environment shares with `TaildropEnv`, defaults filled in."""
+        return self.process.settings.as_arguments()
 
     def seed_groups(self, seed: int | Sequence[int | None] | None) -> None:
         """Seeds the groups' scene orders: group p with ``seed + p``, or with its first member's entry of a list.
 
         Raises:
             TypeError: a seed is not a Python integer.
-            ValueError: a list is of the wrong length, or members of one group have different seeds.
+            ValueError: a seed is negative, a list is of the wrong length, or members of one group have different seeds.
         """
-        if seed is None:
-            wanted: list[int | None] = [None] * self.groups
-        elif isinstance(seed, int):
-            wanted = [seed + group for group in range(self.groups)]
-        elif isinstance(seed, Sequence):
+        if isinstance(seed, Sequence):
             if len(seed) != self.num_envs:
                 raise ValueError(f"Expected {self.num_envs} seeds, one an environment, got {len(seed)}; pass one int.")
             rows = [list(seed[start : start + self.group_size]) for start in range(0, self.num_envs, self.group_size)]
@@ -117,9 +118,11 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
                         f"Expected one seed for all members of a group, got {row} in group {group}; members of a group "
                         "see the same scene."
                     )
+                check_seed(row[0])
             wanted = [row[0] for row in rows]
         else:
-            raise TypeError(f"Expected seed to be a Python int, got {type(seed).__name__}; convert with int(seed).")
+            check_seed(seed)
+            wanted = [None if seed is None else seed + group for group in range(self.groups)]
         fresh = [seeding.np_random(value)[0] for value in wanted]
         if not self._generators:
             self._generators = fresh
@@ -135,15 +138,18 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
         """Begins new scenes, for all groups or for those in ``options["reset_mask"]``.
 
         Raises:
-            ValueError: the mask has the wrong shape or type, or cuts through a group.
+            TypeError: a seed is not a Python integer.
+            ValueError: a seed is negative, or the mask has the wrong shape or type, or cuts through a group.
         """
         self.seed_groups(seed)
         mask = None if options is None else options.get("reset_mask")
         if mask is None:
             self._walk.begin(self._generators)
+            self._screen.begin(self._walk)
         else:
             groups = self._masked_groups(mask)
             self._walk.begin([self._generators[group] for group in groups], groups)
+            self._screen.begin(self._walk, groups)
         return self._observation(), {}
 
     def _masked_groups(self, mask: Any) -> NDArray[np.int64]:
@@ -162,7 +168,7 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
 
     def step(
         self, actions: Any
-    ) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+    ) -> tuple[Any, NDArray[np.floating], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         """Keeps ``actions + 1`` tokens of each environment's clip.
 
         Under SAME_STEP, environments that finish are reset at once: the observation is the new scene's first clip,
@@ -175,9 +181,10 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
         """
         lengths = checked_actions(actions, self.num_envs, self.process.tokens) + 1
         outcome = self._walk.step(lengths.reshape(self.groups, self.group_size))
+        self._screen.decide(outcome)
         terminated = np.repeat(outcome.finished, self.group_size)
         truncated = np.zeros(self.num_envs, dtype=np.bool_)
-        rewards = outcome.rewards.reshape(-1)
+        rewards = self._paid(outcome)
         finished = np.flatnonzero(outcome.finished)
         infos: dict[str, Any] = {}
         if self.autoreset_mode is AutoresetMode.DISABLED or not len(finished):
@@ -196,6 +203,32 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
             infos |= self._infos(outcome, ~terminated)
         self._walk.begin([self._generators[group] for group in finished], finished)
         return self._observation(), rewards, terminated, truncated, infos
+
+    def _paid(self, outcome: StepOutcome) -> NDArray[np.floating]:
+        return outcome.rewards.reshape(-1)
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Which actions are allowed now: ``bool [num_envs, K]``; see `TaildropEnv`.
+
+        Raises:
+            RuntimeError: there was no `reset`.
+        """
+        return self._walk.action_masks().reshape(self.num_envs, -1)
+
+    def render(self) -> tuple[Any, ...] | None:
+        """The pictures of the last decisions, one entry an environment; see `TaildropEnv.render`.
+
+        An automatic reset leaves the finished path's last decision on the picture, until the next step.
+
+        Raises:
+            RuntimeError: there was no `reset`.
+        """
+        shown = self._screen.render()
+        return None if shown is None else tuple(shown)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Closes the window, if there is one."""
+        self._screen.close()
 
     def _infos(self, outcome: StepOutcome, present: NDArray[np.bool_]) -> dict[str, Any]:
         """Gymnasium's vector format: arrays with ``_key`` masks, nested for `reward_terms`; zeros where absent."""

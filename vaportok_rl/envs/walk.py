@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vaportok_rl.envs.process import TaildropProcess
 from vaportok_rl.envs.scene import Outcome, Scene, join_scenes
@@ -20,19 +23,29 @@ class StepOutcome:
 
     Attributes:
         rewards: ``float64 [P, G]``.
+        payments: ``float32 [P, G, terms]``, what each term pays at this step before its weight; see
+            `RewardResult.payments`.
         finished: ``bool [P]``; the scene has no clip left.
         info: arrays ``[P, G]`` by key (`INFO_KEYS`): int64 and float32.
         terms: unweighted reward terms by name, ``float32 [P, G]``; a path term is 0 before the last step.
+        decided: the clips that were decided about, a scene of shape ``(P, 1)``, on the device.
+        path_terms: names of the terms that look across a path.
     """
 
     rewards: NDArray[np.float64]
+    payments: NDArray[np.float32]
     finished: NDArray[np.bool_]
     info: dict[str, NDArray[np.generic]]
     terms: dict[str, NDArray[np.float32]]
+    decided: Scene
+    path_terms: frozenset[str]
 
 
 class GroupWalk:
     """P groups of G paths; the members of a group see the same clips in the same order.
+
+    A copy shares the scenes, which are never written to. A pickle holds the clips' ids only and encodes the scenes
+    anew.
 
     Args:
         process: the decision process.
@@ -44,9 +57,30 @@ class GroupWalk:
         self.group_size = group_size
         self._scene: Scene | None = None
         self.steps = np.zeros(0, dtype=np.int64)
-        self._mse = torch.zeros(0)
-        self._accuracy = torch.zeros(0)
+        self._spent = np.zeros((0, group_size), dtype=np.int64)
         self._lengths = torch.zeros(0)
+        # What has been measured so far, [G, P, L] by name; zeros where nothing has been decided yet.
+        self._measured: dict[str, Tensor] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GroupWalk:
+        twin = GroupWalk(copy.deepcopy(self.process, memo), self.group_size)
+        twin._scene, twin.steps, twin._spent = self._scene, self.steps.copy(), self._spent.copy()
+        twin._lengths = self._lengths.clone()
+        twin._measured = {name: value.clone() for name, value in self._measured.items()}
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_scene": None if self._scene is None else self._scene.ids.cpu().numpy()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        ids = state["_scene"]
+        self._scene = None if ids is None else join_scenes([self.process.open_scene(row[None]) for row in ids])
+
+    @property
+    def begun(self) -> bool:
+        """Whether scenes have been drawn."""
+        return self._scene is not None
 
     @property
     def scene(self) -> Scene:
@@ -67,6 +101,9 @@ class GroupWalk:
         Args:
             generators: one for each group that begins.
             groups: numbers of those groups; all of them by default.
+
+        Raises:
+            RuntimeError: some groups are to begin before all of them have once.
         """
         # One scene at a time: its clips are encoded in a batch of the same shape whichever face asks.
         scene = join_scenes([self.process.sample_scene([generator]) for generator in generators])
@@ -74,26 +111,37 @@ class GroupWalk:
             self._scene = scene
             count, length = scene.shape
             self.steps = np.zeros(count, dtype=np.int64)
-            device = scene.codes.device
-            self._mse = torch.zeros(self.group_size, count, length, device=device)
-            self._accuracy = torch.zeros_like(self._mse)
-            self._lengths = torch.ones(self.group_size, count, length, dtype=torch.int64, device=device)
+            self._spent = np.zeros((count, self.group_size), dtype=np.int64)
+            shape, device = (self.group_size, count, length), scene.codes.device
+            self._lengths = torch.ones(shape, dtype=torch.int64, device=device)
+            names = ("mse", "accuracy", *self.process.engine.measures)
+            self._measured = {name: torch.zeros(shape, device=device) for name in names}
         else:
             self._scene = self.scene.replace_paths(torch.as_tensor(groups, device=scene.codes.device), scene)
             self.steps[groups] = 0
+            self._spent[groups] = 0
 
     def observe(self) -> dict[str, NDArray[np.generic]]:
         """What each group sees now, ``[P, ...]`` by name; after the last step, the last clip again."""
         return self.process.observe(self.scene, self.steps)
 
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Which actions the token range and what is left of the budget allow now: ``bool [P, G, K]``.
+
+        Raises:
+            RuntimeError: no scene has been drawn yet.
+        """
+        _ = self.scene  # refuses before the first reset
+        return self.process.token_range.masks(self.steps[:, None], self._spent)
+
     def step(self, n_tokens: NDArray[np.int64]) -> StepOutcome:
         """Scores one decision of every path.
 
         Args:
-            n_tokens: ``int64 [P, G]`` in 1 … K.
+            n_tokens: ``int64 [P, G]`` in 1 … K; a length that is not allowed is brought to the nearest that is.
 
         Raises:
-            RuntimeError: a group has already finished its scene.
+            RuntimeError: no scene has been drawn yet, or a group has already finished its scene.
         """
         scene, length = self.scene, self.process.path_length
         if (self.steps >= length).any():
@@ -101,26 +149,31 @@ class GroupWalk:
                 f"Expected reset() after the last of {length} clips, got another step(); reset the finished "
                 "environments."
             )
+        kept = self.process.token_range.clip(n_tokens, self.steps[:, None], self._spent)
         device = scene.codes.device
         paths, at = torch.arange(len(self.steps), device=device), torch.as_tensor(self.steps, device=device)
         here = scene.at(paths, at)
-        asked = torch.as_tensor(n_tokens, device=device).T.contiguous()[..., None]
-        outcome = self.process.engine.score(here, asked)
-        self._mse[:, paths, at] = outcome.mse[..., 0]
-        self._accuracy[:, paths, at] = outcome.accuracy[..., 0]
+        outcome = self.process.engine.score(here, torch.as_tensor(kept, device=device).T.contiguous()[..., None])
+        self._spent = self._spent + kept
         self._lengths[:, paths, at] = outcome.n_tokens[..., 0]
+        for name, value in self._measured.items():
+            value[:, paths, at] = (outcome.measures[name] if name in outcome.measures else getattr(outcome, name))[
+                ..., 0
+            ]
 
         # The reward of a whole path is evaluated once more at each step: clip terms may only look at their own clip,
         # and path terms are read at the end, so what is not yet decided cannot leak into what is paid.
-        whole = Outcome(self._lengths, self._mse, self._accuracy, scene.complexity, scene.tokens)
+        measures = dict(self._measured)
+        mse, accuracy = measures.pop("mse"), measures.pop("accuracy")
+        whole = Outcome(self._lengths, mse, accuracy, scene.complexity, scene.tokens, scene.codes, measures)
         result = self.process.reward(whole)
-        rewards = result.per_decision[:, paths, at]
         finished = self.steps == length - 1
         last = torch.as_tensor(finished, device=device)
         terms = {
             name: value[:, paths, at] if value.dim() == 3 else torch.where(last, value, torch.zeros_like(value))
             for name, value in result.raw.items()
         }
+        rewards, payments = result.per_decision[:, paths, at], result.payments[:, :, paths, at]
         self.steps = self.steps + 1
         members = (self.group_size, len(paths))
         values = {
@@ -133,7 +186,10 @@ class GroupWalk:
         }
         return StepOutcome(
             rewards=rewards.T.double().cpu().numpy().copy(),
+            payments=payments.permute(2, 1, 0).cpu().numpy().copy(),
             finished=finished,
             info={name: value.T.cpu().numpy().copy() for name, value in values.items()},
             terms={name: value.T.float().cpu().numpy().copy() for name, value in terms.items()},
+            decided=here,
+            path_terms=frozenset(name for name, value in result.raw.items() if value.dim() == 2),
         )

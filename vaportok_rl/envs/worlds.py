@@ -1,13 +1,17 @@
-"""One frozen world a (checkpoint, device, precision) and process: never copied, never loaded twice."""
+"""Frozen networks, one of each a process: never copied, never loaded twice."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from vaportok_rl.envs.engine import Distance
+from vaportok_rl.envs.rewards import VaporReward
 from vaportok_rl.tokenizer import Precision, VaporTok
 from vaportok_rl.tokenizer.checkpoint import resolve_checkpoint
 
 _WORLDS: dict[tuple[Path, str, str], VaporTok] = {}
+_DISTANCES: dict[tuple[str, str | Path | None, str], Mapping[str, Distance]] = {}
 
 
 def shared_world(tokenizer: str, device: str = "cpu", precision: Precision = "float32") -> VaporTok:
@@ -26,3 +30,17 @@ def shared_world(tokenizer: str, device: str = "cpu", precision: Precision = "fl
     if key not in _WORLDS:
         _WORLDS[key] = VaporTok.from_pretrained(tokenizer, device=device, precision=precision)
     return _WORLDS[key]
+
+
+def shared_distances(reward: VaporReward, device: str = "cpu") -> Mapping[str, Distance]:
+    """The networks that a reward's terms measure with, loaded on first use; none if no term needs one.
+
+    Raises:
+        FileNotFoundError: the weights of a network are not there.
+    """
+    if "lpips" not in reward.needs:
+        return {}
+    key = (reward.perceptual_network, reward.perceptual_backbone, device)
+    if key not in _DISTANCES:
+        _DISTANCES[key] = reward.distances(device)
+    return _DISTANCES[key]

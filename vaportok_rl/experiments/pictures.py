@@ -9,24 +9,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from torch import Tensor
 
 from vaportok_rl.envs import Scene, ScoringEngine
+from vaportok_rl.envs.rendering import Frames as Frames
+from vaportok_rl.envs.rendering import render_decision, tile_frames
+from vaportok_rl.envs.rendering import to_frames as to_frames
 from vaportok_rl.evaluation import psnr
-
-Frames = NDArray[np.uint8]
-
-
-def to_frames(video: Tensor) -> Frames:
-    """Float video ``[C, T, H, W]`` in [0, 1] to ``uint8 [T, H, W, C]``."""
-    return (video.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 3, 0).cpu().numpy()
-
-
-def enlarge(frames: Frames, size: int) -> Frames:
-    """Repeats pixels so that the shorter side reaches ``size`` or more: ``[T, H, W, C]``."""
-    factor = max(1, -(-size // min(frames.shape[1:3])))
-    return frames.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def decoded_clips(engine: ScoringEngine, scene: Scene, n_tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,6 +53,7 @@ def contact_sheet(
     figure, axes = plt.subplots(
         len(rows), len(columns) + 1, figsize=(1.5 * (len(columns) + 1), 1.7 * len(rows)), squeeze=False
     )
+    complexity = score.flatten()[rows].tolist()
     flat_codes = scene.codes.flatten(0, 1)[rows]
     for column, (title, lengths) in enumerate([("original", torch.full_like(scene.ids, tokens)), *columns]):
         kept = lengths.flatten()[rows]
@@ -75,41 +65,43 @@ def contact_sheet(
             axis.set_yticks([])
             if row == 0:
                 axis.set_title(title, fontsize=9)
-            if column:
-                axis.set_xlabel(f"{kept[row].item()} tok · {quality[row].item():.1f} dB", fontsize=7, labelpad=2)
+            length = int(kept[row])
+            label = f"{length} token{'s' * (length > 1)} · {quality[row].item():.1f} dB"
+            axis.set_xlabel(label if column else f"complexity {complexity[row]:.2f}", fontsize=7, labelpad=2)
     figure.tight_layout(pad=0.4)
     return figure
 
 
-def comparison_frames(engine: ScoringEngine, scene: Scene, n_tokens: Tensor, rows: list[int], size: int = 96) -> Frames:
+def comparison_frames(
+    engine: ScoringEngine, scene: Scene, n_tokens: Tensor, rows: list[int], size: int = 160
+) -> Frames:
     """Original, reconstruction and absolute error beside each other, with a bar of the tokens kept.
 
     Args:
         engine: decodes.
         scene: P scenes.
         n_tokens: ``int64 [P, L]``.
-        rows: which of the P·L clips, stacked two side by side.
+        rows: which of the P·L clips, two side by side.
         size: height of a clip in pixels, at least.
 
     Returns:
-        ``uint8 [T, H', W', 3]``.
+        ``uint8 [T, H', W', 3]`` with even sides; see `render_decision`.
     """
-    originals = scene.clips.flatten(0, 1)[rows].float() / 255
+    originals = [to_frames(clip) for clip in scene.clips.flatten(0, 1)[rows]]
     kept = n_tokens.flatten()[rows]
-    decoded = engine.world.decode(scene.codes.flatten(0, 1)[rows], kept)
-    tiles = []
-    for original, again, length in zip(originals, decoded, kept.tolist(), strict=True):
-        parts = [enlarge(to_frames(part), size) for part in (original, again, (original - again).abs())]
-        strip = np.concatenate(parts, axis=2)
-        bar = np.full((strip.shape[0], 6, strip.shape[2], 3), 40, dtype=np.uint8)
-        bar[:, :, : max(1, strip.shape[2] * length // scene.tokens)] = (90, 200, 120)
-        tiles.append(np.concatenate([strip, bar], axis=1))
-    if len(tiles) % 2:
-        tiles.append(np.zeros_like(tiles[0]))
-    pairs = [np.concatenate(tiles[i : i + 2], axis=2) for i in range(0, len(tiles), 2)]
-    whole = np.concatenate(pairs, axis=1)
-    # Video codecs want even sides.
-    return np.pad(whole, ((0, 0), (0, whole.shape[1] % 2), (0, whole.shape[2] % 2), (0, 0)))
+    decoded = [to_frames(clip) for clip in engine.world.decode(scene.codes.flatten(0, 1)[rows], kept)]
+    scale = -(-size // originals[0].shape[1])
+    pictures = [
+        tile_frames(
+            [
+                render_decision(original, again, length, scene.tokens, {}, frame=frame, scale=scale)
+                for original, again, length in zip(originals, decoded, kept.tolist(), strict=True)
+            ],
+            columns=min(2, len(rows)),
+        )
+        for frame in range(len(originals[0]))
+    ]
+    return np.stack(pictures)
 
 
 def write_video(path: Path, frames: Frames, fps: int = 8) -> Path:

@@ -1,0 +1,137 @@
+"""The faces that pay a vector, one entry a reward term, by MO-Gymnasium's convention."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+import numpy as np
+from gymnasium.spaces import Box
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+
+from vaportok_rl.envs.process import TaildropProcess
+from vaportok_rl.envs.settings import TaildropArguments
+from vaportok_rl.envs.taildrop_env import TaildropEnv
+from vaportok_rl.envs.vector_env import TaildropVectorEnv
+from vaportok_rl.envs.walk import StepOutcome
+
+
+class _TermVector:
+    """The attributes of a multi-objective environment; its ``process`` says what the terms are."""
+
+    process: TaildropProcess
+
+    @property
+    def reward_terms(self) -> tuple[str, ...]:
+        """Names of the reward vector's entries, in order."""
+        return self.process.reward.names
+
+    @property
+    def reward_dim(self) -> int:
+        """Length of the reward vector."""
+        return len(self.reward_terms)
+
+    @property
+    def reward_weights(self) -> NDArray[np.float64]:
+        """The weights under which the scalar environment pays, ``float64 [reward_dim]``, in fresh memory."""
+        return np.array([self.process.reward.weights[name] for name in self.reward_terms])
+
+
+class MOTaildropEnv(_TermVector, TaildropEnv):
+    """Choose how many tokens each clip of a scene deserves, with several objectives.
+
+    ## Description
+    `vaportok/Taildrop-v0` with a reward vector, one entry a reward term, for multi-objective agents. It follows
+    MO-Gymnasium's convention (`reward_space`, `reward_dim`), whose wrappers run on it, and does not need it installed.
+
+    ```python
+    import gymnasium
+    import vaportok_rl
+
+    env = gymnasium.make("vaportok/MO-Taildrop-v0", path_length=4)
+    env.reset(seed=0)
+    observation, rewards, terminated, truncated, info = env.step(15)
+    print(dict(zip(env.unwrapped.reward_terms, rewards)))
+    print(rewards @ env.unwrapped.reward_weights)  # what vaportok/Taildrop-v0 pays
+    env.close()
+    ```
+
+    ## Action Space
+    As in `vaportok/Taildrop-v0`: `Discrete(K)`, action `a` keeps `n_tokens = a + 1` tokens.
+
+    ## Observation Space
+    As in `vaportok/Taildrop-v0`, by the `obs` argument; `Box(-1e6, 1e6, (K, D), float32)` latents by default.
+
+    ## Rewards
+    `float32 [reward_dim]`: what each reward term pays at this step, before its weight. `reward_terms` names the
+    entries; `efficiency`, `penalty`, `diversity`, `reconstruction`, `generation` by default, then the terms that
+    `reward` switches on. A clip term is paid at its step, divided by L; a path term at the last step, and 0 before. The
+    sum over an episode is the path's vector of terms; its dot product with `reward_weights` (the weights in `reward`, 1
+    by default) is the return of `vaportok/Taildrop-v0`. `reward_space` is an unbounded `Box` of that shape.
+
+    ```python
+    import gymnasium
+    import numpy as np
+
+    env = gymnasium.make("vaportok_rl:vaportok/MO-Taildrop-v0", path_length=4)
+    env.reset(seed=0)
+    total = sum(env.step(action)[1] for action in (3, 60, 15, 30))
+    assert np.isclose(total[env.unwrapped.reward_terms.index("efficiency")], 1 - np.mean([4, 61, 16, 31]) / 64)
+    ```
+
+    ## Starting State
+    As in `vaportok/Taildrop-v0`.
+
+    ## Episode End
+    The episode terminates after L decisions; it is never truncated.
+
+    ## Information
+    As in `vaportok/Taildrop-v0`; `reward_terms` holds the terms undivided.
+
+    ## Arguments
+    As in `vaportok/Taildrop-v0`. The weights in `reward` change `reward_weights` and nothing else, but that naming one
+    of the further terms adds it to the vector.
+
+    ## Vectorized environment
+    `MOTaildropVectorEnv`, whose rewards are `float32 [num_envs, reward_dim]`, through
+    `gymnasium.make_vec("vaportok/MO-Taildrop-v0", num_envs=8, vectorization_mode="vector_entry_point")`. Gymnasium's
+    own `"sync"` and `"async"` vector environments hold scalar rewards only; MO-Gymnasium's `MOSyncVectorEnv` does not.
+
+    ## Version History
+    - v0: first release.
+    """
+
+    def __init__(self, **arguments: Unpack[TaildropArguments]) -> None:
+        super().__init__(**arguments)
+        self.reward_space = Box(-np.inf, np.inf, (self.reward_dim,), np.float32)
+
+    def _paid(self, outcome: StepOutcome) -> Any:
+        return outcome.payments[0, 0].copy()
+
+
+class MOTaildropVectorEnv(_TermVector, TaildropVectorEnv):
+    """`TaildropVectorEnv` with a reward vector, as in `MOTaildropEnv`: rewards are ``float32 [num_envs, reward_dim]``.
+
+    Args:
+        num_envs: see `TaildropVectorEnv`, as for the next two.
+        group_size: G.
+        autoreset_mode: ``SAME_STEP`` or ``DISABLED``.
+        **arguments: see `TaildropEnv`.
+
+    Attributes:
+        reward_space: of a single environment's reward, as in MO-Gymnasium.
+    """
+
+    def __init__(
+        self,
+        num_envs: int = 8,
+        *,
+        group_size: int = 1,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        **arguments: Unpack[TaildropArguments],
+    ) -> None:
+        super().__init__(num_envs, group_size=group_size, autoreset_mode=autoreset_mode, **arguments)
+        self.reward_space = Box(-np.inf, np.inf, (self.reward_dim,), np.float32)
+
+    def _paid(self, outcome: StepOutcome) -> NDArray[np.floating]:
+        return outcome.payments.reshape(self.num_envs, self.reward_dim)

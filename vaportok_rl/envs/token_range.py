@@ -1,0 +1,110 @@
+"""Which lengths a path may still choose: a range for every clip and a budget for the whole path."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TokenRange:
+    """The lengths allowed at each decision of a path.
+
+    With a budget, every decision must leave enough for the later ones to keep ``minimum`` tokens each: at step j, with
+    s tokens spent, lengths ``minimum … min(maximum, budget - s - minimum · (L - 1 - j))`` are allowed. There is always
+    at least one, and no path exceeds its budget.
+
+    Attributes:
+        tokens: K.
+        path_length: L.
+        minimum: fewest tokens of a clip.
+        maximum: most tokens of a clip; K by default.
+        budget: most tokens of a path; no limit by default.
+
+    Raises:
+        TypeError: a number is not an integer.
+        ValueError: the range is empty or not within 1 … K, or the budget does not reach L times the minimum.
+    """
+
+    tokens: int
+    path_length: int
+    minimum: int = 1
+    maximum: int | None = None
+    budget: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("min_tokens", self.minimum), ("max_tokens", self.maximum), ("token_budget", self.budget)):
+            try:
+                operator.index(0 if value is None else value)
+            except TypeError as error:
+                raise TypeError(f"Expected {name} to be an integer, got {value!r}; a token is kept or not.") from error
+        if not 1 <= self.minimum <= self.longest <= self.tokens:
+            raise ValueError(
+                f"Expected 1 ≤ min_tokens ≤ max_tokens ≤ {self.tokens} (K), got min_tokens={self.minimum}, "
+                f"max_tokens={self.maximum}; leave at least one length to choose."
+            )
+        if self.budget is not None and self.budget < self.minimum * self.path_length:
+            raise ValueError(
+                f"Expected token_budget ≥ {self.minimum * self.path_length}, {self.minimum} tokens for each of "
+                f"{self.path_length} clips, got {self.budget}; raise it, or lower min_tokens or path_length."
+            )
+
+    @property
+    def longest(self) -> int:
+        """The largest length that is ever allowed by the range alone."""
+        return self.tokens if self.maximum is None else self.maximum
+
+    def highest(self, steps: NDArray[np.int64], spent: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The largest length allowed.
+
+        Args:
+            steps: decisions already taken, 0 … L; any shape.
+            spent: tokens already kept, of a shape that broadcasts with ``steps``.
+
+        Returns:
+            ``int64``, of the broadcast shape; at least `minimum`, after the last decision too.
+        """
+        if self.budget is None:
+            return np.full(np.broadcast_shapes(steps.shape, spent.shape), self.longest, dtype=np.int64)
+        left = self.budget - spent - self.minimum * (self.path_length - 1 - steps)
+        highest: NDArray[np.int64] = np.minimum(left, self.longest)
+        return highest
+
+    def masks(self, steps: NDArray[np.int64], spent: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which actions are allowed: ``bool [..., K]``, entry a for n = a + 1 tokens; arguments as for `highest`."""
+        lengths = np.arange(1, self.tokens + 1)
+        allowed: NDArray[np.bool_] = (lengths >= self.minimum) & (lengths <= self.highest(steps, spent)[..., None])
+        return allowed
+
+    def clip(
+        self, n_tokens: NDArray[np.int64], steps: NDArray[np.int64], spent: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """The nearest allowed lengths; arguments as for `highest`."""
+        clipped: NDArray[np.int64] = np.minimum(np.maximum(n_tokens, self.minimum), self.highest(steps, spent))
+        return clipped
+
+    def clip_paths(self, n_tokens: Tensor) -> Tensor:
+        """What the decisions of whole paths come to, one after the other, without leaving the device.
+
+        Args:
+            n_tokens: ``int64 [..., L]`` in 1 … K.
+
+        Returns:
+            ``int64 [..., L]``, the lengths that the stepwise faces would have kept.
+        """
+        kept = n_tokens.clamp(self.minimum, self.longest)
+        if self.budget is None:
+            return kept
+        left = torch.full_like(kept[..., 0], self.budget - self.minimum * self.path_length)
+        columns = []
+        for column in kept.unbind(-1):
+            # What is left is counted beyond the minimum, which every later clip keeps in any case.
+            extra = torch.minimum(column - self.minimum, left)
+            left = left - extra
+            columns.append(extra + self.minimum)
+        return torch.stack(columns, -1)
