@@ -4,7 +4,6 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import decord
 import imageio.v2 as imageio
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vaportok_rl.clips.decoding import UnreadableVideoError, VideoFile, plain_reason, probe, read_clips, resize_and_crop
+from vaportok_rl.clips.decord_library import decord
 
 REAL_CLIPS = Path(__file__).resolve().parents[2].parent / "shared" / "clips"
 needs_real_clips = pytest.mark.skipif(not REAL_CLIPS.is_dir(), reason="the real clips (../shared/clips) are missing")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from vaportok_rl.clips import video as video_module
+from vaportok_rl.clips import footage as footage_module
 from vaportok_rl.clips.cache import ClipCache
 from vaportok_rl.clips.decoding import UnreadableVideoError, read_clips
 from vaportok_rl.clips.video import VideoClips
@@ -136,7 +136,7 @@ def test_a_file_is_decoded_once_while_the_cache_holds(library: Path, monkeypatch
         opened.append(path)
         return read_clips(path, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(video_module, "read_clips", counting)
+    monkeypatch.setattr(footage_module, "read_clips", counting)
     source = VideoClips(library, frames=4, size=8)
     for index in reversed(range(len(source))):
         source[index]
@@ -152,7 +152,7 @@ def test_delivered_clips_are_the_callers_own(library: Path) -> None:
 
 
 def test_long_files_are_read_in_stretches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video_module, "_STRETCH_FRAMES", 16)
+    monkeypatch.setattr(footage_module, "_STRETCH_FRAMES", 16)
     write_video(tmp_path / "a.mp4", 100)
     source = VideoClips(tmp_path, frames=8, size=8, split="train")
     for index in (9, 0, 4, 9, 5):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
-import decord
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# ffmpeg's own "[h264 @ 0x…]" lines; every failure reaches the user as an exception or a warning instead.
-decord.logging.set_level(decord.logging.QUIET)
+from vaportok_rl.clips.decord_library import decord
+
+Result = TypeVar("Result")
 
 # Decoded frames held at their native size at any one time; the float copy for the resize is four times that.
 _CHUNK_BYTES = 4 * 2**20
@@ -185,6 +186,19 @@ class VideoFile:
             pass
 
 
+def _read(path: Path, reading: Callable[[VideoFile], Result]) -> Result:
+    """Opens a file and reads from it, more than once if need be (see ``_ATTEMPTS``)."""
+    video = VideoFile(path)
+    for attempts_left in reversed(range(_ATTEMPTS)):
+        try:
+            return reading(video)
+        except UnreadableVideoError:
+            if not attempts_left:
+                raise
+            video = VideoFile(path)  # after an error a decord reader only repeats that error
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
 def probe(path: Path, frames: int) -> int:
     """Opens a file, decodes its first and its last clip, and counts its frames.
 
@@ -198,18 +212,13 @@ def probe(path: Path, frames: int) -> int:
     Raises:
         UnreadableVideoError: the file cannot be opened, or its first or last clip cannot be decoded.
     """
-    video = VideoFile(path)
-    last_clip = max(0, len(video) // frames - 1) * frames
-    for attempts_left in reversed(range(_ATTEMPTS)):
-        try:
-            for first_frame in sorted({0, last_clip}):
-                video.touch(first_frame, frames)
-            break
-        except UnreadableVideoError:
-            if not attempts_left:
-                raise
-            video = VideoFile(path)  # after an error a decord reader only repeats that error
-    return len(video)
+
+    def touch_both_ends(video: VideoFile) -> int:
+        for first_frame in sorted({0, max(0, len(video) // frames - 1) * frames}):
+            video.touch(first_frame, frames)
+        return len(video)
+
+    return _read(path, touch_both_ends)
 
 
 def read_clips(path: Path, first_frames: Sequence[int], frames: int, size: int) -> list[Tensor]:
@@ -230,12 +239,35 @@ def read_clips(path: Path, first_frames: Sequence[int], frames: int, size: int) 
     Raises:
         UnreadableVideoError: the file cannot be opened or one of the clips cannot be decoded.
     """
-    video = VideoFile(path)
-    for attempts_left in reversed(range(_ATTEMPTS)):
-        try:
-            return [video.clip(first_frame, frames, size) for first_frame in first_frames]
-        except UnreadableVideoError:
-            if not attempts_left:
-                raise
-            video = VideoFile(path)
-    raise AssertionError("unreachable: the last attempt returns or raises")
+    return _read(path, lambda video: [video.clip(first_frame, frames, size) for first_frame in first_frames])
+
+
+def read_clip_at(path: Path, fraction: float, frames: int, size: int, within: range | None = None) -> Tensor:
+    """One clip from anywhere in a file whose length need not be known; see `first_frame_at`.
+
+    Args:
+        path: the file.
+        fraction: which of the possible starts, in [0, 1).
+        frames: T, frames the clip has.
+        size: H = W, pixels.
+        within: the frames to choose from; all by default.
+
+    Returns:
+        ``uint8 [3, T, size, size]``.
+
+    Raises:
+        UnreadableVideoError: the file cannot be opened or the clip cannot be decoded.
+    """
+
+    def clip_at(video: VideoFile) -> Tensor:
+        return video.clip(first_frame_at(fraction, within or range(len(video)), frames), frames, size)
+
+    return _read(path, clip_at)
+
+
+def first_frame_at(fraction: float, within: range, frames: int) -> int:
+    """The first frame of a clip of ``frames`` frames, all starts in ``within`` equally likely for a uniform fraction.
+
+    Where ``within`` is shorter than a clip, the clip begins with its first frame.
+    """
+    return within.start + int(fraction * max(1, len(within) - frames + 1))

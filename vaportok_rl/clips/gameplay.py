@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,11 +17,18 @@ from vaportok_rl.clips.cache import ClipCache
 from vaportok_rl.clips.decoding import resize_and_crop
 from vaportok_rl.clips.source import ClipBatch, ClipSource, check_split
 
+# Pygame greets on standard output, which belongs to whoever runs us.
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+
 # Clips are played in stretches from one seeded start, so that a clip in the middle of a game costs no replay of all
 # that came before it, and index i is the same clip whoever asks.
 _STRETCH_CLIPS = 8
 # A random policy ends some games within a few frames; after this many short ones the last frame is repeated.
 _SHORT_GAMES = 3
+
+
+class FrameFormatError(Exception):
+    """An environment rendered something that is no RGB frame."""
 
 
 class GameplayClips(ClipSource):
@@ -31,21 +39,23 @@ class GameplayClips(ClipSource):
     times in a row) gives one whose last frame is repeated. Frames are resized and cropped as video files are. The
     label is the environment.
 
-    Clip ``i`` is a pure function of ``(seed, split, i)``, the environments and their versions. Clips are played when
-    they are first asked for and then cached.
+    Clip ``i`` is a pure function of ``(seed, split, i)``, the environments and their versions, provided that nothing
+    but the seed survives an environment's reset. Clips are played when they are first asked for and then cached.
 
     Args:
         environments: ids (``"CarRacing-v3"``, ``"module:id"``, ``"ALE/Pong-v5"`` with the ``atari`` extra), clips
             alternating among them in stretches of 8.
         frames: T, frames a clip.
         size: H = W, pixels.
-        split: ``"train"`` or ``"test"``; their games start from different seeds.
+        split: ``"train"`` or ``"test"``; no game of one starts from a seed of the other. (Where an environment has few
+            starts, as board games do, the games may look alike all the same.)
         seed: decides every game.
         length: how many clips the source holds.
         cache_megabytes: memory (MiB) for clips already played, least recently used out first.
 
     Raises:
-        ValueError: an id is unknown, cannot render RGB frames, or lacks a package it needs; or no id is given.
+        ValueError: an id is unknown, cannot render RGB frames, or lacks a package it needs; or an argument is outside
+            its range. A game that fails or renders anything but RGB frames raises it when its clips are asked for.
     """
 
     def __init__(
@@ -60,10 +70,11 @@ class GameplayClips(ClipSource):
         cache_megabytes: float = 256,
     ) -> None:
         names = (environments,) if isinstance(environments, str) else tuple(environments)
-        if not names or frames < 1 or size < 1 or length < 1:
+        if not names or frames < 1 or size < 1 or length < 1 or not cache_megabytes >= 0:
             raise ValueError(
-                f"Expected at least one environment id, frames ≥ 1, size ≥ 1 and length ≥ 1, got {names}, "
-                f"frames={frames}, size={size}, length={length}; pass for instance 'CarRacing-v3'."
+                "Expected at least one environment id, frames, size and length of at least 1 and cache_megabytes of at "
+                f"least 0, got {names}, frames={frames}, size={size}, length={length}, "
+                f"cache_megabytes={cache_megabytes}; pass for instance 'CarRacing-v3'."
             )
         self.frames = frames
         self.size = size
@@ -100,30 +111,42 @@ class GameplayClips(ClipSource):
         if held is not None:
             return held
         stretch, place = divmod(index, _STRETCH_CLIPS)
-        wanted = torch.empty(0)
-        for offset, clip in enumerate(self._play(stretch)):
+        name = self.label_names[stretch % len(self.label_names)]
+        try:
+            played = list(self._play(self._environment(name), stretch))
+        except Exception as error:
+            self._open.pop(name, None)  # in the middle of a game, and who knows in what state
+            remedy = f"try it by itself (gymnasium.make({name!r}, render_mode='rgb_array')) or choose another"
+            if "png" in str(error).lower():
+                remedy = "import vaportok_rl.clips before decord, whose zlib otherwise replaces the one that reads PNGs"
+            raise ValueError(
+                f"Expected {name} to play and to render RGB frames (uint8 [H, W, 3]), got {type(error).__name__}: "
+                f"{error}; {remedy}."
+            ) from error
+        for offset, clip in enumerate(played):
             self._cache.put(stretch * _STRETCH_CLIPS + offset, clip)
-            if offset == place:
-                wanted = clip
-        return wanted
+        return played[place]
 
-    def _play(self, stretch: int) -> Iterator[Tensor]:
+    def _play(self, environment: gymnasium.Env[Any, Any], stretch: int) -> Iterator[Tensor]:
         """The clips of a stretch in order, each ``uint8 [3, T, size, size]``."""
-        environment = self._environment(self.label_names[stretch % len(self.label_names)])
         digest = hashlib.blake2b(f"{self.seed}/{self.split}/{stretch}".encode(), digest_size=8).digest()
         draws = np.random.default_rng(int.from_bytes(digest, "little"))
         environment.action_space.seed(int(draws.integers(2**31)))
-        environment.reset(seed=int(draws.integers(2**31)))
+        environment.reset(seed=self._game_seed(draws))
         for _ in range(_STRETCH_CLIPS):
             shown: list[Tensor] = []
             for attempts_left in reversed(range(_SHORT_GAMES)):
                 shown, ended = self._watch(environment, draws)
                 if ended:
-                    environment.reset(seed=int(draws.integers(2**31)))
+                    environment.reset(seed=self._game_seed(draws))
                 if len(shown) == self.frames or not attempts_left:
                     break
             shown += [shown[-1]] * (self.frames - len(shown))
             yield torch.stack(shown, dim=1)
+
+    def _game_seed(self, draws: np.random.Generator) -> int:
+        """Even for training, odd for what is held out."""
+        return 2 * int(draws.integers(2**30)) + (self.split == "test")
 
     def _watch(self, environment: gymnasium.Env[Any, Any], draws: np.random.Generator) -> tuple[list[Tensor], bool]:
         """Up to T frames of the game from where it stands, and whether it has ended."""
@@ -144,10 +167,7 @@ class GameplayClips(ClipSource):
         frame = environment.render()
         if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             got = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
-            name = environment.spec.id if environment.spec else environment
-            raise ValueError(
-                f"Expected {name} to render RGB frames (uint8 [H, W, 3]), got {got}; choose another environment."
-            )
+            raise FrameFormatError(got)
         return resize_and_crop(torch.from_numpy(np.ascontiguousarray(frame))[None], self.size)[0]
 
     def _environment(self, name: str) -> gymnasium.Env[Any, Any]:
@@ -174,16 +194,24 @@ def _make(name: str) -> gymnasium.Env[Any, Any]:
             ) from error
         gymnasium.register_envs(ale_py)
     try:
-        # The checker and the order enforcement are of no use to a player who ignores observations.
-        return gymnasium.make(name, render_mode="rgb_array", disable_env_checker=True)
+        # The checker is of no use to a player who ignores observations.
+        environment = gymnasium.make(name, render_mode="rgb_array", disable_env_checker=True)
     except gymnasium.error.DependencyNotInstalled as error:
         raise ValueError(
             f"Expected the packages that {name!r} needs to be installed: {error}; run "
             "pip install 'vaportok-rl[gameplay]' or install them."
         ) from error
-    except (gymnasium.error.Error, ImportError, TypeError, AssertionError) as error:
+    except Exception as error:  # an environment's own constructor may raise anything
         close = difflib.get_close_matches(name, list(gymnasium.registry), n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "import its package first, as in 'package:Id-v0'."
+        known = name in gymnasium.registry or not close
+        hint = "import its package with the id, as in 'package:Id-v0'" if known else f"did you mean {close[0]!r}?"
         raise ValueError(
-            f"Expected the id of a Gymnasium environment with render_mode='rgb_array', got {name!r} ({error}); {hint}"
+            f"Expected the id of a Gymnasium environment with render_mode='rgb_array', got {name!r} "
+            f"({type(error).__name__}: {error}); {hint}"
         ) from error
+    if environment.render_mode != "rgb_array":
+        raise ValueError(
+            f"Expected an environment with render_mode='rgb_array', got {name!r}, which renders "
+            f"{environment.metadata.get('render_modes') or 'nothing'}; choose another."
+        )
+    return environment

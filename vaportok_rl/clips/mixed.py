@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -34,7 +35,8 @@ class MixedClips(ClipSource):
         self.turns = tuple(turns if turns is not None else range(len(sources)))
         if sorted(set(self.turns)) != list(range(len(sources))):
             raise ValueError(
-                f"Expected turns to name each of the {len(sources)} sources at least once by position, got {turns}."
+                f"Expected turns to name each of the {len(sources)} sources at least once by position, got "
+                f"{self.turns}; pass positions such as [0, 0, 1]."
             )
         self.frames, self.size, self.split = kinds.pop()
         self.label_names = tuple(name for source in self.sources for name in source.label_names)
@@ -58,18 +60,45 @@ class MixedClips(ClipSource):
     def batch(self, indices: Sequence[int] | Tensor) -> ClipBatch:
         """Returns the clips at ``indices``; see `ClipSource.batch`. ``ids`` are the indices of this mixture."""
         listed = self.check_indices(indices)
+        return self._gather(listed, lambda source, rows: source.batch([self._place(listed[row])[1] for row in rows]))
+
+    def training_batch(self, indices: Sequence[int] | Tensor, visits: Sequence[int], seed: int) -> ClipBatch:
+        """Each source's clips as it trains on them; see `ClipSource.training_batch`."""
+        listed = self.check_indices(indices)
+
+        def take(source: ClipSource, rows: list[int]) -> ClipBatch:
+            inner, repeats = [], []
+            for row in rows:
+                _, index, repeat, repeats_a_visit = self._place(listed[row])
+                inner.append(index)
+                # A source that runs out within one visit to the mixture is visited several times itself.
+                repeats.append(visits[row] * repeats_a_visit + repeat)
+            return source.training_batch(inner, repeats, seed)
+
+        return self._gather(listed, take)
+
+    @property
+    def skipped(self) -> Mapping[Path, str]:
+        """What any of the sources skipped."""
+        return {path: reason for source in self.sources for path, reason in source.skipped.items()}
+
+    def _gather(self, listed: list[int], take: Callable[[ClipSource, list[int]], ClipBatch]) -> ClipBatch:
+        """A batch put together from what ``take(source, rows)`` gives for the rows of each source."""
         clips = torch.empty(len(listed), 3, self.frames, self.size, self.size, dtype=torch.uint8)
         labels = torch.empty(len(listed), dtype=torch.int64)
         for position, source in enumerate(self.sources):
             rows = [row for row, index in enumerate(listed) if self.turns[index % len(self.turns)] == position]
             if rows:
-                taken = source.batch([self._inner(listed[row]) for row in rows])
+                taken = take(source, rows)
                 clips[rows] = taken.clips
                 labels[rows] = taken.labels + self._first_labels[position]
-        return ClipBatch(clips, labels, torch.tensor(listed))
+        return ClipBatch(clips, labels, torch.tensor(listed, dtype=torch.int64))
 
-    def _inner(self, index: int) -> int:
-        """The index within its own source."""
+    def _place(self, index: int) -> tuple[int, int, int, int]:
+        """Which source, the index within it, how often it ran out before, and into how many rounds a visit falls."""
         cycle, place = divmod(index, len(self.turns))
         position = self.turns[place]
-        return (cycle * self._shares[position] + self._earlier[place]) % len(self.sources[position])
+        count = len(self.sources[position])
+        taken = cycle * self._shares[position] + self._earlier[place]
+        in_all = len(self) // len(self.turns) * self._shares[position]
+        return position, taken % count, taken // count, -(-in_all // count)

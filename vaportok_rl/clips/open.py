@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vaportok_rl.clips.footage import Starts
 from vaportok_rl.clips.gameplay import GameplayClips
+from vaportok_rl.clips.kinetics import KineticsCSV
 from vaportok_rl.clips.mixed import MixedClips
 from vaportok_rl.clips.procedural import ProceduralClips
-from vaportok_rl.clips.source import ClipSource, check_split
+from vaportok_rl.clips.source import ClipSource, Split, check_split
+from vaportok_rl.clips.ucf101 import UCF101
 from vaportok_rl.clips.video import VideoClips
 
 PROCEDURAL = "procedural"
 GAMEPLAY_PREFIX = "gym:"
+UCF101_PREFIX = "ucf101:"
+KINETICS_PREFIX = "kinetics:"
+_FOLDS = ("1", "2", "3")
 
 
 def open_clips(
-    clips: str | Sequence[str], *, split: str = "train", frames: int = 16, size: int = 32, seed: int = 0
+    clips: str | Sequence[str],
+    *,
+    split: str = "train",
+    frames: int = 16,
+    size: int = 32,
+    seed: int = 0,
+    starts: Starts | None = None,
 ) -> ClipSource:
     """Opens clips by name.
 
@@ -23,31 +35,44 @@ def open_clips(
         clips: one of
 
             - ``"procedural"``;
-            - ``"gym:ID"`` or ``"gym:ID,ID,…"``, gameplay of Gymnasium environments;
-            - a video file, a folder of videos or a glob pattern;
+            - ``"gym:ID"`` or ``"gym:ID,ID,…"``, gameplay of Gymnasium environments (`GameplayClips`);
+            - ``"ucf101:FOLDER"``, UCF101 by its first official split (``"ucf101:FOLDER:2"`` by its second);
+            - ``"kinetics:FILE.csv"`` or ``"kinetics:TRAIN.csv,VAL.csv"``, videos listed with labels (`KineticsCSV`);
+            - a video file, a folder of videos or a glob pattern (`VideoClips`);
             - several of these, taken in turn; one named twice gets two turns.
         split: ``"train"`` or ``"test"`` (held out).
         frames: T, frames a clip.
         size: H = W, pixels.
-        seed: of the procedural world and of games; footage does not depend on it.
+        seed: of the procedural world, of games, and of the random starts in footage.
+        starts: for all footage, ``"grid"`` or ``"random"`` (see `VideoClips`); by default random for UCF101 and
+            Kinetics and the grid for any other.
 
     Raises:
-        FileNotFoundError: the path does not exist or holds no video.
+        FileNotFoundError: a path does not exist or holds no video.
         UnreadableVideoError: none of the videos can be read.
-        ValueError: the split or an environment is unknown, or no name is given.
+        ValueError: the split or an environment is unknown, a list of videos is malformed, or no name is given.
     """
     names = [clips] if isinstance(clips, str) else list(clips)
     distinct = list(dict.fromkeys(names))
     if not distinct:
         raise ValueError("Expected at least one source of clips, got none; pass for instance 'procedural'.")
-    sources = [_open_one(name, split, frames, size, seed) for name in distinct]
+    part = check_split(split)
+    sources = [_open_one(name, part, frames, size, seed, starts) for name in distinct]
     return sources[0] if len(sources) == 1 else MixedClips(sources, [distinct.index(name) for name in names])
 
 
-def _open_one(name: str, split: str, frames: int, size: int, seed: int) -> ClipSource:
+def _open_one(name: str, split: Split, frames: int, size: int, seed: int, starts: Starts | None) -> ClipSource:
     if name == PROCEDURAL:
         return ProceduralClips(seed, split, frames=frames, size=size)
     if name.startswith(GAMEPLAY_PREFIX):
         environments = name.removeprefix(GAMEPLAY_PREFIX).split(",")
         return GameplayClips(environments, frames=frames, size=size, split=split, seed=seed)
-    return VideoClips(name, frames=frames, size=size, split=check_split(split))
+    if name.startswith(UCF101_PREFIX):
+        folder = name.removeprefix(UCF101_PREFIX)
+        before, _, last = folder.rpartition(":")
+        folder, fold = (before, int(last)) if before and last in _FOLDS else (folder, 1)
+        return UCF101(folder, fold=fold, frames=frames, size=size, split=split, seed=seed, starts=starts or "random")
+    if name.startswith(KINETICS_PREFIX):
+        files = name.removeprefix(KINETICS_PREFIX).split(",")
+        return KineticsCSV(files, frames=frames, size=size, split=split, seed=seed, starts=starts or "random")
+    return VideoClips(name, frames=frames, size=size, split=split, seed=seed, starts=starts or "grid")

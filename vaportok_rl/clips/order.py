@@ -32,3 +32,7 @@ class ClipOrder:
             indices += part
             start, length = start + len(part), length - len(part)
         return indices
+
+    def visits(self, start: int, length: int) -> list[int]:
+        """How many times the clip at each of these positions was taken before."""
+        return [position // self.count for position in range(start, start + length)]

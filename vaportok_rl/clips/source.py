@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
@@ -77,6 +78,26 @@ class ClipSource(ABC):
         Raises:
             IndexError: an index lies outside the source.
         """
+
+    def training_batch(self, indices: Sequence[int] | Tensor, visits: Sequence[int], seed: int) -> ClipBatch:
+        """The clips at ``indices`` as training sees them: footage is augmented, anything else is as in `batch`.
+
+        A pure function of its arguments, row by row: a resumed run sees what an uninterrupted one would have seen.
+
+        Args:
+            indices: integers in ``0 … len(self) - 1``.
+            visits: for each index, how many times it was visited before; each visit is augmented differently.
+            seed: of the training run.
+
+        Raises:
+            IndexError: an index lies outside the source.
+        """
+        return self.batch(indices)
+
+    @property
+    def skipped(self) -> Mapping[Path, str]:
+        """The files in which something could not be read so far, and why."""
+        return {}
 
     def __getitem__(self, index: int) -> Tensor:
         """The clip at ``index`` as ``uint8 [C, T, H, W]``."""

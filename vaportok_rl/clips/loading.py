@@ -1,0 +1,215 @@
+"""Training batches in order, decoded ahead by worker processes."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import signal
+import traceback
+import warnings
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from vaportok_rl.clips.notices import warn_user
+from vaportok_rl.clips.order import ClipOrder
+from vaportok_rl.clips.source import ClipSource
+
+# Batches a worker holds ready. One more than it takes to hide an uneven decoding time only costs memory.
+_PREFETCHED = 2
+
+
+@dataclass(frozen=True)
+class _Delivery:
+    """What a worker hands over for one step. Exceptions travel as values: torch would rebuild them from a string."""
+
+    clips: Tensor | None
+    error: Exception | None
+    notices: list[str]
+    skipped: dict[Path, str]
+
+
+class ClipLoader:
+    """The batches of a training run: every step's clips in the order of `ClipOrder`, augmented if they are footage.
+
+    Step ``s`` of a run takes positions ``s * batch_size … (s + 1) * batch_size - 1`` of the order. With several
+    training processes each loads its own contiguous block of them, so the processes together see what one alone would.
+    The batches do not depend on the number of workers, on the step one begins with, or on the batches taken before, and
+    the global random state is left alone.
+
+    Workers are fresh processes (never forks, which decoding and computing threads would not survive), compute on one
+    thread each, ignore Ctrl-C, and end with the process that started them, however that ends. As always with Python's
+    fresh processes, a script that uses them keeps its code under ``if __name__ == "__main__":``.
+
+    Args:
+        source: training clips; with workers it must pickle.
+        batch_size: clips a step, over all training processes.
+        seed: decides order and augmentation.
+        workers: how many processes decode; 0 decodes in this process, between the steps.
+        rank: this training process, ``0 … world_size - 1``.
+        world_size: how many training processes there are.
+
+    Attributes:
+        order: the order of the clips.
+        skipped: the files in which something could not be read so far, by any worker, and why.
+
+    Raises:
+        ValueError: an argument is out of its range, the source is empty, or the batch does not divide evenly.
+    """
+
+    def __init__(
+        self,
+        source: ClipSource,
+        batch_size: int,
+        *,
+        seed: int,
+        workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if len(source) < 1:
+            raise ValueError(f"Expected a source with at least one clip, got none ({source.describe()}); add videos.")
+        if workers < 0:
+            raise ValueError(f"Expected workers of at least 0, got {workers}; pass 0 to decode in this process.")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"Expected rank in 0…world_size - 1, got rank={rank} and world_size={world_size}.")
+        if batch_size < 1 or batch_size % world_size:
+            raise ValueError(
+                f"Expected a batch that divides evenly among {world_size} processes, got batch_size={batch_size}; "
+                f"pass a multiple of {world_size}."
+            )
+        self.source = source
+        self.batch_size = batch_size
+        self.seed = seed
+        self.workers = workers
+        self.rank = rank
+        self.world_size = world_size
+        self.order = ClipOrder(len(source), seed)
+        self.skipped: dict[Path, str] = dict(source.skipped)
+        self._named: set[str] = set()
+
+    @property
+    def local_batch_size(self) -> int:
+        """Clips a step in this process."""
+        return self.batch_size // self.world_size
+
+    def clips_at(self, position: int, count: int) -> Tensor:
+        """The clips at positions ``position … position + count - 1`` of the order, loaded in this process.
+
+        Returns:
+            ``uint8 [count, C, T, H, W]``.
+        """
+        indices, visits = self.order.take(position, count), self.order.visits(position, count)
+        clips = self.source.training_batch(indices, visits, self.seed).clips
+        self.skipped.update(self.source.skipped)
+        return clips
+
+    def batches(self, first_step: int = 0) -> Generator[Tensor, None, None]:
+        """This process's share of the batches of steps ``first_step, first_step + 1, …``, without end.
+
+        Closing the iterator (or dropping it) stops its workers.
+
+        Yields:
+            ``uint8 [batch_size / world_size, C, T, H, W]``.
+
+        Raises:
+            ValueError: ``first_step`` is negative.
+            Exception: whatever the source raises, wherever it was raised.
+
+        Warns:
+            UserWarning: what the source warns about; each message once, whichever worker met it.
+        """
+        if first_step < 0:
+            raise ValueError(f"Expected first_step of at least 0, got {first_step}; a run begins with step 0.")
+        return self._in_workers(first_step) if self.workers else self._in_process(first_step)
+
+    def _share(self, step: int) -> Tensor:
+        """This process's clips of a step."""
+        return self.clips_at(step * self.batch_size + self.rank * self.local_batch_size, self.local_batch_size)
+
+    def _in_process(self, first_step: int) -> Generator[Tensor, None, None]:
+        for step in itertools.count(first_step):
+            yield self._share(step)
+
+    def _in_workers(self, first_step: int) -> Generator[Tensor, None, None]:
+        loader = DataLoader(
+            _Steps(self),
+            batch_size=None,
+            sampler=cast(Sampler[int], itertools.count(first_step)),
+            num_workers=self.workers,
+            multiprocessing_context="spawn",
+            worker_init_fn=_ignore_interrupts,
+            prefetch_factor=_PREFETCHED,
+            # Of its own, as the loader otherwise draws a number from the global one.
+            generator=torch.Generator(),
+        )
+        with _interrupts_held():
+            deliveries = cast(Iterator[_Delivery], iter(loader))
+        for delivery in deliveries:
+            self.skipped.update(delivery.skipped)
+            for notice in delivery.notices:
+                if notice not in self._named:
+                    self._named.add(notice)
+                    warn_user(notice)
+            if delivery.clips is None:
+                raise delivery.error or RuntimeError("Expected clips or an error from a worker, got neither.")
+            yield delivery.clips
+
+
+class _Steps(Dataset[_Delivery]):
+    """One training process's share of the steps, by number, as a worker computes it."""
+
+    def __init__(self, loader: ClipLoader) -> None:
+        self.loader = loader
+
+    def __getitem__(self, step: int) -> _Delivery:
+        clips, failure = None, None
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                clips = self.loader._share(step)
+            except Exception as error:
+                failure = _portable(error)
+        return _Delivery(clips, failure, [str(notice.message) for notice in caught], dict(self.loader.skipped))
+
+
+def _portable(error: Exception) -> Exception:
+    """The error with its traceback as a note, or, if it does not survive pickling, a plain one that quotes it."""
+    try:
+        copy = pickle.loads(pickle.dumps(error))
+    except Exception:
+        copy = None
+    told = "".join(traceback.format_exception(error))
+    if not isinstance(copy, type(error)):
+        return RuntimeError(f"A worker that decodes clips failed:\n{told}")
+    error.add_note(f"Raised in a worker that decodes clips:\n{told}")
+    return error
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Holds back Ctrl-C in this thread and, for good, in the processes started meanwhile.
+
+    Otherwise it would kill those that are still importing, and training with them.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # starting it later would let interrupts through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _ignore_interrupts(_: int) -> None:
+    """Ctrl-C reaches every process of the terminal; the one that trains decides what becomes of it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
