@@ -43,7 +43,7 @@ class Pretrain:
     clips: tuple[str, ...] = ("procedural",)
     """Training clips: `procedural`, `gym:ID,ID,…`, a video file, a folder, or a glob pattern; several take turns."""
     warm_start: str | None = None
-    """Start from this checkpoint's weights (a shipped name, a folder, a hub id, or a LARP folder or `.pth`) with a fresh taildrop module."""
+    """Weights to start from, with a fresh taildrop module: a name, a folder, a hub id, or LARP's folder or `.pth`."""
     out: Path | None = None
     """Run folder; `runs/<time>-pretrain` if not given. It must be new, unless --resume."""
     resume: bool = False

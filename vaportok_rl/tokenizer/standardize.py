@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed
-import torch.distributed.nn.functional as across
 from torch import Tensor, nn
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum of a tensor over all processes; so is the gradient, as each process's loss depends on all of them."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        torch.distributed.all_reduce(total)
+        return total
 
 
 class BatchStandardize(nn.BatchNorm1d):
@@ -27,12 +44,11 @@ class BatchStandardize(nn.BatchNorm1d):
         processes = torch.distributed.get_world_size() if distributed else 1
         if not self.training or processes == 1:
             return super().forward(values)
-        mean = across.all_reduce(values.mean(0)) / processes
+        mean: Tensor = _SumOverProcesses.apply(values.mean(0)) / processes
         centred = values - mean
-        variance = across.all_reduce(centred.square().mean(0)) / processes
+        variance: Tensor = _SumOverProcesses.apply(centred.square().mean(0)) / processes
         self._track(mean.detach(), variance.detach(), values.shape[0] * processes)
-        normalised: Tensor = centred * torch.rsqrt(variance + self.eps)
-        return normalised
+        return centred * torch.rsqrt(variance + self.eps)
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:

@@ -187,3 +187,28 @@ def test_reconstruction_leaves_prior_and_policy_alone(model: VaporTok, clips: Te
     assert largest["encoder_latent_query_embed"] > 0  # straight through the quantiser
     assert largest["bottleneck.regularizer.embedding.weight"] == 0
     assert all(value == 0 for name, value in largest.items() if name.startswith(("prior_model", "taildrop_module")))
+
+
+def test_critics_enter_with_their_weights(model: VaporTok, clips: Tensor) -> None:
+    """A perceptual distance and a discriminator with known values stand in for the trained ones."""
+
+    class Verdict(torch.nn.Module):
+        def forward(self, video: Tensor) -> Tensor:
+            return video.flatten(1).mean(1, keepdim=True) * 3
+
+    def distance(first: Tensor, second: Tensor) -> Tensor:
+        return (first - second).square().flatten(1).sum(1)
+
+    phase = replace(QUANTIZED, adversarial=True)
+    weights = replace(NOTHING, perceptual=0.3, adversarial=0.7)
+    torch.manual_seed(0)
+    result: StepResult = CompleteLoss(model, weights, distance, Verdict())(clips, phase, torch.rand)
+    video, decoded = clips.double() / 255, result.decoded.double()
+    perceptual = (decoded - video).square().flatten(1).sum(1).mean().item()
+    logits = decoded.flatten(1).mean(1) * 3
+    adversarial = sum(math.log(1 + math.exp(-value)) for value in logits.tolist()) / len(clips)
+    assert result.terms["perceptual"].item() == pytest.approx(perceptual, rel=1e-4)
+    assert result.terms["adversarial"].item() == pytest.approx(adversarial, rel=1e-4)
+    assert result.loss.item() == pytest.approx(0.3 * perceptual + 0.7 * adversarial, rel=1e-4)
+    quiet = CompleteLoss(model, weights, distance, Verdict())(clips, QUANTIZED, torch.rand)
+    assert "adversarial" not in quiet.terms

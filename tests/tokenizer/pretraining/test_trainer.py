@@ -267,3 +267,72 @@ def test_a_handful_of_clips_is_learnt(tiny_config: VaporTokConfig, tmp_path: Pat
     assert history[-1]["squared_error"] < 0.3 * history[0]["squared_error"]
     assert history[-1]["representation"] < history[40]["representation"]
     assert history[-1]["probability"] < 0.7 * history[0]["probability"]
+
+
+def test_the_moving_average_is_what_its_formula_says(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
+    one = trainer(tiny_config, replace(RUN, ema_decay=0.75), tmp_path)
+    name = "encoder_latent_query_embed"
+    expected = None
+    for _ in range(5):
+        step(one)
+        now = one.model.get_parameter(name).detach().double()
+        expected = now if expected is None else 0.75 * expected + 0.25 * now
+    assert expected is not None
+    torch.testing.assert_close(one.weights.get_parameter(name).double(), expected, rtol=1e-5, atol=1e-6)
+    one.save()
+    assert torch.equal(load_checkpoint(tmp_path / "model").get_parameter(name), one.weights.get_parameter(name))
+
+
+def test_accumulated_parts_give_the_gradients_of_the_whole(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
+    # Without batch statistics, and at full length, where every part holds as many tokens.
+    plain = replace(tiny_config, code_norm="none")
+    run = replace(RUN, weights=LossWeights(adversarial=0.1), adversarial_from=0.0)
+    found = []
+    for parts in (1, 2, 4):
+        one = trainer(plain, replace(run, accumulate=parts), tmp_path / str(parts))
+        phase = replace(one.phase(7), random_lengths=False)
+        results = one.compute_gradients(one.loader.clips_at(0, 4), phase)
+        assert len(results) == parts
+        assert one.critic is not None
+        both = [*one.model.named_parameters(), *one.critic.discriminator.named_parameters(prefix="discriminator")]
+        found.append({name: value.grad for name, value in both if value.grad is not None})
+    assert any(name.startswith("discriminator") for name in found[0])
+    for other in found[1:]:
+        assert other.keys() == found[0].keys()
+        for name, value in found[0].items():
+            torch.testing.assert_close(other[name], value, rtol=1e-3, atol=1e-6)
+
+
+def test_the_discriminator_is_trained_by_its_own_loss_only(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
+    one = trainer(tiny_config, replace(RUN, weights=LossWeights(adversarial=0.1), adversarial_from=0.5), tmp_path)
+    assert one.critic is not None
+    start = one.critic.discriminator.head.linear.weight.detach().clone()
+    seen: dict[int, Mapping[str, Tensor]] = {}
+    one.run(lambda number, terms: seen.update({number: terms}))
+    assert "adversarial" not in seen[6]
+    assert {"adversarial", "discriminator", "lecam", "logits_real", "logits_fake"} <= seen[7].keys()
+    assert not torch.equal(one.critic.discriminator.head.linear.weight, start)
+    assert all(value.grad is None for value in one.critic.discriminator.parameters())
+    held = {id(p) for optimizer in one.optimizers.values() for group in optimizer.param_groups for p in group["params"]}
+    assert not held & {id(value) for value in one.critic.discriminator.parameters()}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 4, "accumulate": 3}, "batch_size divisible by accumulate=3, got 4"),
+        ({"ema_decay": 1.0}, "0 ≤ ema_decay < 1, got 1"),
+        ({"accumulate": 0}, "accumulate ≥ 1, got 0"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(RUN, **settings)
+
+
+def test_lpips_without_its_backbone_says_what_is_missing(
+    tiny_config: VaporTokConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    with pytest.raises(FileNotFoundError, match=r"vgg16-397923af\.pth.*perceptual=0"):
+        trainer(tiny_config, replace(RUN, weights=LossWeights(perceptual=1.0)), tmp_path / "run")

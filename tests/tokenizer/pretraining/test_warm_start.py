@@ -1,0 +1,48 @@
+"""Which weights a warm start takes over, and which it does not."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from vaportok_rl.clips import ProceduralClips
+from vaportok_rl.tokenizer import VaporTok, VaporTokConfig
+from vaportok_rl.tokenizer.pretraining import PretrainConfig, Pretrainer
+from vaportok_rl.tokenizer.pretraining.warm_start import start_from
+
+
+def test_everything_but_the_taildrop_module_is_taken_over(tiny: VaporTok) -> None:
+    torch.manual_seed(1)
+    model = VaporTok(tiny.config)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    start_from(model, tiny)
+    for name, value in model.state_dict().items():
+        source = before if name.startswith("taildrop_module.") else tiny.state_dict()
+        assert torch.equal(value, source[name]), name
+
+
+def test_another_geometry_is_refused_by_name(tiny: VaporTok) -> None:
+    model = VaporTok(replace(tiny.config, codebook_size=tiny.config.codebook_size * 2))
+    with pytest.raises(ValueError, match=r"got bottleneck\.regularizer\.embedding\.weight of shape .* for "):
+        start_from(model, tiny)
+
+
+def test_more_tokens_than_the_checkpoint_has_are_refused(tiny: VaporTok) -> None:
+    more = replace(tiny.config, tokens=tiny.config.tokens + 1, prior=replace(tiny.config.prior, positions=64))
+    with pytest.raises(ValueError, match=r"Expected a warm start of the geometry being trained, got decoder_latent_pe"):
+        start_from(VaporTok(more), tiny)
+
+
+def test_a_warm_run_keeps_the_given_codebook(tiny: VaporTok, tiny_config: VaporTokConfig, tmp_path: Path) -> None:
+    config = PretrainConfig(
+        steps=2, batch_size=4, bfloat16=False, calibration_clips=8, continuous_until=0, quantized_from=0
+    )
+    clips = ProceduralClips(frames=tiny_config.frames, size=tiny_config.size, length=40)
+    one = Pretrainer(tiny_config, config, clips, tmp_path, warm_start=tiny)
+    given = tiny.bottleneck.regularizer.embedding.weight
+    assert torch.equal(one.model.bottleneck.regularizer.embedding.weight, given)
+    one.run()
+    moved = (one.model.bottleneck.regularizer.embedding.weight - given).norm() / given.norm()
+    assert 0 < moved < 0.1  # trained on from there, not placed anew
+    assert one.model.config.complexity != tiny.config.complexity  # calibrated on these clips
