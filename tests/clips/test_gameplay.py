@@ -5,7 +5,7 @@ import multiprocessing
 import pickle
 import sys
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import gymnasium
 import numpy as np
@@ -79,9 +79,9 @@ def registered() -> Iterator[None]:
     games = {"Counting-v0": CountingGame, "Float-v0": FloatGame, "Broken-v0": BrokenGame, "Blind-v0": BlindGame}
     games |= {"FallsOver-v0": FallsOver, "Picture-v0": PictureGame}
     for name, game in games.items():
-        gymnasium.register(f"test/{name}", game)
-    gymnasium.register("test/Short-v0", CountingGame, kwargs={"shortest": 3, "longest": 3})
-    gymnasium.register("test/Exact-v0", CountingGame, kwargs={"shortest": 5, "longest": 5})
+        gymnasium.register(f"test/{name}", cast(Any, game))
+    gymnasium.register("test/Short-v0", cast(Any, CountingGame), kwargs={"shortest": 3, "longest": 3})
+    gymnasium.register("test/Exact-v0", cast(Any, CountingGame), kwargs={"shortest": 5, "longest": 5})
     names = [name for name in gymnasium.registry if name.startswith("test/")]
     yield
     for name in names:

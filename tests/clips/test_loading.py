@@ -176,7 +176,8 @@ def test_workers_ignore_ctrl_c_and_do_not_outlive_a_kill(program: "subprocess.Po
     while any(map(running, workers)):
         assert time.monotonic() < deadline, "workers outlived the process that started them"
         time.sleep(0.1)
-    assert "Traceback" not in program.stderr.read()
+    # Python's own machinery may complain about the kill, but nobody about the interrupt.
+    assert "KeyboardInterrupt" not in program.stderr.read()
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from vaportok_rl.cli.progress import progress_bar
 from vaportok_rl.clips import ClipSource, open_clips
+from vaportok_rl.clips.footage import Starts
 from vaportok_rl.evaluation import clip_batches, rate_distortion
 from vaportok_rl.experiments.pictures import to_frames
 from vaportok_rl.experiments.run_folder import create_run_folder, write_config
@@ -41,7 +42,11 @@ class Pretrain:
     preset: str = "nano"
     """Geometry: nano, vaportok-b or larp-l."""
     clips: tuple[str, ...] = ("procedural",)
-    """Training clips: `procedural`, `gym:ID,ID,…`, a video file, a folder, or a glob pattern; several take turns."""
+    """Training clips: `procedural`, `gym:ID,ID,…`, `ucf101:FOLDER`, `kinetics:FILE.csv`, a video file, a folder, or a glob
+    pattern; several take turns, one named twice gets two."""
+    starts: Starts | None = None
+    """Footage: `grid` for all non-overlapping clips of a file, `random` for one a file, elsewhere at every visit; by
+    default random for UCF101 and Kinetics and the grid for other files."""
     warm_start: str | None = None
     """Weights to start from, with a fresh taildrop module: a name, a folder, a hub id, or LARP's folder or `.pth`."""
     out: Path | None = None
@@ -72,7 +77,7 @@ class Pretrain:
         preset = PRESETS[self.preset]
         geometry = dataclasses.replace(preset, taildrop=dataclasses.replace(preset.taildrop, strategy=self.strategy))
         train, held_out = (
-            open_clips(self.clips, split=split, frames=geometry.frames, size=geometry.size)
+            open_clips(self.clips, split=split, frames=geometry.frames, size=geometry.size, starts=self.starts)
             for split in ("train", "test")
         )
         # Only one process makes the folder; the others may find it there already.
@@ -100,6 +105,9 @@ class Pretrain:
         console.print(f"training clips: {train.describe()}", highlight=False, soft_wrap=True)
         console.print(describe_complexity(trainer.model.config.complexity), highlight=False, soft_wrap=True)
         self._watch(console, trainer, held_out)
+        if trainer.loader.skipped:
+            names = ", ".join(path.name for path in list(trainer.loader.skipped)[:5])
+            console.print(f"files with unreadable parts: {len(trainer.loader.skipped)} ({names}…)", soft_wrap=True)
         console.print(
             f"{trainer.step} steps, {trainer.step * self.config.batch_size} clips, {trainer.seconds / 3600:.2f} h of "
             f"training; weights in {folder / 'model'}",

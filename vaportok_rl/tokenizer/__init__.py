@@ -3,6 +3,8 @@
 from vaportok_rl.tokenizer.checkpoint import load_checkpoint, save_checkpoint, shipped_checkpoints
 from vaportok_rl.tokenizer.complexity import clip_complexity
 from vaportok_rl.tokenizer.config import PRESETS, ComplexityConfig, PriorConfig, TaildropConfig, VaporTokConfig
+from vaportok_rl.tokenizer.error_threshold import lengths_under_error
+from vaportok_rl.tokenizer.length_strategies import Strategy, inference_lengths, training_lengths
 from vaportok_rl.tokenizer.model import Encoded, Precision, VaporTok
 
 __all__ = [
@@ -11,11 +13,15 @@ __all__ = [
     "Encoded",
     "Precision",
     "PriorConfig",
+    "Strategy",
     "TaildropConfig",
     "VaporTok",
     "VaporTokConfig",
     "clip_complexity",
+    "inference_lengths",
+    "lengths_under_error",
     "load_checkpoint",
     "save_checkpoint",
     "shipped_checkpoints",
+    "training_lengths",
 ]
