@@ -7,7 +7,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from vaportok_rl.envs import TaildropProcess, VaporReward, shared_world
+from vaportok_rl.clips import ProceduralClips
+from vaportok_rl.envs import Outcome, TaildropProcess, VaporReward, shared_world
 
 
 def test_spaces_follow_the_world(tiny_world: str) -> None:
@@ -21,6 +22,8 @@ def test_spaces_follow_the_world(tiny_world: str) -> None:
         "complexity": ((2,), np.float32),
     }
     assert process.single_action_space == spaces.Discrete(16)
+    flat = TaildropProcess(tokenizer=tiny_world, path_length=2, obs="clip", flatten_obs=True)
+    assert flat.single_observation_space == spaces.Box(0, 255, (3 * 4 * 16 * 16,), np.uint8)
 
 
 def test_scenes_are_drawn_without_repetition_from_each_generator(tiny_world: str) -> None:
@@ -73,11 +76,42 @@ def test_reward_may_be_given_as_an_object_or_as_plain_data(tiny_world: str) -> N
 
 
 def test_path_length_may_use_every_clip(tiny_world: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vaportok_rl.clips import ProceduralClips
-
     monkeypatch.setattr(ProceduralClips, "__len__", lambda self: 5)
     process = TaildropProcess(tokenizer=tiny_world, path_length=5)
     scene = process.sample_scene([np.random.default_rng(0)])
     assert sorted(scene.ids[0].tolist()) == [0, 1, 2, 3, 4]
     with pytest.raises(ValueError, match="Expected path_length ≤ 5"):
         TaildropProcess(tokenizer=tiny_world, path_length=6)
+
+
+class Reels(ProceduralClips):
+    """Procedural clips said to come from three videos: of 2, of 5 and of 4 clips."""
+
+    def __len__(self) -> int:
+        return 11
+
+    def consecutive_starts(self, length: int) -> torch.Tensor:
+        videos = [range(2), range(2, 7), range(7, 11)]
+        return torch.tensor([start for video in videos for start in video[: max(0, len(video) - length + 1)]])
+
+
+def test_scenes_of_one_video(tiny_world: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "vaportok_rl.envs.process.open_clips", lambda clips, **settings: Reels(0, "train", frames=4, size=16)
+    )
+    process = TaildropProcess(tokenizer=tiny_world, path_length=4, ordering="video")
+    scene = process.sample_scene([np.random.default_rng(seed) for seed in range(40)])
+    assert {tuple(row) for row in scene.ids.tolist()} == {(2, 3, 4, 5), (3, 4, 5, 6), (7, 8, 9, 10)}
+    again = process.sample_scene([np.random.default_rng(3)])
+    assert torch.equal(again.ids[0], scene.ids[3])
+    with pytest.raises(ValueError, match="Expected a video of at least path_length=6 clips for ordering='video'"):
+        TaildropProcess(tokenizer=tiny_world, path_length=6, ordering="video")
+
+
+def bad_term(outcome: Outcome) -> torch.Tensor:
+    return outcome.mse / (outcome.n_tokens - 1)
+
+
+def test_a_bad_term_is_found_at_construction(tiny_world: str) -> None:
+    with pytest.raises(ValueError, match="Expected reward term 'bad' to be finite"):
+        TaildropProcess(tokenizer=tiny_world, path_length=2, reward={"terms": {"bad": bad_term}})

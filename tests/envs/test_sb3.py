@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stable_baselines3 import A2C, PPO
+from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecMonitor
 
 from vaportok_rl.agents import TaildropPolicy
-from vaportok_rl.envs import TaildropVecEnv, TaildropVectorEnv, make_sb3_env
+from vaportok_rl.envs import TaildropEnv, TaildropVecEnv, TaildropVectorEnv, make_sb3_env
 
 
 def test_steps_are_those_of_the_vector_environment(tiny_world: str) -> None:
@@ -94,6 +94,99 @@ class Recorder(Logger):
 
     def record(self, key: str, value: Any, exclude: Any = None) -> None:
         self.seen.setdefault(key, []).append(value)
+
+
+def logged_losses(model: Any, steps: int) -> list[float]:
+    """Trains, and returns what was logged as losses."""
+    recorder = Recorder()
+    model.set_logger(recorder)
+    model.learn(steps)
+    return [value for key, values in recorder.seen.items() if key.endswith("loss") for value in values]
+
+
+@pytest.mark.parametrize(
+    ("obs", "policy"),
+    [("complexity", "MlpPolicy"), ("latents", "MlpPolicy"), (("latents", "complexity"), "MultiInputPolicy")],
+    ids=str,
+)
+@pytest.mark.parametrize("algorithm", [PPO, A2C, DQN])
+def test_unmodified_on_every_face(tiny_world: str, algorithm: Any, policy: str, obs: Any) -> None:
+    settings: dict[str, Any] = {"n_steps": 8}
+    if algorithm is PPO:
+        settings |= {"batch_size": 8, "n_epochs": 1}
+    if algorithm is DQN:
+        settings = {"learning_starts": 8, "batch_size": 8, "buffer_size": 64, "train_freq": 4}
+    for env in (
+        TaildropEnv(tokenizer=tiny_world, path_length=2, obs=obs),
+        make_sb3_env(2, tokenizer=tiny_world, path_length=2, obs=obs),
+    ):
+        losses = logged_losses(algorithm(policy, env, seed=0, device="cpu", **settings), 48)
+        assert losses
+        assert all(math.isfinite(loss) for loss in losses)
+
+
+LIMITS: dict[str, Any] = {"path_length": 3, "min_tokens": 2, "max_tokens": 10, "token_budget": 18}
+
+
+def test_masks_reach_each_environment(tiny_world: str) -> None:
+    env = make_sb3_env(4, group_size=2, tokenizer=tiny_world, **LIMITS)
+    env.reset()
+    env.step(np.array([1, 9, 4, 9]))
+    masks = env.env_method("action_masks")
+    assert env.has_attr("action_masks")
+    assert [mask.shape for mask in masks] == [(16,)] * 4
+    assert [(np.flatnonzero(mask) + 1)[[0, -1]].tolist() for mask in masks] == [[2, 10], [2, 6], [2, 10], [2, 6]]
+    assert np.array_equal(env.env_method("action_masks", indices=[1])[0], masks[1])
+
+
+def spends_within_limits(env: Any, model: Any) -> None:
+    """Plays the stochastic policy with masks: every action is allowed, and kept as it is."""
+    from sb3_contrib.common.maskable.utils import get_action_masks
+
+    obs = env.reset()
+    for _ in range(6):
+        masks = get_action_masks(env)
+        actions, _ = model.predict(obs, action_masks=masks)
+        assert masks[np.arange(len(actions)), actions].all()
+        obs, _, _, infos = env.step(actions)
+        assert [info["n_tokens"] for info in infos] == (actions + 1).tolist()
+
+
+def test_maskable_ppo(tiny_world: str) -> None:
+    contrib = pytest.importorskip("sb3_contrib")
+    env = make_sb3_env(4, group_size=2, tokenizer=tiny_world, obs="complexity", **LIMITS)
+    model = contrib.MaskablePPO("MlpPolicy", env, n_steps=12, batch_size=12, n_epochs=1, seed=0, device="cpu")
+    losses = logged_losses(model, 96)
+    assert losses
+    assert all(math.isfinite(loss) for loss in losses)
+    spends_within_limits(env, model)
+
+
+def test_maskable_ppo_on_the_scalar_environment(tiny_world: str) -> None:
+    contrib = pytest.importorskip("sb3_contrib")
+    env = TaildropEnv(tokenizer=tiny_world, obs="complexity", **LIMITS)
+    model = contrib.MaskablePPO("MlpPolicy", env, n_steps=12, batch_size=12, n_epochs=1, seed=0, device="cpu")
+    assert all(math.isfinite(loss) for loss in logged_losses(model, 24))
+    spends_within_limits(model.get_env(), model)
+
+
+@pytest.mark.parametrize("name", ["TRPO", "QRDQN"])
+def test_sb3_contrib(tiny_world: str, name: str) -> None:
+    contrib = pytest.importorskip("sb3_contrib")
+    settings: dict[str, Any] = {"n_steps": 16, "batch_size": 16}
+    if name == "QRDQN":
+        settings = {"learning_starts": 8, "batch_size": 8, "buffer_size": 64, "train_freq": 4}
+    env = make_sb3_env(2, tokenizer=tiny_world, path_length=2, obs="complexity")
+    losses = logged_losses(getattr(contrib, name)("MlpPolicy", env, seed=0, device="cpu", **settings), 96)
+    assert losses
+    assert all(math.isfinite(loss) for loss in losses)
+
+
+def test_an_agent_without_masks_stays_within_the_budget(tiny_world: str) -> None:
+    env = make_sb3_env(2, tokenizer=tiny_world, **LIMITS)
+    env.reset()
+    kept = [[info["n_tokens"] for info in env.step(np.full(2, 15))[3]] for _ in range(3)]
+    assert kept == [[10, 10], [6, 6], [2, 2]]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The scalar Gymnasium face: Gymnasium's own checker, returns, determinism and refusals."""
+"""The scalar Gymnasium face: returns, determinism and refusals."""
 
 import subprocess
 import sys
@@ -9,9 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium.utils.env_checker import check_env
 from gymnasium.wrappers import RecordEpisodeStatistics
-from stable_baselines3.common.env_checker import check_env as check_sb3_env
 
 import vaportok_rl
 from vaportok_rl.envs import DEFAULT_WEIGHTS, TaildropEnv, shared_world
@@ -43,18 +41,6 @@ def assert_same(first: Any, second: Any) -> None:
         assert np.array_equal(first, second)
     else:
         assert first == second
-
-
-@pytest.mark.parametrize("obs", EVERY_OBS, ids=str)
-def test_gymnasium_checker(tiny_world: str, obs: str | tuple[str, ...]) -> None:
-    env = gymnasium.make(ID, tokenizer=tiny_world, path_length=3, obs=obs)
-    check_env(env.unwrapped)
-    env.close()
-
-
-@pytest.mark.parametrize("obs", ["complexity", ("complexity", "codes")], ids=str)
-def test_stable_baselines_checker(tiny_world: str, obs: str | tuple[str, ...]) -> None:
-    check_sb3_env(TaildropEnv(tokenizer=tiny_world, path_length=2, obs=obs))
 
 
 @pytest.mark.parametrize("name", [ID, f"vaportok_rl:{ID}"])
@@ -245,9 +231,18 @@ def test_step_after_the_end(tiny_world: str) -> None:
     env.step(0)
 
 
-def test_numpy_seed_is_refused(tiny_world: str) -> None:
-    with pytest.raises(gymnasium.error.Error, match="Seed must be a python integer"):
-        TaildropEnv(tokenizer=tiny_world).reset(seed=np.int64(3))  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("seed", "error", "message"),
+    [
+        (np.int64(3), TypeError, r"Expected seed to be a Python int or None, got np.int64\(3\) .*pass int\(seed\)"),
+        (2.0, TypeError, r"got 2.0 of type float; pass int\(seed\)"),
+        (-1, ValueError, "Expected seed ≥ 0, got -1"),
+    ],
+    ids=str,
+)
+def test_bad_seeds_are_refused(tiny_world: str, seed: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        TaildropEnv(tokenizer=tiny_world).reset(seed=seed)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +250,18 @@ def test_numpy_seed_is_refused(tiny_world: str) -> None:
     [
         ({"path_length": 0}, "Expected path_length ≥ 1, got 0"),
         ({"path_length": 10**9}, "Expected path_length ≤ .*, the clips available"),
-        ({"obs": "latent"}, "Expected obs among latents, complexity, codes, clip.*got 'latent'"),
+        ({"obs": "latent"}, "Expected obs among latents, complexity, .*; got 'latent'; did you mean 'latents'"),
+        ({"obs": ()}, "Expected obs to name at least one"),
+        ({"obs": ("codes", "codes")}, "Expected obs to name each kind once"),
+        ({"ordering": "vidoe"}, "Expected ordering among independent, video; got 'vidoe'; did you mean 'video'"),
+        ({"ordering": "video"}, "Expected .*ordering='video', got .*procedural.*ordering='independent'"),
+        ({"render_mode": "rgb"}, "Expected render_mode among human, rgb_array, rgb_array_list; got 'rgb'"),
+        ({"min_tokens": 9, "max_tokens": 8}, "Expected 1 ≤ min_tokens ≤ max_tokens ≤ 16.*leave at least one"),
+        ({"max_tokens": 17}, "Expected 1 ≤ min_tokens ≤ max_tokens ≤ 16"),
+        ({"min_tokens": 0}, "Expected 1 ≤ min_tokens"),
+        ({"path_length": 4, "min_tokens": 2, "token_budget": 7}, "Expected token_budget ≥ 8, 2 tokens for each of 4"),
+        ({"reward": {"weights": [1.0, 2.0]}}, "Expected 5 weights.*got 2"),
+        ({"reward": {"weights": {"penalty": float("nan")}}}, "Expected a finite weight for 'penalty', got nan"),
         ({"obs": ("codes", "video")}, "got 'video'"),
         ({"split": "valid"}, "Expected split to be 'train' or 'test'"),
         ({"reward": {"weigths": {}}}, "did you mean 'weights'"),
@@ -267,6 +273,26 @@ def test_numpy_seed_is_refused(tiny_world: str) -> None:
 def test_bad_settings_are_refused(tiny_world: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TaildropEnv(tokenizer=tiny_world, **settings)
+
+
+@pytest.mark.parametrize(
+    ("argument", "hint"),
+    [
+        ("tokeniser", "did you mean 'tokenizer'"),
+        ("min_token", "did you mean 'min_tokens'"),
+        ("group_size", "did you mean 'group_size', which TaildropVectorEnv takes"),
+        ("qqq", "see TaildropEnv"),
+    ],
+)
+def test_unknown_arguments_are_refused(tiny_world: str, argument: str, hint: str) -> None:
+    with pytest.raises(TypeError, match=f"Expected arguments among tokenizer, .*; got '{argument}'; {hint}"):
+        gymnasium.make(ID, **{"tokenizer": tiny_world, argument: 1})
+
+
+@pytest.mark.parametrize("argument", ["min_tokens", "max_tokens", "token_budget"])
+def test_fractions_of_tokens_are_refused(tiny_world: str, argument: str) -> None:
+    with pytest.raises(TypeError, match=f"Expected {argument} to be an integer, got 8.5"):
+        TaildropEnv(tokenizer=tiny_world, **{argument: 8.5})  # type: ignore[arg-type]
 
 
 def test_missing_checkpoint(tmp_path: Any) -> None:

@@ -237,8 +237,8 @@ def test_bad_settings_are_refused(tiny_world: str, settings: dict[str, Any], mes
     [
         ([1, 2, 3, 3], ValueError, "one seed for all members of a group"),
         ([1, 1], ValueError, "Expected 4 seeds"),
-        (np.int64(3), TypeError, r"convert with int\(seed\)"),
-        (1.5, TypeError, r"convert with int\(seed\)"),
+        (np.int64(3), TypeError, r"pass int\(seed\)"),
+        (1.5, TypeError, r"pass int\(seed\)"),
     ],
     ids=str,
 )

@@ -30,7 +30,10 @@ def test_steps_pay_what_the_parallel_score_pays(process: TaildropProcess) -> Non
         assert step.finished.tolist() == [j == 3] * 2
         assert tuple(step.info) == INFO_KEYS
         assert step.rewards.shape == (2, 3)
-        np.testing.assert_allclose(step.rewards, result.per_decision[..., j].T.numpy(), atol=1e-6)
+        assert np.array_equal(step.rewards, result.per_decision[..., j].T.double().numpy())
+        assert np.array_equal(step.payments, result.payments[..., j].permute(2, 1, 0).numpy())
+        assert step.path_terms == {"diversity"}
+        assert torch.equal(step.decided.clips[:, 0], scene.clips[:, j])
         for name in ("n_tokens", "mse", "accuracy", "psnr"):
             np.testing.assert_array_equal(step.info[name], getattr(outcome, name)[..., j].T.numpy())
         for g in range(3):
@@ -39,7 +42,7 @@ def test_steps_pay_what_the_parallel_score_pays(process: TaildropProcess) -> Non
         for name, value in result.raw.items():
             expected = value[..., j] if value.dim() == 3 else value * (j == 3)
             np.testing.assert_allclose(step.terms[name], expected.T.numpy(), atol=1e-6)
-    np.testing.assert_allclose(sum(step.rewards for step in steps), result.total.T.numpy(), atol=1e-5)
+    np.testing.assert_allclose(sum(step.rewards for step in steps), result.total.T.numpy(), atol=1e-6)
 
 
 def test_groups_may_be_at_different_steps(process: TaildropProcess) -> None:
@@ -75,7 +78,9 @@ def test_a_clip_term_is_paid_before_the_path_is_known(tiny_world: str) -> None:
     walk.begin(generators(0))
     assert walk.step(np.array([[6]])).rewards.tolist() == [[3.0]]
     assert walk.step(np.array([[16]])).rewards.tolist() == [[8.0]]
-    assert set(seen) == {(1, 1, 2)}
+    # Paths of the right length only, in the dry run at construction too.
+    assert {shape[2] for shape in seen} == {2}
+    assert seen[-2:] == [(1, 1, 2)] * 2
 
 
 def test_nothing_before_begin(process: TaildropProcess) -> None:
@@ -84,3 +89,40 @@ def test_nothing_before_begin(process: TaildropProcess) -> None:
         walk.observe()
     with pytest.raises(RuntimeError, match=r"Expected reset\(\) before step\(\)"):
         walk.step(np.array([[1]]))
+    with pytest.raises(RuntimeError, match=r"Expected reset\(\) before step\(\)"):
+        walk.action_masks()
+
+
+def test_lengths_are_kept_within_the_range_and_the_budget(tiny_world: str) -> None:
+    bounded = TaildropProcess(tokenizer=tiny_world, path_length=3, min_tokens=2, max_tokens=9, token_budget=14)
+    walk = GroupWalk(bounded, group_size=3)
+    walk.begin(generators(0, 1))
+    asked = np.random.default_rng(2).integers(1, 17, (3, 2, 3))  # [L, P, G]
+    kept = []
+    for row in asked:
+        masks = walk.action_masks()
+        step = walk.step(row)
+        kept.append(step.info["n_tokens"])
+        for p, g in np.ndindex(2, 3):
+            allowed = np.flatnonzero(masks[p, g]) + 1
+            assert kept[-1][p, g] == min(allowed, key=lambda n: abs(n - row[p, g]))
+    assert (np.sum(kept, 0) <= 14).all()
+    assert min(map(np.min, kept)) >= 2
+    in_parallel = bounded.token_range.clip_paths(torch.from_numpy(asked).permute(2, 1, 0))
+    assert torch.equal(in_parallel, torch.from_numpy(np.stack(kept)).permute(2, 1, 0))
+    # A group that begins anew has its budget back, the other one has not.
+    walk.begin(generators(3), np.array([1]))
+    assert walk.action_masks()[1].sum(-1).tolist() == [8, 8, 8]
+
+
+def test_terms_that_measure_more_run_stepwise_too(tiny_world: str) -> None:
+    weights = {"prior_bits": 0.5, "codebook_usage": 2.0, "log_mse": 1.0}
+    process = TaildropProcess(tokenizer=tiny_world, path_length=3, reward={"weights": weights})
+    walk = GroupWalk(process, group_size=2)
+    walk.begin(generators(4))
+    n_tokens = np.random.default_rng(5).integers(1, 17, (3, 1, 2))
+    steps = [walk.step(row) for row in n_tokens]
+    result = process.reward(process.engine.score(walk.scene, torch.from_numpy(n_tokens).permute(2, 1, 0).contiguous()))
+    assert set(weights) <= set(result.raw)
+    for j, step in enumerate(steps):
+        assert np.array_equal(step.rewards, result.per_decision[..., j].T.double().numpy())

@@ -42,8 +42,8 @@ class Pretrain:
     preset: str = "nano"
     """Geometry: nano, vaportok-b or larp-l."""
     clips: tuple[str, ...] = ("procedural",)
-    """Training clips: `procedural`, `gym:ID,ID,…`, `ucf101:FOLDER`, `kinetics:FILE.csv`, a video file, a folder, or a glob
-    pattern; several take turns, one named twice gets two."""
+    """Training clips: `procedural`, `gym:ID,ID,…`, `ucf101:FOLDER`, `kinetics:FILE.csv`, a video file, a folder, or a
+    glob pattern; several take turns, one named twice gets two."""
     starts: Starts | None = None
     """Footage: `grid` for all non-overlapping clips of a file, `random` for one a file, elsewhere at every visit; by
     default random for UCF101 and Kinetics and the grid for other files."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,6 +169,9 @@ class Window:
                 "Expected pygame for render_mode='human', found none; install it with `pip install pygame`, or use "
                 "render_mode='rgb_array'."
             ) from error
+        # Otherwise SDL may draw through OpenGL, whose Mesa driver loads an LLVM next to which Triton, and with it
+        # torch.compile's half of PyTorch, crashes on import.
+        os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
         self._pygame = pygame
         pygame.display.init()
         pygame.display.set_caption("VaporTok-RL")
