@@ -22,6 +22,7 @@ from vaportok_rl.clips import ClipSource, open_clips
 from vaportok_rl.clips.footage import Starts
 from vaportok_rl.evaluation import clip_batches, rate_distortion
 from vaportok_rl.experiments.pictures import to_frames
+from vaportok_rl.experiments.pretraining_pictures import draw_run
 from vaportok_rl.experiments.run_folder import create_run_folder, write_config
 from vaportok_rl.tokenizer import PRESETS, VaporTok
 from vaportok_rl.tokenizer.config import ComplexityConfig
@@ -114,6 +115,8 @@ class Pretrain:
             highlight=False,
             soft_wrap=True,
         )
+        drawn = draw_run(folder, trainer.weights.eval(), held_out)
+        console.print("written: " + ", ".join(map(str, drawn)), highlight=False, soft_wrap=True)
 
     def _watch(self, console: Console, trainer: Pretrainer, held_out: ClipSource) -> None:
         """Runs the trainer with progress bar, TensorBoard and validation."""
