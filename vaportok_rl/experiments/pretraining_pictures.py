@@ -62,7 +62,7 @@ def curves_figure(curves: dict[str, Curve]) -> Figure:
                 axis.plot(steps, _smooth(values, 20), color="tab:blue", lw=1.4)
             else:
                 axis.plot(steps, values, "o-", ms=3, lw=1, label=f"n = {tag.rsplit('/', 1)[1]}")
-                axis.legend(frameon=False, fontsize=7, ncol=2)
+                axis.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
         axis.set_title(name.split("/")[1].replace("_", " ") + (" (held-out, dB)" if "held" in name else ""), fontsize=9)
         axis.set_xlabel("steps", fontsize=8)
         axis.tick_params(labelsize=7)

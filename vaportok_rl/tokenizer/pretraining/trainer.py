@@ -242,8 +242,7 @@ class Pretrainer:
         self.step += 1
         terms = {**result.terms, "gradient_norm": norm, "learning_rate_factor": torch.tensor(factor)}
         if result.codes is not None:
-            self._care_for_codes(result.codes, result.unit)
-            terms["codes_used"] = torch.tensor(self.care.used_share())
+            terms["codes_used"] = torch.tensor(self._care_for_codes(result.codes, result.unit))
         if self.average is not None:
             self.average.update_parameters(self.model)
         return terms
@@ -271,13 +270,16 @@ class Pretrainer:
         initialize_codes(self.model.bottleneck.regularizer.embedding, torch.cat(units), generator)
         self._codebook_given = True
 
-    def _care_for_codes(self, codes: Tensor, unit: Tensor) -> None:
+    def _care_for_codes(self, codes: Tensor, unit: Tensor) -> float:
+        """Counts the codes and revives unused ones when it is time; returns the share in use."""
         config = self.config
         self.care.record(self.accelerator.gather(codes))
+        share = self.care.used_share()
         if self.step % config.revive_every == 0 and self.step < config.decay_from * config.steps:
             generator = torch.Generator().manual_seed(derive_seed("revive", config.seed, self.step))
             embedding = self.model.bottleneck.regularizer.embedding
             self.care.revive(embedding, self.accelerator.gather(unit), self.optimizers["adamw"], generator)
+        return share
 
     def run(
         self,
