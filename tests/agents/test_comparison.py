@@ -62,6 +62,17 @@ def test_every_length_is_what_the_engine_scores(held_out: HeldOut, lengths: torc
     assert held_out.evaluate(lengths).reward == pytest.approx(total, abs=1e-5)
 
 
+def test_terms_that_read_codes_and_measures(tiny_world: str, lengths: torch.Tensor) -> None:
+    reward = {"weights": {"codebook_usage": 1.0, "prior_bits": 0.5}}
+    process = TaildropProcess(tokenizer=tiny_world, path_length=3, split="test", reward=reward)
+    held_out = HeldOut(process, scenes=5, seed=1)
+    scored = process.reward(process.engine.score(held_out.scene, lengths[None]))
+    looked_up = held_out.evaluate(lengths).rewards
+    assert set(looked_up.terms) >= {"codebook_usage", "prior_bits"}
+    for name, value in scored.terms.items():
+        assert torch.allclose(looked_up.terms[name], value, atol=1e-5), name
+
+
 def test_other_seed_other_clips(held_out: HeldOut) -> None:
     other = HeldOut(held_out.process, scenes=5, seed=2)
     assert not torch.equal(other.scene.ids, held_out.scene.ids)

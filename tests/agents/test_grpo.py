@@ -277,10 +277,13 @@ class TestLearning:
         assert rates == pytest.approx([0.75e-3, 0.5e-3, 0.25e-3, 0.0])
 
     def test_a_reward_that_is_not_finite_stops_it(self, tiny_world: str) -> None:
+        state = {"broken": False}  # only later: an environment refuses a term that is broken from the start
+
         def broken(outcome: Outcome) -> Tensor:
-            return torch.full_like(outcome.mse, torch.nan)
+            return torch.full_like(outcome.mse, torch.nan if state["broken"] else 0.0)
 
         model = GRPO(env=make_env(tiny_world, reward={"terms": {"broken": broken}}), seed=0)
+        state["broken"] = True
         before = weights_of(model.policy)
         with pytest.raises(NonFiniteLossError, match="Expected a finite loss, got nan"):
             model.learn(24)

@@ -1,5 +1,6 @@
 """Policies that need no training, by name."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -7,9 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from vaportok_rl.agents import GRPO, LengthChoice, build_length_policy
+from vaportok_rl.agents import LengthChoice, build_length_policy
+from vaportok_rl.agents.comparison import held_out_rows
 from vaportok_rl.agents.oracle import oracle_lengths
-from vaportok_rl.envs import Scene, TaildropProcess, TaildropVecEnv, shared_world
+from vaportok_rl.envs import Scene, TaildropProcess, shared_world
+from vaportok_rl.tokenizer import VaporTok
+
+LENGTHS = range(1, 17)
+SPECS = ["random", "fixed:1", "fixed:16", "argmax", "complexity", "threshold:0.1", "threshold:0.1:binary", "oracle"]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +32,7 @@ def choose(spec: str, process: TaildropProcess, scene: Scene, seed: int = 0) -> 
     return build_length_policy(spec, process)(scene, torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("spec", ["random", "fixed:1", "fixed:16", "argmax", "oracle"])
+@pytest.mark.parametrize("spec", SPECS)
 def test_every_policy_gives_a_length_for_every_clip(process: TaildropProcess, scene: Scene, spec: str) -> None:
     choice = choose(spec, process, scene)
     assert choice.n_tokens.shape == choice.log_prob.shape == (4, 3)
@@ -71,36 +77,73 @@ def test_oracle(process: TaildropProcess, scene: Scene) -> None:
     assert torch.equal(choice.n_tokens, oracle_lengths(process.engine.score_all(scene), process.reward))
 
 
-def test_a_trained_agent_by_folder_and_by_file(
-    process: TaildropProcess, scene: Scene, tiny_world: str, tmp_path: Path
-) -> None:
-    agent = GRPO(env=TaildropVecEnv(4, group_size=2, tokenizer=tiny_world, path_length=3))
-    with torch.no_grad():
-        agent.policy.action_net.bias.copy_(30.0 * (torch.arange(16) == 4))
-    agent.save(tmp_path / "agent.zip")
-    for spec in (tmp_path, tmp_path / "agent.zip"):
-        assert choose(str(spec), process, scene).n_tokens.unique().tolist() == [5]
+def test_the_oracle_refuses_what_it_does_not_search(tiny_world: str) -> None:
+    for limit in ({"min_tokens": 2}, {"max_tokens": 8}, {"token_budget": 20}):
+        process = TaildropProcess(tokenizer=tiny_world, path_length=3, **limit)
+        with pytest.raises(ValueError, match="Expected no token range or budget with the oracle"):
+            build_length_policy("oracle", process)
 
 
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ("fixed:0", "Expected a fixed length in 1…16, got 0"),
-        ("fixed:17", "Expected a fixed length in 1…16, got 17"),
-        ("fixed:-3", "Expected fixed:N with a whole number N, got 'fixed:-3'"),
-        ("fixed:many", "Expected fixed:N with a whole number N, got 'fixed:many'"),
-        ("fixed:", "Expected fixed:N with a whole number N, got 'fixed:'"),
-        ("oracel", r"did you mean 'oracle'\?"),
-        ("fixd:3", r"did you mean 'fixed'\?"),
-        ("fixed", r"did you mean 'fixed'\?|write fixed:N"),
-        ("/no/such/run", "check the path"),
-    ],
-)
-def test_bad_names_are_refused(process: TaildropProcess, spec: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        build_length_policy(spec, process)
+def test_a_naive_tokenizer_keeps_all_tokens(tiny_world: str, tmp_path: Path) -> None:
+    model = VaporTok.from_pretrained(tiny_world)
+    taildrop = dataclasses.replace(model.config.taildrop, strategy="naive")
+    naive = VaporTok(dataclasses.replace(model.config, taildrop=taildrop))
+    naive.load_state_dict(model.state_dict())
+    process = TaildropProcess(tokenizer=str(naive.save_pretrained(tmp_path / "naive")), path_length=3)
+    choice = choose("argmax", process, process.sample_scene([np.random.default_rng(0)]))
+    assert choice.n_tokens.unique().tolist() == [16]
+    assert choice.log_prob.isnan().all()
 
 
-def test_a_folder_without_an_agent(process: TaildropProcess, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"Expected an agent at .*agent\.zip"):
-        build_length_policy(str(tmp_path), process)
+def test_complexity_is_the_mean_of_the_gaussian(process: TaildropProcess, scene: Scene) -> None:
+    choice = choose("complexity", process, scene)
+    scale = process.engine.world.complexity_scale
+    low, high = scale.config.mean_range
+    for p in range(4):
+        for j in range(3):
+            mean = 16 * (low + (high - low) * scale.score(scene.complexity[p, j]).item())
+            assert abs(choice.n_tokens[p, j].item() - min(max(mean, 1), 16)) <= 0.5 + 1e-4
+            weights = [math.exp(-0.5 * ((n - mean) / (scale.config.deviation * 16)) ** 2) for n in range(1, 17)]
+            assert choice.log_prob[p, j].exp().item() == pytest.approx(max(weights) / sum(weights), rel=1e-4)
+
+
+def errors(process: TaildropProcess, scene: Scene) -> np.ndarray:
+    """Mean squared error by length, straight from the decoder: ``[K, P, L]``."""
+    world, clips = process.engine.world, scene.clips.flatten(0, 1).double() / 255
+    rows = [(world.decode(scene.codes.flatten(0, 1), n).double() - clips).square().flatten(1).mean(1) for n in LENGTHS]
+    return torch.stack(rows).view(16, *scene.shape).numpy()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 1.0])
+def test_threshold_is_the_shortest_length_that_meets_it(process: TaildropProcess, scene: Scene, share: float) -> None:
+    mse = errors(process, scene)
+    threshold = float(np.quantile(mse, share)) + 1e-7
+    expected = np.where((mse <= threshold).any(0), (mse <= threshold).argmax(0) + 1, 16)
+    for spec in (f"threshold:{threshold}", f"threshold:{threshold}:linear"):
+        assert np.array_equal(choose(spec, process, scene).n_tokens.numpy(), expected)
+    # Halving supposes that errors fall with every token, which those of a world with random weights need not do.
+    found = choose(f"threshold:{threshold}:binary", process, scene).n_tokens.numpy()
+    assert (found >= expected).all()
+    assert all(n == 16 or mse[n - 1][at] <= threshold for at, n in np.ndenumerate(found))
+
+
+def test_a_threshold_never_met_keeps_everything(process: TaildropProcess, scene: Scene) -> None:
+    for spec in ("threshold:0", "threshold:0:binary"):
+        assert choose(spec, process, scene).n_tokens.unique().tolist() == [16]
+
+
+def test_best_fixed_is_found_on_training_clips(tiny_world: str, scene: Scene) -> None:
+    # Constants under which the best of all lengths is neither end of the range.
+    settings = {"tokenizer": tiny_world, "path_length": 3, "reward": {"weights": {"efficiency": 3}, "n_threshold": 9}}
+    for limits in ({}, {"min_tokens": 2, "token_budget": 15}):
+        process = TaildropProcess(**settings, **limits, split="test")
+        training = TaildropProcess(**settings, split="train")
+        rewards = np.zeros(16)
+        for rows in held_out_rows(len(training.source), 3, 8, seed=0):
+            batch = training.source.batch(rows)
+            seen = training.engine.encode(batch.clips[None])
+            for n in LENGTHS:
+                kept = process.token_range.clip_paths(torch.full((1, 1, 3), n))
+                rewards[n - 1] += training.reward(training.engine.score(seen, kept)).total.item()
+        n_tokens = choose("best-fixed", process, scene).n_tokens.unique()
+        assert n_tokens.tolist() == [int(rewards.argmax()) + 1]

@@ -3,6 +3,7 @@
 import pickle
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,21 @@ def test_first_frames_are_even_and_in_range() -> None:
 def test_bad_starts(library: Path) -> None:
     with pytest.raises(ValueError, match="Expected starts to be 'grid' or 'random', got 'middle'; pass"):
         VideoClips(library, starts="middle")  # type: ignore[arg-type]
+
+
+def test_consecutive_clips_stay_within_one_video(library: Path) -> None:
+    clips = VideoClips(library, frames=4, size=16)
+    for length in (1, 2, 3, 50):
+        starts = clips.consecutive_starts(length).tolist()
+        expected = []
+        for first in range(len(clips) - length + 1):
+            places = [clips.source_of(index) for index in range(first, first + length)]
+            if all(two == (one[0], one[1] + 4) for one, two in pairwise(places)):
+                expected.append(first)
+        assert starts == expected
+    assert len(clips.consecutive_starts(10**6)) == 0
+
+
+def test_random_starts_have_no_consecutive_clips(library: Path) -> None:
+    with pytest.raises(ValueError, match="Expected starts='grid'"):
+        VideoClips(library, frames=4, size=16, starts="random").consecutive_starts(2)

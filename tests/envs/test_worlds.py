@@ -1,11 +1,15 @@
 """One world a checkpoint, device and precision."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from vaportok_rl.envs import TaildropEnv, TaildropVectorEnv, shared_world
+from vaportok_rl.envs import TaildropEnv, TaildropVectorEnv, VaporReward, shared_world
+from vaportok_rl.envs.worlds import shared_distances
 
 
 def test_the_same_object_twice(tiny_world: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,3 +41,37 @@ def test_it_is_frozen(tiny_world: str) -> None:
 def test_missing_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no-such-world"):
         shared_world(str(tmp_path / "no-such-world"))
+
+
+def test_networks_of_reward_terms_are_shared_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Any] = []
+
+    def load(self: VaporReward, device: str) -> dict[str, Any]:
+        loaded.append(device)
+        return {"lpips": object()}
+
+    monkeypatch.setattr(VaporReward, "distances", load)
+    monkeypatch.setattr("vaportok_rl.envs.worlds._DISTANCES", {})
+    assert shared_distances(VaporReward()) == {}
+    first = shared_distances(VaporReward({"lpips": 1.0}))
+    assert shared_distances(VaporReward({"lpips": 0.5})) is first
+    assert shared_distances(VaporReward({"lpips": 0.5}, perceptual_network="alex")) is not first
+    assert loaded == ["cpu", "cpu"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_forked_worker_does_not_wait_for_threads_it_has_not(tiny_world: str) -> None:
+    program = (
+        "import os, torch\n"
+        "from vaportok_rl.envs import shared_world\n"
+        "torch.set_num_threads(2)\n"
+        "torch.ones(1 << 22).exp()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        f"    shared_world({tiny_world!r})\n"
+        "    torch.ones(1 << 22).exp()\n"
+        "    os._exit(torch.get_num_threads())\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), torch.get_num_threads())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == ["1", "2"]

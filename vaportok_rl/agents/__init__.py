@@ -2,9 +2,10 @@
 
 from vaportok_rl.agents.comparison import Comparison, HeldOut, PolicyScore
 from vaportok_rl.agents.grpo import GRPO
-from vaportok_rl.agents.lengths import LengthChoice, LengthPolicy, build_length_policy
+from vaportok_rl.agents.lengths import LengthChoice, LengthPolicy
 from vaportok_rl.agents.oracle import best_fixed_length, oracle_lengths
 from vaportok_rl.agents.policy import TaildropPolicy
+from vaportok_rl.agents.policy_specs import build_length_policy
 
 __all__ = [
     "GRPO",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vaportok_rl.agents.oracle import best_fixed_length, oracle_lengths
 from vaportok_rl.envs import Outcome, RewardResult, Scene, TaildropProcess
-from vaportok_rl.envs.scene import join_scenes
+from vaportok_rl.envs.scene import join_outcomes, join_scenes
 from vaportok_rl.evaluation import spearman
 
 BEST_FIXED, ORACLE, WORST = "best_fixed", "oracle", "worst"
@@ -71,17 +71,12 @@ class HeldOut:
             if on_scene is not None:
                 on_scene()
         self.scene = join_scenes(parts)
-        self.every = Outcome(
-            n_tokens=torch.cat([outcome.n_tokens for outcome in outcomes], 1),
-            mse=torch.cat([outcome.mse for outcome in outcomes], 1),
-            accuracy=torch.cat([outcome.accuracy for outcome in outcomes], 1),
-            complexity=self.scene.complexity,
-            tokens=process.tokens,
-        )
+        self.every = join_outcomes(outcomes)
         self.score = process.engine.world.complexity_scale.score(self.scene.complexity)
 
     def evaluate(self, n_tokens: Tensor) -> PolicyScore:
-        """Scores lengths ``int64 [P, L]``."""
+        """Scores lengths ``int64 [P, L]``, or the nearest that the process's range and budget allow."""
+        n_tokens = self.process.token_range.clip_paths(n_tokens)
         outcome = self.every.take(n_tokens[None])
         return PolicyScore(n_tokens, outcome, self.process.reward(outcome))
 

@@ -17,9 +17,9 @@ class GroupRollout:
 
     Attributes:
         scene: P scenes of L clips.
-        actions: ``int64 [G, P, L]``.
+        actions: ``int64 [G, P, L]``, as drawn.
         old_log_prob: ``float32 [G, P, L]``, under the policy that drew them.
-        outcome: of ``actions + 1`` tokens.
+        outcome: of ``actions + 1`` tokens, or of the nearest lengths that the range and the budget allow.
         rewards: of the outcome.
     """
 
@@ -45,5 +45,5 @@ def collect_groups(vector_env: TaildropVectorEnv, policy: TaildropPolicy) -> Gro
     drawn = torch.multinomial(log_p.exp().flatten(0, 1), vector_env.group_size, replacement=True)
     actions = drawn.T.reshape(vector_env.group_size, paths, length)
     old_log_prob = log_p.expand(vector_env.group_size, -1, -1, -1).gather(-1, actions[..., None]).squeeze(-1)
-    outcome = process.engine.score(scene, actions + 1)
+    outcome = process.engine.score(scene, process.token_range.clip_paths(actions + 1))
     return GroupRollout(scene, actions, old_log_prob, outcome, process.reward(outcome))

@@ -1,21 +1,27 @@
-"""Policies that need no training: a scene in, lengths out."""
+"""Policies that need no training: a scene in, lengths out.
+
+A policy chooses among all lengths 1 … K. Where an environment has a token range or a budget, it keeps the nearest
+length that these allow (`TokenRange`), whatever the policy.
+"""
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from vaportok_rl.agents.comparison import HeldOut
 from vaportok_rl.agents.oracle import oracle_lengths
-from vaportok_rl.agents.policy import TaildropPolicy
-from vaportok_rl.envs import Scene, TaildropProcess
+from vaportok_rl.envs import Scene, ScoringEngine, TaildropProcess
+from vaportok_rl.tokenizer.error_threshold import Search, lengths_under_error
+from vaportok_rl.tokenizer.length_strategies import inference_lengths
 
 AGENT_FILE = "agent.zip"
+# Training scenes that `best_fixed_lengths` is found on; every length of every clip of theirs is decoded.
+CALIBRATION_SCENES = 8
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,28 @@ def fixed_lengths(n_tokens: int, tokens: int) -> LengthPolicy:
     return policy
 
 
+def best_fixed_lengths(process: TaildropProcess, scenes: int = CALIBRATION_SCENES) -> LengthPolicy:
+    """The fixed length that earns the most on training scenes: what can be had without looking at the clips.
+
+    It is found on the training split, whichever split the process is on, so that it knows as little about held-out
+    clips as a trained policy does. (`HeldOut.compare` finds its own on the very scenes compared: a stronger opponent.)
+
+    Args:
+        process: clips, reward and token range.
+        scenes: how many training scenes to try every length on.
+    """
+    training = process
+    if process.settings.split != "train":
+        arguments = process.settings.as_arguments()
+        arguments["split"] = "train"
+        training = TaildropProcess(**arguments)
+    every = HeldOut(training, scenes).every
+    options = torch.arange(1, process.tokens + 1, device=every.mse.device)[:, None, None].expand(every.mse.shape)
+    kept = process.token_range.clip_paths(options)
+    best = int(process.reward(every.take(kept)).total.mean(1).argmax()) + 1
+    return fixed_lengths(best, process.tokens)
+
+
 def most_probable(log_probs: Callable[[Tensor], Tensor]) -> LengthPolicy:
     """The argmax of a policy's distribution, the supplement's rule at inference."""
 
@@ -83,62 +111,84 @@ def pretrained_log_probs(process: TaildropProcess) -> Callable[[Tensor], Tensor]
     return log_probs
 
 
+def pretrained_lengths(process: TaildropProcess) -> LengthPolicy:
+    """What the pretrained tokenizer keeps by itself, by the strategy it was trained with; see `inference_lengths`.
+
+    A ``naive`` tokenizer keeps all tokens without asking its taildrop module, and that choice has no probability.
+    """
+    log_probs, strategy = pretrained_log_probs(process), process.engine.world.config.taildrop.strategy
+
+    @torch.no_grad()
+    def policy(scene: Scene, generator: torch.Generator) -> LengthChoice:
+        log_p = log_probs(scene.latents)
+        lengths = inference_lengths(log_p.flatten(0, 1), strategy).view(scene.shape)
+        if strategy == "naive":
+            return LengthChoice.certain(lengths)
+        return LengthChoice(lengths, log_p.gather(-1, lengths[..., None] - 1).squeeze(-1))
+
+    return policy
+
+
+def complexity_lengths(process: TaildropProcess) -> LengthPolicy:
+    """The mean of the Gaussian prior over lengths, rounded: more tokens for the more complex clip, nothing learnt."""
+    scale = process.engine.world.complexity_scale
+
+    def policy(scene: Scene, generator: torch.Generator) -> LengthChoice:
+        # The most probable length is the one next to the mean.
+        best = scale.gaussian_prior(scene.complexity).max(-1)
+        return LengthChoice(best.indices + 1, best.values)
+
+    return policy
+
+
+def threshold_lengths(process: TaildropProcess, threshold: float, search: Search = "linear") -> LengthPolicy:
+    """The fewest tokens that reconstruct each clip well enough; see `lengths_under_error`.
+
+    Args:
+        process: its engine measures the errors.
+        threshold: largest mean squared error allowed, of pixel values in [0, 1].
+        search: ``linear`` decodes every length, in the batches that a rollout reports; ``binary`` decodes ⌈log2 K⌉ of
+            them and supposes that the error never rises with n.
+
+    Raises:
+        ValueError: the threshold is negative or not finite.
+    """
+    if not (math.isfinite(threshold) and threshold >= 0):
+        raise ValueError(
+            f"Expected a finite error threshold ≥ 0, got {threshold}; give a mean squared error of pixel values in "
+            "[0, 1], for example threshold:0.004."
+        )
+    world = process.engine.world
+    # Whatever else the reward measures, such as LPIPS, is not needed here.
+    engine = ScoringEngine(world, process.engine.max_batch_tokens)
+
+    def linear(scene: Scene, generator: torch.Generator) -> LengthChoice:
+        met = engine.score_all(scene).mse <= threshold
+        met[-1] = True
+        return LengthChoice.certain(met.int().argmax(0) + 1)
+
+    def binary(scene: Scene, generator: torch.Generator) -> LengthChoice:
+        pairs = zip(scene.clips, scene.codes, strict=True)
+        found = [lengths_under_error(world, clips, codes, threshold, "binary") for clips, codes in pairs]
+        return LengthChoice.certain(torch.stack(found))
+
+    return linear if search == "linear" else binary
+
+
 def best_for_each_clip(process: TaildropProcess) -> LengthPolicy:
-    """The oracle: scores every length of every clip and takes the best path; see `oracle_lengths`."""
+    """The oracle: scores every length of every clip and takes the best path; see `oracle_lengths`.
+
+    Raises:
+        ValueError: the process has a token range or a budget, within which this oracle does not search.
+    """
+    allowed = process.token_range
+    if allowed.budget is not None or (allowed.minimum, allowed.longest) != (1, process.tokens):
+        raise ValueError(
+            f"Expected no token range or budget with the oracle, got min_tokens={allowed.minimum}, "
+            f"max_tokens={allowed.maximum}, token_budget={allowed.budget}; it searches all lengths. Leave them out."
+        )
 
     def policy(scene: Scene, generator: torch.Generator) -> LengthChoice:
         return LengthChoice.certain(oracle_lengths(process.engine.score_all(scene), process.reward))
 
     return policy
-
-
-def load_agent(path: Path) -> TaildropPolicy:
-    """The trained policy of a run folder or an agent file.
-
-    Raises:
-        FileNotFoundError: there is no agent.
-    """
-    from vaportok_rl.agents.grpo import GRPO
-
-    file = path / AGENT_FILE if path.is_dir() else path
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"Expected an agent at {file}, found none; give a run folder that `vaportok-rl train` wrote, or its "
-            f"{AGENT_FILE}."
-        )
-    return GRPO.load(file, env=None, device="cpu").policy
-
-
-def build_length_policy(spec: str, process: TaildropProcess) -> LengthPolicy:
-    """A policy by name.
-
-    Args:
-        spec: ``random``, ``fixed:N``, ``argmax`` (of the pretrained taildrop module), ``oracle``, or the path of a
-            run folder or agent file.
-        process: the decision process it will be used on.
-
-    Raises:
-        ValueError: there is no such policy, or N is not a length.
-        FileNotFoundError: a path without an agent.
-    """
-    if spec == "random":
-        return random_lengths
-    if spec == "argmax":
-        return most_probable(pretrained_log_probs(process))
-    if spec == "oracle":
-        return best_for_each_clip(process)
-    name, colon, value = spec.partition(":")
-    if name == "fixed" and colon:
-        if not value.isdecimal():
-            raise ValueError(f"Expected fixed:N with a whole number N, got {spec!r}; for example fixed:16.")
-        return fixed_lengths(int(value), process.tokens)
-    path = Path(spec).expanduser()
-    if path.exists():
-        policy = load_agent(path).to(process.engine.world.device)
-        policy.set_training_mode(False)
-        return most_probable(policy.length_log_probs)
-    close = difflib.get_close_matches(name, ("random", "fixed", "argmax", "oracle"), n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "check the path."
-    raise ValueError(
-        f"Expected a policy random, fixed:N, argmax, oracle or the path of a trained agent, got {spec!r}; {hint}"
-    )

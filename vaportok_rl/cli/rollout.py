@@ -2,54 +2,116 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from vaportok_rl.agents import build_length_policy
 from vaportok_rl.cli.progress import progress_bar
-from vaportok_rl.envs import TaildropProcess
-from vaportok_rl.experiments.rollouts import rollout
-from vaportok_rl.experiments.run_folder import create_run_folder
+from vaportok_rl.experiments.run_folder import create_run_folder, write_config
 from vaportok_rl.experiments.world_settings import WorldSettings
+
+if TYPE_CHECKING:  # the command line is parsed without loading what rolls out
+    from vaportok_rl.experiments.rollouts import Episode
 
 
 @dataclass(frozen=True)
 class RolloutCommand:
-    """Roll a policy out and write one row a decision (Parquet) and a summary (JSON)."""
+    """Roll a policy out and write one row a decision (Parquet) and a summary (JSON).
+
+    On Ctrl-C the scenes finished so far are written, and the summary says `"complete": false`; a video or a Minari
+    dataset is written of a whole rollout only.
+    """
 
     policy: str = "random"
-    """`random`, `fixed:N`, `argmax` (the pretrained module), `oracle`, or the path of a run folder or agent."""
+    """`random`, `fixed:N`, `best-fixed` (on training clips), `argmax` (the pretrained module), `complexity` (the
+    prior's mean), `threshold:MSE` or `threshold:MSE:binary`, `oracle`, a run folder or agent file of GRPO's, `ppo:PATH`
+    (or a2c, dqn, trpo, maskable-ppo, qr-dqn, recurrent-ppo), or `module:callable`, a function of scene and generator
+    that returns lengths [P, L]."""
     episodes: int = 20
     """Scenes."""
+    paths: int = 1
+    """How many times each scene is walked."""
     settings: Annotated[WorldSettings, tyro.conf.arg(name="")] = field(default_factory=WorldSettings)
-    split: str = "test"
+    split: Literal["test", "train"] = "test"
     """`test` (held out) or `train`."""
     seed: int = 0
     """Of the scenes and of the policy's draws; the same seed gives the same bytes."""
     out: Path | None = None
     """New folder; `runs/<time>-rollout` if not given."""
+    video: bool = False
+    """Also write the decisions as an MP4: original, reconstruction, error, tokens and reward terms."""
+    video_scenes: int = 10
+    """Scenes in the video at most."""
+    minari: str | None = None
+    """Also write a Minari dataset of this name, such as `vaportok/random-v0`, for offline RL."""
+    obs: Literal["latents", "complexity", "codes", "clip"] = "latents"
+    """What the Minari dataset observes."""
 
     def run(self, console: Console) -> None:
         """Runs the command."""
-        process = TaildropProcess(**self.settings.environment(self.split))
-        policy = build_length_policy(self.policy, process)
+        from vaportok_rl.agents import build_length_policy
+        from vaportok_rl.envs import TaildropProcess
+        from vaportok_rl.experiments.minari_dataset import MinariRecorder
+        from vaportok_rl.experiments.rollout_video import VIDEO_FILE, RolloutVideo
+        from vaportok_rl.experiments.rollouts import rollout
+
+        arguments = self.settings.environment(self.split)
+        arguments["obs"] = self.obs
+        process = TaildropProcess(**arguments)
+        recorder = None if self.minari is None else MinariRecorder(self.minari, process, self.policy)
+        with console.status(f"preparing {self.policy}"):
+            policy = build_length_policy(self.policy, process)
         folder = create_run_folder(Path("runs"), "rollout", self.out)
-        with progress_bar(console) as progress:
+        with contextlib.ExitStack() as stack:
+            video = None
+            if self.video:
+                video = stack.enter_context(RolloutVideo(folder / VIDEO_FILE, process.engine, self.video_scenes))
+            progress = stack.enter_context(progress_bar(console))
             task = progress.add_task("episodes", total=self.episodes, live=self.policy)
-            done = rollout(process, policy, self.episodes, self.seed, on_episode=lambda: progress.advance(task))
-        paths = done.write(folder)
-        summary = done.summary()
-        table = Table(title=f"{self.policy}: {summary['decisions']} decisions", title_justify="left")
-        table.add_column("figure")
-        table.add_column("mean", justify="right")
-        table.add_row("path reward", f"{summary['reward']:.4f}")
-        for name, value in summary["mean"].items():
-            if value is not None:
-                table.add_row(name.replace("_", " "), f"{value:.4f}")
-        console.print(table)
-        console.print("written: " + ", ".join(str(path) for path in paths), highlight=False, soft_wrap=True)
+
+            def on_episode(episode: Episode) -> None:
+                for follower in (video, recorder):
+                    if follower is not None:
+                        follower.add(episode)
+                progress.advance(task)
+
+            done = rollout(
+                process,
+                policy,
+                self.episodes,
+                self.seed,
+                paths=self.paths,
+                on_episode=on_episode,
+                keep_partial=True,
+            )
+            written = [write_config(folder, dataclasses.replace(self, out=None)), *done.write(folder)]
+            if not done.complete:
+                summary = done.summary()
+                console.print(
+                    f"[yellow]interrupted[/] after {summary['episodes']} of {self.episodes} scenes, written as not "
+                    "complete: " + ", ".join(map(str, written)),
+                    highlight=False,
+                    soft_wrap=True,
+                )
+                raise KeyboardInterrupt
+        written += [folder / VIDEO_FILE] if video is not None else []
+        written += [recorder.save()] if recorder is not None else []
+        console.print(_table(self.policy, done.summary()))
+        console.print("written: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
+
+
+def _table(policy: str, summary: dict[str, Any]) -> Table:
+    table = Table(title=f"{policy}: {summary['decisions']} decisions", title_justify="left")
+    table.add_column("figure")
+    table.add_column("mean", justify="right")
+    table.add_row("path reward", f"{summary['reward']:.4f}")
+    for name, value in summary["mean"].items():
+        if value is not None and name not in ("reward", "n_chosen"):
+            table.add_row(name.replace("_", " "), f"{value:.4f}")
+    return table

@@ -325,6 +325,18 @@ class FootageClips(ClipSource):
             return file.path, first_frame_at(self._fixed(file), span, self.frames)
         return file.path, file.numbers[index - file.offset] * self.frames
 
+    def consecutive_starts(self, length: int) -> Tensor:
+        """Where ``length`` consecutive clips of one video begin: ``int64 [N]`` indices, none if no video is so long.
+
+        Raises:
+            ValueError: with random starts, where a video gives a single clip.
+        """
+        if self.starts == "random":
+            raise ValueError("Expected starts='grid' for clips that follow each other, got 'random'; pass 'grid'.")
+        ends = [(file.offset, file.offset + len(file.numbers) - length + 1) for file in self._files]
+        places = [torch.arange(first, end) for first, end in ends if end > first]
+        return torch.cat(places) if places else torch.empty(0, dtype=torch.int64)
+
     def describe(self) -> str:
         """One line: how many clips of what size, of which split, from which files."""
         files = "1 file" if len(self._files) == 1 else f"{len(self._files)} files"

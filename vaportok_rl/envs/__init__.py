@@ -3,6 +3,12 @@
 from vaportok_rl.envs.engine import ScoringEngine
 from vaportok_rl.envs.multi_objective import MOTaildropEnv, MOTaildropVectorEnv
 from vaportok_rl.envs.process import TaildropProcess
+from vaportok_rl.envs.reward_wrappers import (
+    CurriculumWeights,
+    LearnedScalarisation,
+    VectorCurriculumWeights,
+    VectorLearnedScalarisation,
+)
 from vaportok_rl.envs.rewards import DEFAULT_WEIGHTS, RewardResult, RewardTerm, VaporReward
 from vaportok_rl.envs.sb3 import TaildropVecEnv, make_sb3_env
 from vaportok_rl.envs.scene import Outcome, Scene
@@ -16,6 +22,8 @@ from vaportok_rl.envs.worlds import shared_world
 
 __all__ = [
     "DEFAULT_WEIGHTS",
+    "CurriculumWeights",
+    "LearnedScalarisation",
     "MOTaildropEnv",
     "MOTaildropVectorEnv",
     "Outcome",
@@ -31,7 +39,9 @@ __all__ = [
     "TaildropVectorEnv",
     "TokenRange",
     "VaporReward",
+    "VectorCurriculumWeights",
     "VectorEnvError",
+    "VectorLearnedScalarisation",
     "check_vector_env",
     "make_sb3_env",
     "shared_world",

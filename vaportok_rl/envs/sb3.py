@@ -16,7 +16,7 @@ from vaportok_rl.envs.vector_env import TaildropVectorEnv
 class TaildropVecEnv(VecEnv):
     """`TaildropVectorEnv` for Stable-Baselines3: its and sb3-contrib's algorithms run on it unmodified.
 
-    ``env_method("action_masks")`` serves `MaskablePPO`; ``render_mode="rgb_array"`` serves `VecVideoRecorder`. Each step
+    ``env_method("action_masks")`` serves `MaskablePPO`, and ``render_mode="rgb_array"`` `VecVideoRecorder`. Each step
     makes one copy from the device to the host, which Stable-Baselines3's NumPy buffers need; agents that stay on the
     device use the tensor face (`vector_env.process`).
 

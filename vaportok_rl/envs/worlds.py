@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
+
+import torch
 
 from vaportok_rl.envs.engine import Distance
 from vaportok_rl.envs.rewards import VaporReward
@@ -13,9 +16,13 @@ from vaportok_rl.tokenizer.checkpoint import resolve_checkpoint
 _WORLDS: dict[tuple[Path, str, str], VaporTok] = {}
 _DISTANCES: dict[tuple[str, str | Path | None, str], Mapping[str, Distance]] = {}
 
+_IMPORTED_IN = os.getpid()
+
 
 def shared_world(tokenizer: str, device: str = "cpu", precision: Precision = "float32") -> VaporTok:
     """The frozen tokenizer of that name, loaded on first use.
+
+    In a forked process torch computes with one thread from then on.
 
     Args:
         tokenizer: a shipped name (``"nano"``), a checkpoint folder or a hub id.
@@ -26,6 +33,10 @@ def shared_world(tokenizer: str, device: str = "cpu", precision: Precision = "fl
         FileNotFoundError: there is no such checkpoint.
         ValueError: the checkpoint is damaged.
     """
+    if os.getpid() != _IMPORTED_IN:
+        # A forked process, such as a worker of Gymnasium's AsyncVectorEnv, inherits OpenMP's pool without its threads,
+        # and would wait for them for ever.
+        torch.set_num_threads(1)
     key = (resolve_checkpoint(tokenizer).resolve(), device, precision)
     if key not in _WORLDS:
         _WORLDS[key] = VaporTok.from_pretrained(tokenizer, device=device, precision=precision)

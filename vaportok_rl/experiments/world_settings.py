@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from vaportok_rl.tokenizer import Precision
-
-if TYPE_CHECKING:  # the command line is parsed without loading the environments
-    from vaportok_rl.envs import TaildropArguments
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ class WorldSettings:
     precision: Precision = "float32"
     """Of the frozen world; `bfloat16` is faster where the hardware has it."""
 
-    def environment(self, split: str) -> TaildropArguments:
+    def environment(self, split: str) -> dict[str, Any]:
         """Arguments of `TaildropEnv` for a split."""
         return {
             "tokenizer": self.tokenizer,

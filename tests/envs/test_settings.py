@@ -1,0 +1,42 @@
+"""One home for the arguments: what the faces accept is what the settings hold."""
+
+import inspect
+from dataclasses import fields
+from typing import get_type_hints
+
+import pytest
+
+from vaportok_rl.envs import MOTaildropEnv, TaildropArguments, TaildropEnv, TaildropSettings
+
+
+def test_the_typed_keywords_are_the_settings() -> None:
+    assert get_type_hints(TaildropArguments) == get_type_hints(TaildropSettings)
+
+
+def test_every_argument_is_documented_where_users_look() -> None:
+    page = inspect.getdoc(TaildropEnv) or ""
+    arguments = page[page.index("## Arguments") : page.index("## Vectorized")]
+    for field in fields(TaildropSettings):
+        assert f"`{field.name}` (`" in arguments
+        default = "None" if field.default is None else str(field.default)
+        assert any(f"`{field.name}`" in line and default in line for line in arguments.splitlines()), (
+            f"{field.name}={default}"
+        )
+
+
+def test_settings_rebuild_the_environment(tiny_world: str) -> None:
+    env = TaildropEnv(tokenizer=tiny_world, path_length=3, token_budget=20, obs=("codes",), reward={"scale": 3.0})
+    again = TaildropEnv(**env.settings)
+    assert again.process.settings == env.process.settings
+    assert MOTaildropEnv(**env.settings).process.settings == env.process.settings
+
+
+def test_observed_lists_kinds_in_order() -> None:
+    assert TaildropSettings(obs="codes").observed == ("codes",)
+    assert TaildropSettings(obs=["clip", "codes"]).observed == ("clip", "codes")
+
+
+@pytest.mark.parametrize("path_length", [0, -1])
+def test_empty_paths_are_refused(path_length: int) -> None:
+    with pytest.raises(ValueError, match=f"Expected path_length ≥ 1, got {path_length}"):
+        TaildropSettings(path_length=path_length)
