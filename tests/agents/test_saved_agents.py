@@ -55,7 +55,7 @@ CASES: list[tuple[str, type[BaseAlgorithm], str, dict[str, Any], dict[str, Any]]
     ("ppo", PPO, "MlpPolicy", {"obs": "clip", "flatten_obs": True}, {}),
     ("ppo", PPO, "MultiInputPolicy", {"obs": ("complexity", "latents")}, {}),
     ("a2c", A2C, "MlpPolicy", {"obs": "codes"}, {}),
-    ("dqn", DQN, "MlpPolicy", {"obs": "latents", "flatten_obs": True}, {"buffer_size": 10}),
+    ("dqn", DQN, "MlpPolicy", {"obs": "codes"}, {"buffer_size": 10, "policy_kwargs": {"activation_fn": torch.nn.Tanh}}),
 ]
 
 

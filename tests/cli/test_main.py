@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from vaportok_rl.cli.main import main
+from vaportok_rl.clips.decord_library import decord
 
 _TINY = ["--path-length", "3", "--scenes", "2", "--group-size", "4", "--decisions", "48", "--held-out-scenes", "2"]
 
@@ -65,13 +66,63 @@ def test_train_on_a_folder_names_the_broken_file(
     assert (tmp_path / "run" / "reconstructions.mp4").is_file()
 
 
-@pytest.mark.parametrize("policy", ["fixed:16", "random", "argmax"])
+@pytest.mark.parametrize("policy", ["fixed:16", "random", "argmax", "complexity", "threshold:0.1"])
 def test_rollout_writes_the_same_bytes_twice(tiny_world: str, tmp_path: Path, policy: str) -> None:
     for name in ("first", "second"):
         out = str(tmp_path / name)
         main(["rollout", "--policy", policy, "--tokenizer", tiny_world, "--episodes", "3", "--out", out])
     files = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("first", "second")]
     assert files[0] == files[1]
+
+
+def test_rollout_with_video_and_dataset(
+    tiny_world: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    minari = pytest.importorskip("minari")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))
+    options = ["--video", "--minari", "vaportok/tiny", "--obs", "complexity", "--token-budget", "20"]
+    world = ["--tokenizer", tiny_world, "--path-length", "3"]
+    main(["rollout", *world, "--episodes", "2", "--paths", "2", *options, "--out", str(tmp_path / "out")])
+    printed = "".join(capsys.readouterr().out.split())
+    for name in ("config.yaml", "decisions.parquet", "summary.json", "decisions.mp4"):
+        assert (tmp_path / "out" / name).is_file()
+        assert name in printed
+    rows = pd.read_parquet(tmp_path / "out" / "decisions.parquet")
+    assert len(rows) == 12
+    assert rows.groupby(["scene", "path"])["n_tokens"].sum().max() <= 20
+    assert len(decord.VideoReader(str(tmp_path / "out" / "decisions.mp4"))) == 2 * 3 * 4
+    dataset = minari.load_dataset("vaportok/tiny-v0")
+    assert [len(episode) for episode in dataset.iterate_episodes()] == [3] * 4
+    again = ["rollout", *world, *options, "--out", str(tmp_path / "more")]
+    assert "which exists in" in _fails(capsys, *again)
+    assert not (tmp_path / "more").exists()
+
+
+def test_an_interrupted_rollout_says_so(
+    tiny_world: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("minari")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))
+    (tmp_path / "until_ctrl_c.py").write_text(
+        "import torch\n"
+        "calls = []\n"
+        "def policy(scene, generator):\n"
+        "    calls.append(1)\n"
+        "    if len(calls) == 3:\n"
+        "        raise KeyboardInterrupt\n"
+        "    return torch.ones_like(scene.ids)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    out, world = tmp_path / "out", ["--tokenizer", tiny_world, "--path-length", "3"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["rollout", "--policy", "until_ctrl_c:policy", *world, "--video", "--minari", "half", "--out", str(out)])
+    assert stopped.value.code == 130
+    assert "interrupted after 2 of 20 scenes" in " ".join(capsys.readouterr().out.split())
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["complete"], summary["episodes"], summary["episodes_asked"]) == (False, 2, 20)
+    assert len(pd.read_parquet(out / "decisions.parquet")) == 6
+    assert {path.name for path in out.iterdir()} == {"config.yaml", "summary.json", "decisions.parquet"}
+    assert not list((tmp_path / "datasets").glob("half*"))
 
 
 def test_pretrain_runs_resumes_and_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,6 +158,11 @@ def test_mistakes_are_answered_with_one_clear_message(
         (["train", *world, "--out", str(tmp_path / "full")], "nothing was overwritten"),
         (["rollout", *world, "--policy", "fixed:0"], "fixed length in 1"),
         (["rollout", *world, "--policy", "randon"], "did you mean 'random'"),
+        (["rollout", *world, "--policy", "threshold:low"], "mean squared error X"),
+        (["rollout", *world, "--policy", "nowhere.to_be:found"], "PYTHONPATH"),
+        (["rollout", *world, "--policy", "oracle", "--token-budget", "64"], "it searches all lengths"),
+        (["rollout", *world, "--episodes", "0"], "episodes ≥ 1"),
+        (["rollout", *world, "--out", str(tmp_path / "full")], "nothing was overwritten"),
         (["pretrain", "--preset", "nanno", "--out", str(tmp_path / "p")], "preset among"),
         (["pretrain", "--resume"], "--out with --resume"),
     ]

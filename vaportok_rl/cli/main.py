@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         warnings.showwarning = show_warning
         try:
             command.run(console)
-        except (ValueError, TypeError, OSError, RuntimeError) as error:
+        except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
             # What the package checks itself says what was expected, what came and what to do; a traceback would
             # bury it. Everything else is a bug and keeps its traceback.
             if not (isinstance(error, UnreadableVideoError) or str(error).startswith("Expected")):
