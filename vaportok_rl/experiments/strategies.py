@@ -111,6 +111,19 @@ def table(measured: Mapping[str, Measured], by_threshold: Sequence[Kept]) -> str
     return "\n".join(lines)
 
 
+def reading(measured: Mapping[str, Measured]) -> str:
+    """The table in a sentence: which strategy puts the most content first, and what that costs at full length."""
+    curves = {name: entry.curve.psnr for name, entry in measured.items()}
+    tokens = len(next(iter(curves.values())))
+    few = min(4, tokens)
+    first = max(curves, key=lambda name: curves[name][few - 1])
+    full = max(curves, key=lambda name: curves[name][-1])
+    return (
+        f"Of the four, `{first}` has the most content in its first {few} tokens ({curves[first][few - 1]:.2f} dB); with "
+        f"all {tokens} tokens `{full}` is best ({curves[full][-1]:.2f} dB), and `{first}` is at {curves[first][-1]:.2f} dB."
+    )
+
+
 def _row(kept: Kept) -> str:
     return f"{kept.rule} | {kept.tokens:.1f} | {kept.psnr:.2f} | {kept.mse:.5f} | {100 * kept.prior_top5:.1f} % |"
 
@@ -173,7 +186,7 @@ class Strategies:
         paths = (self.docs / TABLE_FILE, self.docs / "images" / FIGURE_FILE)
         paths[1].parent.mkdir(exist_ok=True)
         save_figure(figure(measured), paths[1])
-        paths[0].write_text(self._page(text, source, held_out, len(clips)))
+        paths[0].write_text(self._page(text, measured, source, held_out, len(clips)))
         console.print(text, markup=False, highlight=False)
         console.print("written: " + ", ".join(map(str, paths)), soft_wrap=True, highlight=False)
 
@@ -192,7 +205,9 @@ class Strategies:
             trainer.run(lambda step, terms: progress.update(task, completed=step))
         return load_checkpoint(folder / "model")
 
-    def _page(self, text: str, source: ClipSource, held_out: ClipSource, count: int) -> str:
+    def _page(
+        self, text: str, measured: Mapping[str, Measured], source: ClipSource, held_out: ClipSource, count: int
+    ) -> str:
         config = self.config
         return (
             "# Taildrop strategies at one training budget\n\n"
@@ -200,10 +215,10 @@ class Strategies:
             f"(`{self.preset}`, from scratch, {config.steps} steps of {config.batch_size} clips, seed {config.seed}) "
             "is trained under each strategy of the supplement's section C.4; nothing but the lengths seen in training "
             f"differs. Trained on {source.describe()}; measured on the first {count} of {held_out.describe()}, means "
-            "over clips. The first row of columns is at the length the strategy itself chooses at inference; the PSNR "
+            "over clips. The first columns are at the length the strategy itself chooses at inference; the PSNR "
             "at fixed n shows which strategy puts the most important content first, and what that costs at full "
             "length.\n\n"
-            f"{text}\n\n![PSNR against tokens kept](images/{FIGURE_FILE})\n"
+            f"{reading(measured)}\n\n{text}\n\n![PSNR against tokens kept](images/{FIGURE_FILE})\n"
         )
 
 

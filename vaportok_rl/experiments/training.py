@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from vaportok_rl.agents import GRPO, Comparison, HeldOut
 from vaportok_rl.agents.comparison import BEST_FIXED, ORACLE
 from vaportok_rl.agents.grpo import Credit
-from vaportok_rl.agents.lengths import AGENT_FILE, most_probable, pretrained_log_probs
+from vaportok_rl.agents.lengths import AGENT_FILE, most_probable, pretrained_lengths
 from vaportok_rl.envs import TaildropProcess, TaildropVecEnv
 from vaportok_rl.experiments.figures import allocation_figure, rate_distortion_figure, reward_figure, save_figure
 from vaportok_rl.experiments.pictures import comparison_frames, contact_sheet, spread_rows, write_video
@@ -201,7 +201,7 @@ def train(
     except KeyboardInterrupt:
         interrupted = True
     agent.save(folder / AGENT_FILE)
-    pretrained = most_probable(pretrained_log_probs(held_out.process))(held_out.scene, torch.Generator()).n_tokens
+    pretrained = pretrained_lengths(held_out.process)(held_out.scene, torch.Generator()).n_tokens
     comparison = held_out.compare({"pretrained": pretrained, "trained": report.lengths()})
     write_results(folder, comparison, report, interrupted)
     draw(folder, held_out, comparison, report)
