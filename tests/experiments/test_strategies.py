@@ -51,6 +51,8 @@ def test_every_strategy_has_a_row_and_a_picture(comparison: Strategies, tmp_path
     assert [row.split("|")[1].strip() for row in rows] == ["naive", "argmax", "sample", "pre-sample"] + ["naive"] * 4
     assert "| all K tokens | 8.0 |" in rows[0]
     assert all("argmax of P" in row for row in rows[1:4])
+    leader = max(rows[:4], key=lambda row: float(row.split("|")[8])).split("|")[1].strip()
+    assert f"Of the four, `{leader}` has the most content in its first 4 tokens" in page
     assert (tmp_path / "docs" / "images" / FIGURE_FILE).stat().st_size > 5000
     # A finished comparison is measured again, not trained again, and says the same.
     states = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob(f"*/{STATE_FILE}")}
