@@ -1,17 +1,8 @@
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 
-import pytest
 import torch
-
-_EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-
-
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(_EXAMPLES))
 
 
 def test_ppo_trains_the_taildrop_policy(tiny_world: str) -> None:

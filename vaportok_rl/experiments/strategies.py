@@ -120,8 +120,8 @@ def reading(measured: Mapping[str, Measured]) -> str:
     full = max(curves, key=lambda name: curves[name][-1])
     start, end, best = curves[first][few - 1], curves[first][-1], curves[full][-1]
     return (
-        f"Of the four, `{first}` has the most content in its first {few} tokens ({start:.2f} dB); with all {tokens} tokens "
-        f"`{full}` is best ({best:.2f} dB), and `{first}` is at {end:.2f} dB."
+        f"Of the four, `{first}` has the most content in its first {few} tokens ({start:.2f} dB); with all {tokens} "
+        f"tokens `{full}` is best ({best:.2f} dB), and `{first}` is at {end:.2f} dB."
     )
 
 
