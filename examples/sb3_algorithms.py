@@ -1,0 +1,71 @@
+"""Stable-Baselines3's PPO, A2C and DQN on the taildrop environment, with its plain MLP policy.
+
+Run: python examples/sb3_algorithms.py --algorithm dqn --steps 4096
+
+The policy sees how complex a clip is, two numbers. `sb3_ppo.py` trains the taildrop module on the latents instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+from stable_baselines3 import A2C, DQN, PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from vaportok_rl.envs import make_sb3_env
+
+ALGORITHMS: dict[str, tuple[Callable[..., BaseAlgorithm], dict[str, Any]]] = {
+    "ppo": (PPO, {"n_steps": 16, "batch_size": 64, "n_epochs": 4, "learning_rate": 1e-3}),
+    "a2c": (A2C, {"n_steps": 8}),
+    # One gradient step for each of the parallel transitions, as a single environment would have had.
+    "dqn": (
+        DQN,
+        {"learning_starts": 64, "train_freq": 1, "gradient_steps": -1, "batch_size": 64, "buffer_size": 10_000},
+    ),
+}
+LOSSES = ("train/loss", "train/policy_loss", "train/value_loss")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """An algorithm of Stable-Baselines3 on vaportok/Taildrop-v0."""
+
+    algorithm: Literal["ppo", "a2c", "dqn"] = "dqn"
+    """Which one."""
+    steps: int = 512
+    """Decisions to train for."""
+    num_envs: int = 16
+    """Parallel paths."""
+    path_length: int = 8
+    """Clips a path visits."""
+    tokenizer: str = "nano"
+    """The frozen world."""
+    seed: int = 0
+    """Decides everything."""
+
+
+def main(arguments: Arguments) -> BaseAlgorithm:
+    """Trains and returns the agent."""
+    env = make_sb3_env(
+        arguments.num_envs,
+        tokenizer=arguments.tokenizer,
+        path_length=arguments.path_length,
+        obs="complexity",
+    )
+    algorithm, settings = ALGORITHMS[arguments.algorithm]
+    # A path is short, and its return is the sum of what its clips pay: nothing is discounted.
+    agent = algorithm("MlpPolicy", env, gamma=1.0, seed=arguments.seed, device="cpu", **settings)
+    agent.learn(arguments.steps)
+    losses = {name: value for name, value in agent.logger.name_to_value.items() if name in LOSSES}
+    rewards = [episode["r"] for episode in agent.ep_info_buffer or ()]
+    print(", ".join(f"{name} {value:.4f}" for name, value in losses.items()))
+    print(f"path reward {np.mean(rewards):.4f} over the last {len(rewards)} paths")
+    return agent
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
