@@ -72,7 +72,18 @@ def train(preference: dict[str, float], settings: TaildropArguments, arguments: 
     recorded = MORecordEpisodeStatistics(gymnasium.make("vaportok/MO-Taildrop-v0", **settings))
     terms = recorded.get_wrapper_attr("reward_terms")
     env = LinearReward(recorded, weight=np.array([preference.get(name, 0.0) for name in terms]))
-    agent = A2C("MlpPolicy", env, learning_rate=0.01, gamma=1.0, seed=arguments.seed, device="cpu")
+    # Both preferences weigh clip terms only. Those are paid at once, and no decision changes which clips come later: a
+    # decision is worth its own reward, and all that follows would be noise.
+    agent = A2C(
+        "MlpPolicy",
+        env,
+        learning_rate=0.003,
+        n_steps=16,
+        gamma=0.0,
+        normalize_advantage=True,
+        seed=arguments.seed,
+        device="cpu",
+    )
     agent.learn(arguments.steps)
     return Trained(agent, terms, np.stack(list(recorded.return_queue)[-32:]))
 

@@ -93,7 +93,7 @@ def test_mo_gymnasium_wrappers(tiny_world: str) -> None:
         assert returns.shape == (32, 5)
         assert np.isfinite(returns).all()
         assert np.isfinite(agent.logger.name_to_value["train/policy_loss"])
-        assert agent.rollout_buffer.rewards.shape == (5, 1)
+        assert agent.rollout_buffer.rewards.shape == (16, 1)
         episodes = list(agent.ep_info_buffer)
         assert [episode["l"] for episode in episodes] == [LENGTH] * 40
         # What the agent was paid for a path is the preference's weighted sum of its vector return.

@@ -105,7 +105,11 @@ class TaildropSettings:
                 hint = f"did you mean {close[0]!r}?" if close else "see TaildropEnv."
                 if close and close[0] in VECTOR_ARGUMENTS:
                     hint = f"did you mean {close[0]!r}, which TaildropVectorEnv takes?"
-                raise TypeError(f"Expected arguments among {', '.join(known)}; got {name!r}; {hint}")
+                # The words in brackets are Python's own: TorchRL looks for them to drop what it passes to every env.
+                raise TypeError(
+                    f"Expected arguments among {', '.join(known)}; got {name!r}; {hint} "
+                    f"(unexpected keyword argument {name!r})"
+                )
         return cls(**arguments)
 
     def as_arguments(self) -> TaildropArguments:
