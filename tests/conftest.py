@@ -30,6 +30,23 @@ TINY_CONFIG = VaporTokConfig(
 
 
 @pytest.fixture(scope="session")
+def tiny_config() -> VaporTokConfig:
+    """A geometry for tests that train: half the tokens and the width of `tiny_world`'s."""
+    return VaporTokConfig(
+        frames=4,
+        size=16,
+        tokens=8,
+        width=16,
+        encoder_depth=2,
+        decoder_depth=2,
+        heads=2,
+        codebook_size=32,
+        code_width=4,
+        prior=PriorConfig(layers=1, heads=2, width=16, positions=8),
+    )
+
+
+@pytest.fixture(scope="session")
 def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A checkpoint folder with random weights, in which every kept token changes the decoded video."""
     folder = tmp_path_factory.mktemp("worlds") / "tiny"

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vaportok_rl.clips import ProceduralClips
-from vaportok_rl.envs import DEFAULT_WEIGHTS, Outcome, Scene, ScoringEngine, TaildropEnv, VaporReward, shared_world
+from vaportok_rl.envs import DEFAULT_WEIGHTS, Outcome, Scene, ScoringEngine, TaildropEnv, VaporReward
 from vaportok_rl.envs import engine as engine_module
 from vaportok_rl.envs.further_terms import FURTHER_TERMS, budget_overrun, codebook_usage, log_mse
 from vaportok_rl.envs.rewards import generation
@@ -87,18 +86,6 @@ def test_budget_overrun_is_the_share_beyond(lengths: list[int], budget: int) -> 
     assert torch.equal(named, value)
     quarter = VaporReward({"budget_overrun": 1.0})(outcome).raw["budget_overrun"]
     assert torch.equal(quarter, budget_overrun(outcome, TOKENS * len(lengths) // 4))
-
-
-@pytest.fixture(scope="module")
-def world(tiny_world: str) -> VaporTok:
-    return shared_world(tiny_world)
-
-
-@pytest.fixture(scope="module")
-def clips(world: VaporTok) -> Tensor:
-    config = world.config
-    batch = ProceduralClips(5, "train", frames=config.frames, size=config.size).batch(range(PATHS * LENGTH))
-    return batch.clips.unflatten(0, (PATHS, LENGTH))
 
 
 def absolute_error(decoded: Tensor, clips: Tensor) -> Tensor:

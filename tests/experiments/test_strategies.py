@@ -10,22 +10,10 @@ from rich.console import Console
 
 from vaportok_rl.clips import ProceduralClips
 from vaportok_rl.experiments.strategies import FIGURE_FILE, TABLE_FILE, Strategies, measure_kept
-from vaportok_rl.tokenizer import PRESETS, PriorConfig, VaporTok, VaporTokConfig
+from vaportok_rl.tokenizer import PRESETS, VaporTok, VaporTokConfig
 from vaportok_rl.tokenizer.pretraining import PretrainConfig
 from vaportok_rl.tokenizer.pretraining.training_state import STATE_FILE
 
-TINY = VaporTokConfig(
-    frames=4,
-    size=16,
-    tokens=8,
-    width=16,
-    encoder_depth=1,
-    decoder_depth=1,
-    heads=2,
-    codebook_size=32,
-    code_width=4,
-    prior=PriorConfig(layers=1, heads=2, width=16, positions=8),
-)
 BUDGET = PretrainConfig(
     steps=6,
     batch_size=4,
@@ -40,8 +28,8 @@ BUDGET = PretrainConfig(
 
 
 @pytest.fixture
-def comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Strategies:
-    monkeypatch.setitem(PRESETS, "tiny", TINY)
+def comparison(tiny_config: VaporTokConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Strategies:
+    monkeypatch.setitem(PRESETS, "tiny", tiny_config)
     return Strategies(preset="tiny", count=10, out=tmp_path / "runs", docs=tmp_path / "docs", config=BUDGET)
 
 
@@ -71,9 +59,9 @@ def test_another_budget_is_not_mixed_in(comparison: Strategies) -> None:
         replace(comparison, config=replace(BUDGET, steps=8)).run(Console(quiet=True))
 
 
-def test_a_rule_is_measured_clip_by_clip() -> None:
+def test_a_rule_is_measured_clip_by_clip(tiny_config: VaporTokConfig) -> None:
     torch.manual_seed(0)
-    world = VaporTok(TINY).freeze()
+    world = VaporTok(tiny_config).freeze()
     clips = ProceduralClips(frames=4, size=16).batch(range(70)).clips  # more than one batch
     lengths = torch.arange(70) % 8 + 1
     rows = iter(lengths.split(64))

@@ -146,8 +146,9 @@ LARP_ARGUMENTS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Larp:
-    """A LARP tokenizer of random weights: its constructor arguments and its state dict."""
+    """A LARP tokenizer of random weights: what we call its geometry, its constructor arguments and its state dict."""
 
+    config: VaporTokConfig
     arguments: dict[str, Any]
     state: dict[str, Tensor]
 
@@ -157,6 +158,9 @@ def larp() -> Larp:
     config = VaporTokConfig(
         frames=8,
         size=16,
+        channels=3,
+        patch_frames=4,
+        patch_size=8,
         tokens=6,
         width=16,
         encoder_depth=1,
@@ -167,7 +171,7 @@ def larp() -> Larp:
         code_norm="none",
         quantizer_temperature=0.03,
         pixel_range="unit",
-        prior=PriorConfig(layers=2, heads=2, width=32, dropout=0.1, temperature=1.0),
+        prior=PriorConfig(layers=2, heads=2, width=32, positions=1024, dropout=0.1, temperature=1.0),
     )
     generator = torch.Generator().manual_seed(2)
     state = {
@@ -175,23 +179,7 @@ def larp() -> Larp:
         for name, value in VaporTok(config).state_dict().items()
         if not name.startswith("taildrop_module.")
     }
-    return Larp(deepcopy(LARP_ARGUMENTS), state)
-
-
-@pytest.fixture(scope="session")
-def tiny_config() -> VaporTokConfig:
-    return VaporTokConfig(
-        frames=4,
-        size=16,
-        tokens=8,
-        width=16,
-        encoder_depth=2,
-        decoder_depth=2,
-        heads=2,
-        codebook_size=32,
-        code_width=4,
-        prior=PriorConfig(layers=1, heads=2, width=16, positions=8),
-    )
+    return Larp(config, deepcopy(LARP_ARGUMENTS), state)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from vaportok_rl.agents.lengths import LengthChoice, LengthPolicy
 from vaportok_rl.envs import Scene
+from vaportok_rl.envs.user_function import import_by_name
 
 ScriptedPolicy = Callable[[Scene, torch.Generator], LengthChoice | Tensor]
 """From a scene and a seeded host generator to lengths ``int64 [P, L]`` in 1 … K, alone or with log-probabilities."""
@@ -19,17 +19,9 @@ def load_callable(path: str) -> LengthPolicy:
     """Imports a policy written as ``module:name``.
 
     Raises:
-        ValueError: the module does not import, or there is no such function in it.
+        ValueError: the text is not of that form, the module does not import, or there is no such function in it.
     """
-    module, _, name = path.partition(":")
-    try:
-        policy = getattr(importlib.import_module(module), name)
-    except Exception as error:  # the module is a stranger's code and may raise anything
-        raise ValueError(
-            f"Expected an importable policy at {path!r}, got {type(error).__name__}: {error}; is the module on "
-            "PYTHONPATH?"
-        ) from error
-    return checked_policy(policy, path)
+    return checked_policy(import_by_name(path, "policy"), path)
 
 
 def checked_policy(policy: ScriptedPolicy, name: str | None = None) -> LengthPolicy:

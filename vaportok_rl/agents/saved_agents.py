@@ -1,4 +1,4 @@
-"""Trained agents as length policies: those of GRPO, and those that other Stable-Baselines3 algorithms saved."""
+"""Trained agents as length policies: those of `vaportok-rl train`, and what Stable-Baselines3 algorithms saved."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vaportok_rl.agents.agent_file import read_record
 from vaportok_rl.agents.lengths import AGENT_FILE, LengthChoice, LengthPolicy, most_probable
 from vaportok_rl.agents.policy import TaildropPolicy
 from vaportok_rl.envs import Scene, TaildropProcess
+from vaportok_rl.envs.process import observation_box
 from vaportok_rl.envs.settings import OBSERVATIONS
 
 ALGORITHMS: Mapping[str, tuple[str, str]] = {
     "a2c": ("stable_baselines3", "A2C"),
     "dqn": ("stable_baselines3", "DQN"),
     "ppo": ("stable_baselines3", "PPO"),
+    "reinforce": ("vaportok_rl.agents.reinforce", "REINFORCE"),
     "maskable-ppo": ("sb3_contrib", "MaskablePPO"),
     "qr-dqn": ("sb3_contrib", "QRDQN"),
     "recurrent-ppo": ("sb3_contrib", "RecurrentPPO"),
@@ -35,31 +38,50 @@ ALGORITHMS: Mapping[str, tuple[str, str]] = {
 """Names that ``NAME:PATH`` may begin with, and the class that loads the file."""
 
 
-def load_agent(path: Path) -> TaildropPolicy:
-    """The policy that GRPO trained, from a run folder or an agent file.
+def algorithm_of(path: Path) -> str:
+    """The algorithm that trained an agent: ``grpo`` or one of `ALGORITHMS`, as the file itself says.
 
     Raises:
         FileNotFoundError: there is no agent.
-        ValueError: the file is no saved agent, or another algorithm's.
+        ValueError: the file is no saved agent, or does not say.
     """
-    from vaportok_rl.agents.grpo import GRPO
-
     file = _agent_file(path)
+    recorded = read_record(file).get("algorithm")
+    if recorded == "grpo" or recorded in ALGORITHMS:
+        return str(recorded)
     with zipfile.ZipFile(file) as archive:
-        if "reference_policy.pth" not in archive.namelist():
-            raise ValueError(
-                f"Expected an agent that GRPO saved at {file}, got another algorithm's; write its name before the "
-                f"path, for example ppo:{path} ({', '.join(ALGORITHMS)})."
-            )
-    return GRPO.load(file, env=None, device="cpu").policy
+        if "reference_policy.pth" in archive.namelist():
+            return "grpo"
+    raise ValueError(
+        f"Expected an agent that GRPO saved at {file}, or one of `vaportok-rl train`, got another algorithm's; write "
+        f"its name before the path, for example ppo:{path} ({', '.join(ALGORITHMS)})."
+    )
 
 
-def grpo_lengths(path: Path, process: TaildropProcess) -> LengthPolicy:
-    """The most probable lengths of an agent that GRPO trained.
+def load_agent(path: Path) -> TaildropPolicy:
+    """The policy that GRPO or ``vaportok-rl train`` trained, from a run folder or an agent file.
 
     Raises:
         FileNotFoundError: there is no agent.
-        ValueError: the file is no agent of GRPO, or was trained on another world.
+        ValueError: the file is no saved agent, or another algorithm's that does not say so.
+    """
+    algorithm, file = algorithm_of(path), _agent_file(path)
+    package, name = ("vaportok_rl.agents.grpo", "GRPO") if algorithm == "grpo" else ALGORITHMS[algorithm]
+    policy = getattr(importlib.import_module(package), name).load(file, env=None, device="cpu").policy
+    if not isinstance(policy, TaildropPolicy):
+        raise ValueError(
+            f"Expected an agent that chooses lengths at {file}, got a {type(policy).__name__} of another environment; "
+            "give a run of `vaportok-rl train`."
+        )
+    return policy
+
+
+def run_lengths(path: Path, process: TaildropProcess) -> LengthPolicy:
+    """The most probable lengths of an agent that GRPO or ``vaportok-rl train`` trained.
+
+    Raises:
+        FileNotFoundError: there is no agent.
+        ValueError: the file is no such agent, or was trained on another world.
     """
     policy = load_agent(path)
     _view_for(policy.observation_space, process)
@@ -162,19 +184,13 @@ def _view_for(space: spaces.Space[Any], process: TaildropProcess) -> TaildropPro
     Raises:
         ValueError: this world offers no such observations.
     """
-    config = process.engine.world.config
-    offered: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
-        "latents": ((config.tokens, config.width), np.float32),
-        "complexity": ((2,), np.float32),
-        "codes": ((config.tokens,), np.int64),
-        "clip": (config.clip_shape, np.uint8),
-    }
 
     def fits(name: str, part: spaces.Space[Any], flatten: bool) -> bool:
-        if name not in offered:
+        if name not in OBSERVATIONS:
             return False
-        shape, dtype = offered[name]
-        return part.shape == ((math.prod(shape),) if flatten else shape) and part.dtype == dtype
+        # Bounds may differ: how large latents grow and which codes there are says nothing about what an agent can read.
+        box = observation_box(process.engine.world.config, name, flatten)
+        return part.shape == box.shape and part.dtype == box.dtype
 
     for flatten in (False, True):
         obs: str | tuple[str, ...] | None

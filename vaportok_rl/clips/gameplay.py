@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from torch import Tensor
 from vaportok_rl.clips.cache import ClipCache
 from vaportok_rl.clips.decoding import resize_and_crop
 from vaportok_rl.clips.source import ClipBatch, ClipSource, check_split
+from vaportok_rl.clips.suggestion import did_you_mean
 
 # Pygame greets on standard output, which belongs to whoever runs us.
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
@@ -202,9 +202,8 @@ def _make(name: str) -> gymnasium.Env[Any, Any]:
             "pip install 'vaportok-rl[gameplay]' or install them."
         ) from error
     except Exception as error:  # an environment's own constructor may raise anything
-        close = difflib.get_close_matches(name, list(gymnasium.registry), n=1)
-        known = name in gymnasium.registry or not close
-        hint = "import its package with the id, as in 'package:Id-v0'" if known else f"did you mean {close[0]!r}?"
+        others = () if name in gymnasium.registry else gymnasium.registry
+        hint = did_you_mean(name, others, "import its package with the id, as in 'package:Id-v0'")
         raise ValueError(
             f"Expected the id of a Gymnasium environment with render_mode='rgb_array', got {name!r} "
             f"({type(error).__name__}: {error}); {hint}"

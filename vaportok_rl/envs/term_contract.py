@@ -11,7 +11,6 @@ read tensor values on the host (``.item()``, ``.tolist()``, ``if tensor:``), whi
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from vaportok_rl.envs.scene import Outcome
+from vaportok_rl.envs.user_function import import_by_name
 
 RewardTerm = Callable[[Outcome], Tensor]
 MEASURES = ("bits", "lpips")
@@ -58,16 +58,7 @@ def load_term(path: str) -> RewardTerm:
     Raises:
         ValueError: the text is not of that form, the module does not import, or there is no such function in it.
     """
-    module, _, name = path.partition(":")
-    if not module or not name:
-        raise ValueError(f"Expected a reward term as 'module:name', got {path!r}; for example my_module:my_term.")
-    try:
-        term = getattr(importlib.import_module(module), name)
-    except Exception as error:  # the module is a stranger's code and may raise anything
-        raise ValueError(
-            f"Expected an importable reward term at {path!r}, got {type(error).__name__}: {error}; is the module on "
-            "PYTHONPATH?"
-        ) from error
+    term = import_by_name(path, "reward term")
     if not callable(term):
         raise ValueError(f"Expected a function at {path!r}, got {type(term).__name__}; name a function.")
     return term  # type: ignore[no-any-return]

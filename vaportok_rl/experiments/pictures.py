@@ -18,11 +18,6 @@ from vaportok_rl.envs.rendering import to_frames as to_frames
 from vaportok_rl.evaluation import psnr
 
 
-def decoded_clips(engine: ScoringEngine, scene: Scene, n_tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Originals and reconstructions as float clips: two of ``[P·L, C, T, H, W]``; ``n_tokens`` is ``int64 [P, L]``."""
-    return scene.clips.flatten(0, 1).float() / 255, engine.reconstruct(scene, n_tokens).flatten(0, 1)
-
-
 def spread_rows(score: Tensor, count: int) -> list[int]:
     """Clips evenly spread from the simplest to the most complex: ``[N]`` scores to at most ``count`` positions."""
     order = score.flatten().argsort()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import tempfile
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vaportok_rl.clips.suggestion import did_you_mean
 from vaportok_rl.tokenizer.config import VaporTokConfig
 from vaportok_rl.tokenizer.larp import import_larp, is_larp
 from vaportok_rl.tokenizer.larp_trainer_file import read_trainer_file
@@ -100,8 +100,7 @@ def resolve_checkpoint(source: str | Path, **hub: Unpack[HubOptions]) -> Path:
     if not path.exists() and looks_remote:
         path = _download(name, **hub)
     if not path.is_dir():
-        close = difflib.get_close_matches(name, shipped_checkpoints(), n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "train one with `vaportok-rl pretrain`."
+        hint = did_you_mean(name, shipped_checkpoints(), "train one with `vaportok-rl pretrain`.")
         raise FileNotFoundError(
             f"Expected a shipped checkpoint ({', '.join(shipped_checkpoints()) or 'none in this build'}), a checkpoint "
             f"folder, a hub id like 'owner/name' or a .pth file of LARP's trainer, got {name!r}; {hint}"

@@ -14,6 +14,19 @@ from vaportok_rl.tokenizer.video_input import clips_to_float
 Search = Literal["linear", "binary"]
 
 
+def check_error_threshold(threshold: float) -> None:
+    """Refuses what no mean squared error can be.
+
+    Raises:
+        ValueError: the threshold is negative or not finite.
+    """
+    if not (math.isfinite(threshold) and threshold >= 0):
+        raise ValueError(
+            f"Expected a finite error threshold ≥ 0, got {threshold}; give a mean squared error of pixel values in "
+            "[0, 1], for example 0.005."
+        )
+
+
 @torch.no_grad()
 def lengths_under_error(
     world: VaporTok, clips: Tensor, codes: Tensor, threshold: float, search: Search = "linear"
@@ -43,11 +56,7 @@ def lengths_under_error(
         ValueError: the threshold is negative or not finite, the search is unknown, or the clips are of another shape,
             type or range than the world's, or not as many as the codes.
     """
-    if not (math.isfinite(threshold) and threshold >= 0):
-        raise ValueError(
-            f"Expected a finite error threshold ≥ 0, got {threshold}; give a mean squared error of pixel values in "
-            "[0, 1], for example 0.005."
-        )
+    check_error_threshold(threshold)
     if search not in get_args(Search):
         raise ValueError(f"Expected search 'linear' or 'binary', got {search!r}; choose one of them.")
     video = clips_to_float(clips, world.config.clip_shape)
