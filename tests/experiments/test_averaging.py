@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -17,15 +18,18 @@ def two(config: VaporTokConfig) -> tuple[VaporTok, VaporTok]:
     return models[0], models[1]
 
 
-def test_every_weight_lies_between_but_the_taildrop_modules(tiny_config: VaporTokConfig) -> None:
+@pytest.mark.parametrize("kept", ["before", "after"])
+def test_every_weight_lies_between_but_the_taildrop_modules(
+    tiny_config: VaporTokConfig, kept: Literal["before", "after"]
+) -> None:
     before, after = two(tiny_config)
     first = {name: value.clone() for name, value in before.state_dict().items()}
     last = {name: value.clone() for name, value in after.state_dict().items()}
-    averaged = average_weights(before, after, 0.25).state_dict()
+    averaged = average_weights(before, after, 0.25, kept).state_dict()
     assert any(name.startswith("taildrop_module.") for name in averaged)
     for name, value in averaged.items():
         if name.startswith("taildrop_module.") or not value.is_floating_point():
-            assert torch.equal(value, last[name])
+            assert torch.equal(value, (first if kept == "before" else last)[name])
         else:
             torch.testing.assert_close(value, 0.75 * first[name] + 0.25 * last[name])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 import tyro
@@ -18,40 +19,45 @@ from vaportok_rl.tokenizer.checkpoint import load_checkpoint, save_checkpoint
 _TAILDROP = "taildrop_module."
 
 
-def average_weights(before: VaporTok, after: VaporTok, share: float = 0.5) -> VaporTok:
+def average_weights(
+    before: VaporTok, after: VaporTok, share: float = 0.5, taildrop: Literal["before", "after"] = "after"
+) -> VaporTok:
     """Averages two tokenizers of one geometry.
 
-    The taildrop module and the calibration of the complexity score are those of ``after``: a warm start begins both
-    anew, so there is nothing to average them with.
+    The taildrop module and the calibration of the complexity score are those of one of the two: a warm start begins
+    both anew, so there is nothing to average.
 
     Args:
         before: the weights that the later training started from.
-        after: what became of them; changed in place.
+        after: what became of them.
         share: of ``after`` in the average, 0 … 1.
+        taildrop: whose taildrop module and calibration to keep.
 
     Returns:
-        ``after``.
+        That one of the two, changed in place.
 
     Raises:
         ValueError: the geometries differ, or the share is outside 0 … 1.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"Expected a share in [0, 1], got {share}; 0.5 weighs both alike.")
-    aligned = replace(before.config, taildrop=after.config.taildrop, complexity=after.config.complexity)
-    if aligned != after.config:
+    if replace(before.config, taildrop=after.config.taildrop, complexity=after.config.complexity) != after.config:
         raise ValueError(
             "Expected two tokenizers of one geometry, got different configurations; average a tokenizer with one that "
             "was trained from it."
         )
-    start = before.state_dict()
+    kept, other, weight = (after, before, 1 - share) if taildrop == "after" else (before, after, share)
+    others = other.state_dict()
     with torch.no_grad():
-        for name, value in after.state_dict().items():
+        for name, value in kept.state_dict().items():
             if value.is_floating_point() and not name.startswith(_TAILDROP):
-                value.copy_(torch.lerp(start[name].to(value), value, share))
-    return after
+                value.copy_(torch.lerp(value, others[name].to(value), weight))
+    return kept
 
 
-def main(before: str, after: str, out: Path, /, share: float = 0.5) -> None:
+def main(
+    before: str, after: str, out: Path, /, share: float = 0.5, taildrop: Literal["before", "after"] = "after"
+) -> None:
     """Averages the weights before and after a stage of training.
 
     Args:
@@ -59,13 +65,14 @@ def main(before: str, after: str, out: Path, /, share: float = 0.5) -> None:
         after: checkpoint that it ended with.
         out: new folder for the average.
         share: of ``after`` in the average.
+        taildrop: whose taildrop module and calibration to keep.
 
     Raises:
         FileExistsError: the folder exists.
     """
     if out.exists():
         raise FileExistsError(f"Expected a new folder, got {out}, which exists; choose another or move it away.")
-    print(save_checkpoint(average_weights(load_checkpoint(before), load_checkpoint(after), share), out))
+    print(save_checkpoint(average_weights(load_checkpoint(before), load_checkpoint(after), share, taildrop), out))
 
 
 if __name__ == "__main__":
