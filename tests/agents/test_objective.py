@@ -108,6 +108,23 @@ def test_gradient_of_the_surrogate() -> None:
     assert torch.allclose(gradient, expected)
 
 
+@pytest.mark.parametrize("delta", [1.5, 3.0])
+def test_the_cap_bounds_ratios_with_a_negative_advantage(delta: float) -> None:
+    log_ratio = torch.tensor([0.1, 0.3, 0.9, 1.5, 0.9, -0.9], dtype=torch.float64, requires_grad=True)
+    advantage = torch.tensor([-1.0, -2.0, -1.5, -0.5, 2.0, -1.0], dtype=torch.float64)
+
+    def objective(values: torch.Tensor) -> torch.Tensor:
+        return clipped_surrogate(values, torch.zeros_like(values), advantage, 0.2, 0.28, delta).objective
+
+    assert torch.autograd.gradcheck(objective, (log_ratio,))
+    for value, logarithm, weight in zip(objective(log_ratio), log_ratio, advantage, strict=True):
+        ratio = math.exp(logarithm.item())
+        expected = surrogate_by_hand(ratio, weight.item(), 0.2, 0.28)
+        if weight < 0:
+            expected = max(expected, delta * weight.item())
+        assert value.item() == pytest.approx(expected)
+
+
 def test_at_the_old_policy_the_gradient_is_that_of_the_plain_policy_gradient() -> None:
     log_prob = torch.tensor([-1.0, -2.0, -0.5], dtype=torch.float64, requires_grad=True)
     advantage = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)

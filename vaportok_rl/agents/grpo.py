@@ -1,74 +1,89 @@
-"""Group Relative Policy Optimisation as a Stable-Baselines3 algorithm, on the parallel tensor face."""
+"""Group Relative Policy Optimisation as a Stable-Baselines3 algorithm."""
 
 from __future__ import annotations
 
 import copy
-import math
-import sys
-import time
-from typing import Any, ClassVar, Literal, get_args
+from collections.abc import Iterator
+from typing import Any, Literal
 
-import numpy as np
 import torch
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import safe_mean
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
-from vaportok_rl.agents.group_rollout import GroupRollout, collect_groups
-from vaportok_rl.agents.grpo_env import as_group_env, group_env_of
-from vaportok_rl.agents.objective import clipped_surrogate, entropy, group_advantage, kl_exact
-from vaportok_rl.agents.policy import TaildropPolicy
-from vaportok_rl.envs import TaildropVectorEnv
+from vaportok_rl.agents.credit import Credit, CreditRule, RewardAggregation
+from vaportok_rl.agents.group_algorithm import GroupAlgorithm
+from vaportok_rl.agents.group_rollout import GroupRollout, SceneRollout
+from vaportok_rl.agents.grpo_options import check_clip, check_options, check_steps, value_of
+from vaportok_rl.agents.objective import ScaleRewards, clipped_surrogate, entropy, kl_exact, kl_k3
 from vaportok_rl.tokenizer.pretraining import NonFiniteLossError
+from vaportok_rl.tokenizer.pretraining.noise import derive_seed
 
-Credit = Literal["path", "clip"]
 
-
-class GRPO(BaseAlgorithm):
+class GRPO(GroupAlgorithm):
     """GRPO (DeepSeekMath, arXiv 2402.03300) with the VaporTok supplement's defaults.
 
-    Each iteration draws P scenes, samples G paths through each, scores them at once, standardises the path rewards
-    within each group, and takes μ clipped steps with a KL penalty to the initial policy. There is no critic.
+    Each round draws P scenes, samples G paths through each, standardises the path rewards within each group, and takes
+    μ clipped passes with a KL penalty to the initial policy. There is no critic. Lengths of clips are sampled and
+    scored at once, on the device; of any other environment with `Discrete` actions, a group is G copies reset to one
+    seed, which play whole episodes, and every decision of an episode is credited with its return.
+
+    Every draw is a function of the seed, the round and the scene's place in it. A loaded agent therefore goes on, with
+    ``learn(remaining, reset_num_timesteps=False)``, as if it had not been interrupted, to the bit; a round whose update
+    was not taken is taken again. Under torch.distributed the scenes of a round are split over the processes, which
+    take the gradient steps that one would. (Policies with dropout draw from torch's global stream instead.)
 
     Args:
-        policy: ``"TaildropPolicy"`` or the class.
-        env: a `TaildropVecEnv` with ``group_size ≥ 2`` (monitored or not), a `TaildropEnv`, or its id. From the last
-            two a vector environment of ``scenes × group_size`` paths with the same arguments is made.
-        learning_rate: Adam's; a number or a schedule of the remaining progress.
-        group_size: G; 8 by default. With a `TaildropVecEnv`, its own.
-        scenes: P, scenes an iteration; 16 by default. With a `TaildropVecEnv`, its own.
-        n_epochs: μ, passes over the sampled paths.
+        policy: ``"TaildropPolicy"``, an alias of Stable-Baselines3 (``"MlpPolicy"``, …) or a class.
+        env: a `TaildropEnv`, any registered environment, or the id of one, of which ``scenes × group_size`` copies are
+            made; or a `VecEnv`: a `TaildropVecEnv` with ``group_size ≥ 2`` or copies of another environment.
+        learning_rate: Adam's; a number or, as other settings so typed, a schedule of the remaining progress.
+        group_size: G (TRL: ``num_generations``); 8 by default. With a `TaildropVecEnv`, its own.
+        scenes: P, scenes a round; 16 by default. With a `VecEnv`, its own.
+        n_epochs: μ (TRL: ``num_iterations``), passes over the sampled paths.
         batch_size: scenes a gradient step; all P by default.
-        kl_coef: β, weight of the exact KL(π ‖ π_reference).
-        clip_range: ε_low.
-        clip_range_high: ε_high (clip-higher: DAPO, arXiv 2503.14476).
+        kl_coef: β (TRL: ``beta``), weight of KL(π ‖ π_reference).
+        kl_estimator: ``"exact"``, over all actions, or ``"k3"`` of the sampled ones (DeepSeekMath Eq. 4).
+        clip_range: ε_low. With a single gradient step a round, clipping changes nothing.
+        clip_range_high: ε_high (clip-higher: DAPO, arXiv 2503.14476); None for ``clip_range``.
+        delta: two-sided cap of the ratio (INTELLECT-2, arXiv 2505.07291); see `clipped_surrogate`.
+        target_kl: end a round's steps when the policy has moved 1.5 times as far (Stable-Baselines3's PPO). It costs
+            one number from the device a gradient step.
         credit: ``"path"`` gives every decision of a path the path's advantage (the supplement's reading); ``"clip"``
             compares each decision with its group's decisions on the same clip, path terms shared.
-        advantage_eps: added to the standard deviation of a group's rewards.
-        ent_coef: weight of an entropy bonus.
+        scale_rewards: ``"group"``, ``"batch"`` (arXiv 2508.08221) or ``"none"`` (Dr. GRPO, arXiv 2503.20783); see
+            `group_advantage`.
+        reward_aggregation: ``"sum_then_normalize"``, or ``"normalize_then_sum"`` (GDPO, arXiv 2601.05242; TRL:
+            ``multi_objective_aggregation``); see `decoupled_advantage`.
+        advantage_eps: added to standard deviations.
+        drop_zero_std_groups: leave decisions whose group has no advantage at all out of the loss, its KL and its mean
+            (DAPO's filter, without resampling); otherwise they count as zeros, as in TRL.
+        gradient: ``"sampled"``, or ``"enumerated"``: all K lengths of every decision are scored, and the policy
+            gradient is exact given the path's other lengths; see `CreditRule.exact_advantage`.
+        ent_coef: weight of an entropy bonus (TRL: ``entropy_coef``).
+        ref_sync_every: rounds between updates of the reference (TR-DPO, arXiv 2404.09656; TRL:
+            ``ref_model_sync_steps``); None keeps the initial policy.
+        ref_sync_mix: the policy's share in such an update (TRL: ``ref_model_mixup_alpha``); read with
+            ``ref_sync_every``.
         max_grad_norm: gradient clipping.
         stats_window_size: path rewards averaged for ``rollout/ep_rew_mean``.
         tensorboard_log: folder for TensorBoard events.
-        policy_kwargs: arguments of the policy; ``tokenizer`` is filled in from the environment.
+        policy_kwargs: arguments of the policy; a `TaildropPolicy`'s ``tokenizer`` is filled in from the environment.
         verbose: 0 none, 1 info.
-        seed: of the policy's draws and the scenes.
+        seed: of everything drawn; without one, torch's global stream gives it.
         device: of the policy; ``"auto"`` follows the environment's world.
         _init_setup_model: whether to build the networks at once.
 
     Raises:
-        ValueError: a group of fewer than two paths, an unknown credit, or settings that contradict the environment.
+        ValueError: a group of fewer than two paths, an unknown choice, or settings that contradict the environment or
+            leave each other without effect.
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"TaildropPolicy": TaildropPolicy}
-    policy: TaildropPolicy
-    reference_policy: TaildropPolicy
+    reference_policy: ActorCriticPolicy
 
     def __init__(
         self,
-        policy: str | type[TaildropPolicy] = "TaildropPolicy",
+        policy: str | type[ActorCriticPolicy] = "TaildropPolicy",
         env: GymEnv | str | None = "vaportok/Taildrop-v0",
         learning_rate: float | Schedule = 3e-4,
         *,
@@ -76,12 +91,21 @@ class GRPO(BaseAlgorithm):
         scenes: int | None = None,
         n_epochs: int = 2,
         batch_size: int | None = None,
-        kl_coef: float = 0.1,
-        clip_range: float = 0.2,
-        clip_range_high: float = 0.28,
+        kl_coef: float | Schedule = 0.1,
+        kl_estimator: Literal["exact", "k3"] = "exact",
+        clip_range: float | Schedule = 0.2,
+        clip_range_high: float | Schedule | None = 0.28,
+        delta: float | None = None,
+        target_kl: float | None = None,
         credit: Credit = "path",
+        scale_rewards: ScaleRewards = "group",
+        reward_aggregation: RewardAggregation = "sum_then_normalize",
         advantage_eps: float = 1e-4,
+        drop_zero_std_groups: bool = False,
+        gradient: Literal["sampled", "enumerated"] = "sampled",
         ent_coef: float = 0.0,
+        ref_sync_every: int | None = None,
+        ref_sync_mix: float = 0.6,
         max_grad_norm: float = 1.0,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -91,225 +115,198 @@ class GRPO(BaseAlgorithm):
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        if credit not in get_args(Credit):
-            raise ValueError(f"Expected credit 'path' or 'clip', got {credit!r}; pass one of the two.")
-        if n_epochs < 1 or (batch_size is not None and batch_size < 1):
-            raise ValueError(f"Expected n_epochs ≥ 1 and batch_size ≥ 1, got {n_epochs} and {batch_size}; raise them.")
-        self.n_epochs = n_epochs
-        self.batch_size = batch_size
-        self.kl_coef = kl_coef
-        self.clip_range = clip_range
-        self.clip_range_high = clip_range_high
-        self.credit: Credit = credit
-        self.advantage_eps = advantage_eps
-        self.ent_coef = ent_coef
-        self.max_grad_norm = max_grad_norm
-        self._n_updates = 0
-        vec_env = None if env is None else as_group_env(env, group_size, scenes)
-        policy_kwargs = dict(policy_kwargs or {})
-        if vec_env is not None:
-            world = group_env_of(vec_env).process
-            policy_kwargs.setdefault("tokenizer", world.tokenizer)
-            device = str(world.engine.world.device) if device == "auto" else device
+        check_options(locals())
+        self.n_epochs, self.batch_size = n_epochs, batch_size
+        self.kl_coef, self.kl_estimator, self.ent_coef = kl_coef, kl_estimator, ent_coef
+        self.clip_range, self.clip_range_high, self.delta = clip_range, clip_range_high, delta
+        self.target_kl, self.max_grad_norm = target_kl, max_grad_norm
+        self.credit, self.scale_rewards, self.reward_aggregation = credit, scale_rewards, reward_aggregation
+        self.advantage_eps, self.drop_zero_std_groups, self.gradient = advantage_eps, drop_zero_std_groups, gradient
+        self.ref_sync_every, self.ref_sync_mix = ref_sync_every, ref_sync_mix
         super().__init__(
-            policy=policy,
-            env=vec_env,
-            learning_rate=learning_rate,
+            policy,
+            env,
+            learning_rate,
+            group_size=group_size,
+            scenes=scenes,
             policy_kwargs=policy_kwargs,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             verbose=verbose,
             device=device,
-            support_multi_env=True,
             seed=seed,
         )
+        if env is not None:
+            self._check_environment()
         if _init_setup_model:
             self._setup_model()
 
-    @property
-    def vector_env(self) -> TaildropVectorEnv:
-        """The Gymnasium vector environment whose process, groups and seeds are used."""
-        return group_env_of(self.get_env())
-
-    @staticmethod
-    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        # Also reached by `load` and `set_env`, which then take whatever the constructor takes.
-        return BaseAlgorithm._wrap_env(as_group_env(env, None, None), verbose, monitor_wrapper)
+    def _check_environment(self) -> None:
+        if not self.parallel and (self.credit, self.gradient) != ("path", "sampled"):
+            raise ValueError(
+                f"Expected credit='path' and gradient='sampled' outside the taildrop environment, got {self.credit!r} "
+                f"and {self.gradient!r}; members of a group share only their beginning there."
+            )
+        check_steps(self.n_epochs * -(-self.scenes // (self.batch_size or self.scenes)), self.target_kl, self.delta)
 
     def _setup_model(self) -> None:
-        self._setup_lr_schedule()
-        self.set_random_seed(self.seed)
-        self.policy = self.policy_class(  # type: ignore[assignment]
-            self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
-        ).to(self.device)
+        super()._setup_model()
         self.reference_policy = copy.deepcopy(self.policy)
         self.reference_policy.set_training_mode(False)
         self.reference_policy.requires_grad_(False)
 
-    def set_random_seed(self, seed: int | None = None) -> None:
-        """Seeds torch, NumPy and the groups' scene orders."""
-        super().set_random_seed(seed)
-        if seed is not None and self.env is not None:
-            self.vector_env.seed_groups(seed)
-
-    def collect(self) -> GroupRollout:
-        """Samples and scores one round of paths with the current policy."""
-        self.policy.set_training_mode(False)
-        return collect_groups(self.vector_env, self.policy)
+    @property
+    def scores_every_length(self) -> bool:
+        """Whether rollouts hold the outcome of all K lengths."""
+        return self.gradient == "enumerated"
 
     def advantages(self, rollout: GroupRollout) -> Tensor:
-        """Group-relative advantage of every decision: ``float32 [G, P, L]``."""
-        if self.credit == "clip":
-            return group_advantage(rollout.rewards.by_clip, self.advantage_eps)
-        advantage = group_advantage(rollout.rewards.total, self.advantage_eps)
-        return advantage[..., None].expand_as(rollout.actions)
+        """What the update learns from.
 
-    def loss(self, rollout: GroupRollout, advantage: Tensor, paths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The objective on some scenes, negated.
+        Returns:
+            ``float32 [G, P, L]``, the advantage of every decision taken; with an enumerated gradient ``[G, P, L, K]``,
+            of every length at every decision. Of several processes, this one's scenes.
+        """
+        rule = CreditRule(self.credit, self.scale_rewards, self.reward_aggregation, self.advantage_eps)
+        if self.gradient == "enumerated":
+            assert isinstance(rollout, SceneRollout)
+            assert rollout.every is not None
+            process = self.vector_env.process
+            conditional = rule.conditional_signals(rollout.every, rollout.actions, process.token_range, process.reward)
+            return rule.exact_advantage(conditional, rollout.old_log_p[0], rollout.rewards, self.processes)
+        advantage = rule.sampled_advantage(rollout.rewards)
+        return advantage[:, self.processes.rank :: self.processes.count].expand_as(rollout.actions)
+
+    def loss(
+        self, rollout: GroupRollout, advantage: Tensor, scenes: Tensor, reference: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The objective on some scenes, negated; of several processes, this one's part of it.
 
         Args:
             rollout: what was sampled.
-            advantage: ``[G, P, L]``.
-            paths: ``int64 [P']``, the scenes of this gradient step.
+            advantage: from `advantages`.
+            scenes: ``int64 [P']``, the scenes of this gradient step.
+            reference: the reference policy's log-probabilities of the whole rollout, if they are known.
 
         Returns:
             The scalar loss and detached scalars to log.
         """
-        latents = rollout.scene.latents[paths]
-        log_p = self.policy.length_log_probs(latents)  # [P', L, K]
-        with torch.no_grad():
-            reference = self.reference_policy.length_log_probs(latents)
-        actions = rollout.actions[:, paths]  # [G, P', L]
-        log_prob = log_p.expand(actions.shape[0], -1, -1, -1).gather(-1, actions[..., None]).squeeze(-1)
-        surrogate = clipped_surrogate(
-            log_prob, rollout.old_log_prob[:, paths], advantage[:, paths], self.clip_range, self.clip_range_high
-        )
-        kl = kl_exact(log_p, reference).mean()
-        spread = entropy(log_p).mean()
-        policy_loss = -surrogate.objective.mean()
-        loss = policy_loss + self.kl_coef * kl - self.ent_coef * spread
-        low, high = surrogate.clipped_low.float().mean(), surrogate.clipped_high.float().mean()
-        log_ratio = (log_prob - rollout.old_log_prob[:, paths]).detach()
-        return loss, {
-            "loss": loss.detach(),
-            "policy_gradient_loss": policy_loss.detach(),
-            "kl": kl.detach(),
-            "entropy": spread.detach(),
-            "entropy_loss": -spread.detach(),
-            "approx_kl": (torch.expm1(log_ratio) - log_ratio).mean(),
+        log_p = rollout.log_probs(self.policy, scenes)  # [1 or G, P', L, A]
+        if reference is None:
+            with torch.no_grad():
+                reference = rollout.log_probs(self.reference_policy)
+        log_ref, taken = reference[:, scenes], rollout.actions[:, scenes, :, None]
+        advantage, counted = advantage[:, scenes], rollout.alive[:, scenes]  # [G, P', L, …], [G, P', L]
+        if advantage.dim() == 4:  # every length, weighted by the probability with which it would have been drawn
+            assert isinstance(rollout, SceneRollout)
+            log_prob, old_log_prob = log_p, rollout.old_log_p[:, scenes]
+            weight = old_log_prob.exp()
+        else:  # the one that was drawn
+            advantage, old_log_prob = advantage[..., None], rollout.old_log_prob[:, scenes, :, None]
+            log_prob = log_p.expand(taken.shape[0], -1, -1, -1).gather(-1, taken)
+            weight = torch.ones_like(old_log_prob)
+        if self.drop_zero_std_groups:
+            counted = counted & (advantage != 0).any(-1).any(0)
+        decisions = self.processes.sum(counted.sum()).clamp(min=1)
+
+        def mean(values: Tensor) -> Tensor:  # of [1 or G, P', L], over the decisions that count
+            return torch.where(counted, values, 0.0).sum() / decisions
+
+        def expected(values: Tensor) -> Tensor:  # of [G, P', L, …], over what is judged at each decision
+            return mean((values * weight).sum(-1))
+
+        surrogate = clipped_surrogate(log_prob, old_log_prob, advantage, *self._clip_now(), self.delta)
+        policy_loss = -expected(surrogate.objective)
+        if self.kl_estimator == "exact":
+            kl = mean(kl_exact(log_p, log_ref))
+        else:
+            kl = mean(kl_k3(log_prob, log_ref.expand(taken.shape[0], -1, -1, -1).gather(-1, taken)).squeeze(-1))
+        spread = mean(entropy(log_p))
+        loss = policy_loss + self._now(self.kl_coef) * kl - self.ent_coef * spread
+
+        low, high = expected(surrogate.clipped_low), expected(surrogate.clipped_high)
+        log_ratio = (log_prob - old_log_prob).detach()
+        figures = {
+            "loss": loss,
+            "policy_gradient_loss": policy_loss,
+            "kl": kl,
+            "entropy": spread,
+            "entropy_loss": -spread,
+            "approx_kl": expected(torch.expm1(log_ratio) - log_ratio),
             "clip_fraction": low + high,
             "clip_ratio/low_mean": low,
             "clip_ratio/high_mean": high,
+            "clip_ratio/region_mean": low + high,
         }
+        total = self.processes.sum(torch.stack([value.detach() for value in figures.values()]))
+        return loss, dict(zip(figures, total.unbind(), strict=True))
 
     def train(self, rollout: GroupRollout) -> dict[str, Tensor]:
         """Takes μ passes of clipped steps over a rollout; returns the mean of the logged scalars.
 
         Raises:
-            NonFiniteLossError: the loss or the gradient is not finite; that step was not taken.
+            NonFiniteLossError: the loss or the gradient was not finite; the weights are those before the round.
+            ValueError: the clip range of this round is empty, or the cap lies within it.
         """
+        check_clip(*self._clip_now(), self.delta)
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
+        parameters = list(self.policy.parameters())
+        # Whether a step was sound is read once a round, not once a step, so what a bad one spoils must be kept.
+        before = copy.deepcopy((self.policy.state_dict(), self.policy.optimizer.state_dict()))
         advantage = self.advantages(rollout)
-        scenes = rollout.actions.shape[1]
-        size = scenes if self.batch_size is None else min(self.batch_size, scenes)
+        with torch.no_grad():
+            reference = rollout.log_probs(self.reference_policy)
         history: list[dict[str, Tensor]] = []
-        for _ in range(self.n_epochs):
-            order = torch.randperm(scenes, device=advantage.device) if size < scenes else None
-            for start in range(0, scenes, size):
-                paths = torch.arange(scenes, device=advantage.device) if order is None else order[start : start + size]
-                loss, logged = self.loss(rollout, advantage, paths)
-                self.policy.optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-                if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
-                    raise NonFiniteLossError(
-                        f"Expected a finite loss, got {loss.item()} (gradient norm {norm.item()}) after "
-                        f"{self._n_updates} updates; the step was not taken. Look for a reward term that returns NaN, "
-                        "or lower learning_rate."
-                    )
-                self.policy.optimizer.step()
-                self._n_updates += 1
-                history.append(logged)
-        return {name: torch.stack([entry[name] for entry in history]).mean() for name in history[0]}
-
-    def learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 1,
-        tb_log_name: str = "GRPO",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> GRPO:
-        """Trains for at least ``total_timesteps`` decisions; see `BaseAlgorithm.learn`."""
-        total_timesteps, callback = self._setup_learn(
-            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
-        )
-        callback.on_training_start(locals(), globals())
-        iteration = 0
-        while self.num_timesteps < total_timesteps:
-            callback.on_rollout_start()
-            rollout = self.collect()
-            self.num_timesteps += rollout.actions.numel()
-            infos, dones = self._path_infos(rollout)
-            rewards = rollout.rewards.total.T.reshape(-1).cpu().numpy()
-            self._update_info_buffer(infos, dones)
-            callback.update_locals(locals())
-            if not callback.on_step():
+        for scenes in self._minibatches():
+            loss, figures = self.loss(rollout, advantage, scenes, reference)
+            if self.target_kl is not None and figures["approx_kl"] > 1.5 * self.target_kl:
                 break
-            callback.on_rollout_end()
-            iteration += 1
-            self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
-            logged = self.train(rollout)
-            if log_interval and iteration % log_interval == 0:
-                self._record(rollout, logged, iteration)
-                self.logger.dump(step=self.num_timesteps)
-        callback.on_training_end()
-        return self
+            self.policy.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.processes.sum_gradients(parameters)
+            figures["gradient_norm"] = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+            self.policy.optimizer.step()
+            history.append(figures)
+        record = {name: torch.stack([figures[name] for figures in history]) for name in history[0]}
+        sound = torch.isfinite(record["loss"]) & torch.isfinite(record["gradient_norm"])
+        if not bool(sound.all()):
+            self.policy.load_state_dict(before[0])
+            self.policy.optimizer.load_state_dict(before[1])
+            step = sound.tolist().index(False)
+            raise NonFiniteLossError(
+                f"Expected a finite loss, got {record['loss'][step]:g} (gradient norm "
+                f"{record['gradient_norm'][step]:g}) after {self._n_updates + step} updates; the weights from before "
+                "this round were put back. Look for a reward term that returns NaN, or lower learning_rate."
+            )
+        self._n_updates += len(history)
+        return {name: values.mean() for name, values in record.items()}
 
-    def _path_infos(self, rollout: GroupRollout) -> tuple[list[dict[str, Any]], np.ndarray]:
-        """Monitor-style episode records, one a path, in the order of the vector environment's members."""
-        returns = rollout.rewards.total.T.reshape(-1).tolist()
-        length = rollout.actions.shape[2]
-        elapsed = (time.time_ns() - self.start_time) / 1e9
-        infos = [{"episode": {"r": value, "l": length, "t": round(elapsed, 6)}} for value in returns]
-        return infos, np.ones(len(returns), dtype=bool)
+    def _minibatches(self) -> Iterator[Tensor]:
+        """The scenes of each gradient step of a round; of several processes, this one's among them."""
+        scenes, processes = self.scenes, self.processes
+        generator = torch.Generator().manual_seed(derive_seed("batches", self.stream_seed, self.rounds))
+        size = min(self.batch_size or scenes, scenes)
+        for _ in range(self.n_epochs):
+            order = torch.randperm(scenes, generator=generator) if size < scenes else torch.arange(scenes)
+            for batch in order.split(size):
+                mine = batch[batch % processes.count == processes.rank] // processes.count
+                yield mine.to(self.device, non_blocking=True)
 
-    def _record(self, rollout: GroupRollout, logged: dict[str, Tensor], iteration: int) -> None:
-        """Logs one iteration; the names follow Stable-Baselines3 and TRL."""
-        log = self.logger.record
-        elapsed = max((time.time_ns() - self.start_time) / 1e9, sys.float_info.epsilon)
-        log("time/iterations", iteration)
-        log("time/fps", int((self.num_timesteps - self._num_timesteps_at_start) / elapsed))
-        log("time/time_elapsed", int(elapsed), exclude="tensorboard")
-        log("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
-        log("rollout/ep_rew_mean", safe_mean([info["r"] for info in self.ep_info_buffer or []]))
-        log("rollout/ep_len_mean", rollout.actions.shape[2])
-        total = rollout.rewards.total
-        for name, value in rollout.rewards.terms.items():
-            log(f"rewards/{name}/mean", value.mean().item())
-            log(f"rewards/{name}/std", value.std().item())
-        log("rewards/total/mean", total.mean().item())
-        log("rewards/reward_std", total.std(0).mean().item())
-        log("rewards/frac_reward_zero_std", (total == total[:1]).all(0).float().mean().item())
-        lengths = rollout.outcome.n_tokens
-        tokens = rollout.outcome.tokens
-        shares = torch.bincount(lengths.flatten() - 1, minlength=tokens).float() / lengths.numel()
-        log("lengths/mean_tokens", lengths.float().mean().item())
-        log("lengths/share_smallest", shares[0].item())
-        log("lengths/share_largest", shares[-1].item())
-        log("lengths/histogram_entropy", -torch.special.xlogy(shares, shares).sum().item() / math.log(tokens))
-        log("quality/mse", rollout.outcome.mse.mean().item())
-        log("quality/psnr", rollout.outcome.psnr.mean().item())
-        for name, value in logged.items():
-            log(f"train/{name}", value.item())
-        log("train/n_updates", self._n_updates, exclude="tensorboard")
-        log("train/learning_rate", self.policy.optimizer.param_groups[0]["lr"])
+    def _finish_round(self) -> None:
+        super()._finish_round()
+        if self.ref_sync_every is not None and self.rounds % self.ref_sync_every == 0:
+            with torch.no_grad():
+                pairs = zip(self.reference_policy.parameters(), self.policy.parameters(), strict=True)
+                for reference, current in pairs:
+                    reference.lerp_(current, self.ref_sync_mix)
 
-    def _excluded_save_params(self) -> list[str]:
-        # The last observations are the latents of every path: by far the largest thing in the file, and never used.
-        return [*super()._excluded_save_params(), "_last_obs", "_last_original_obs", "_last_episode_starts"]
+    def _now(self, setting: float | Schedule) -> float:
+        return value_of(setting, self._current_progress_remaining)
+
+    def _clip_now(self) -> tuple[float, float]:
+        low = self._now(self.clip_range)
+        return low, low if self.clip_range_high is None else self._now(self.clip_range_high)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         # What is not declared here would come back from a load as a freshly initialised network.

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+ScaleRewards = Literal["group", "batch", "none"]
 
-def group_advantage(rewards: Tensor, eps: float = 1e-4) -> Tensor:
-    """Rewards standardised within their group (DeepSeekMath §4.1.2).
+
+def group_advantage(rewards: Tensor, eps: float = 1e-4, scale: ScaleRewards = "group") -> Tensor:
+    """Rewards compared with their group (DeepSeekMath §4.1.2).
 
     Args:
         rewards: ``[G, ...]``; the group is the first axis, G ≥ 2.
         eps: added to the sample standard deviation (Bessel-corrected).
+        scale: what the distance to the group's mean is divided by: the standard deviation of the ``"group"``
+            (DeepSeekMath), that of the whole ``"batch"`` (arXiv 2508.08221), or nothing (``"none"``: Dr. GRPO, arXiv
+            2503.20783).
 
     Returns:
         ``[G, ...]``; exactly 0 where all rewards of a group are equal.
@@ -29,7 +35,37 @@ def group_advantage(rewards: Tensor, eps: float = 1e-4) -> Tensor:
     centred = rewards - rewards.mean(0, keepdim=True)
     # Rounding of the mean leaves dust on groups whose rewards are all equal; it must not be blown up by eps.
     equal = (rewards == rewards[:1]).all(0, keepdim=True)
-    return torch.where(equal, 0.0, centred / (rewards.std(0, correction=1, keepdim=True) + eps))
+    if scale == "none":
+        return torch.where(equal, 0.0, centred)
+    spread = rewards.std(0, correction=1, keepdim=True) if scale == "group" else rewards.std(correction=1)
+    return torch.where(equal, 0.0, centred / (spread + eps))
+
+
+def decoupled_advantage(rewards: Tensor, weights: Tensor, eps: float = 1e-4) -> Tensor:
+    """Reward terms standardised one by one, then summed (GDPO, arXiv 2601.05242).
+
+    No term drowns the others by its range alone: each is standardised within its group, the weighted sum then over the
+    batch.
+
+    Args:
+        rewards: ``[M, G, ...]``, M unweighted terms.
+        weights: ``[M]``.
+        eps: added to each standard deviation.
+
+    Returns:
+        ``[G, ...]``; exactly 0 where every term is equal throughout a group.
+
+    Raises:
+        ValueError: the group has a single member.
+    """
+    summed = weighted_sum(group_advantage(rewards.transpose(0, 1), eps).transpose(0, 1), weights)
+    # The mean over the batch is 0 already, as it is in each group.
+    return summed / (summed.std(correction=1) + eps)
+
+
+def weighted_sum(terms: Tensor, weights: Tensor) -> Tensor:
+    """``[M, ...]`` terms and ``[M]`` weights to ``[...]``."""
+    return (terms * weights.view(-1, *[1] * (terms.dim() - 1))).sum(0)
 
 
 @dataclass(frozen=True)
@@ -50,22 +86,30 @@ class Surrogate:
 
 
 def clipped_surrogate(
-    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_low: float, clip_high: float
+    log_prob: Tensor,
+    old_log_prob: Tensor,
+    advantage: Tensor,
+    clip_low: float,
+    clip_high: float,
+    delta: float | None = None,
 ) -> Surrogate:
     """``min(r·A, clip(r, 1 - clip_low, 1 + clip_high)·A)`` with ``r = exp(log π - log π_old)`` (DAPO Eq. 10).
 
     Args:
-        log_prob: of the taken actions under the current policy, any shape.
-        old_log_prob: under the policy that took them, same shape.
-        advantage: same shape.
+        log_prob: of the judged actions under the current policy, any shape.
+        old_log_prob: under the policy that took them; this and ``advantage`` broadcast with it.
+        advantage: how much better than the group.
         clip_low: ε_low.
         clip_high: ε_high.
+        delta: cap of the unclipped ratio, above ``1 + clip_high``. It bounds the one side that clipping leaves open: a
+            ratio that has grown although the advantage is negative (two-sided GRPO: INTELLECT-2, arXiv 2505.07291).
     """
     ratio = torch.exp(log_prob - old_log_prob)
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    capped = ratio if delta is None else ratio.clamp(max=delta)
     detached = ratio.detach()
     return Surrogate(
-        objective=torch.minimum(ratio * advantage, clipped * advantage),
+        objective=torch.minimum(capped * advantage, clipped * advantage),
         ratio=detached,
         clipped_low=(detached < 1 - clip_low) & (advantage < 0),
         clipped_high=(detached > 1 + clip_high) & (advantage > 0),

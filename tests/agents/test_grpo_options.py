@@ -1,0 +1,169 @@
+"""GRPO's options: what each of them changes, and which combinations are refused because nothing would change."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vaportok_rl.agents import GRPO
+from vaportok_rl.envs import TaildropVecEnv
+
+FLAT = {"weights": dict.fromkeys(("efficiency", "penalty", "diversity", "reconstruction", "generation"), 0)}
+
+
+def make(world: str, *, reward: Any = None, **options: Any) -> GRPO:
+    env = TaildropVecEnv(12, group_size=4, path_length=2, tokenizer=world, reward=reward)
+    return GRPO(env=env, **{"seed": 0, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scale_rewards": "std"}, "Expected scale_rewards 'group' or 'batch' or 'none', got 'std'"),
+        ({"gradient": "all"}, "Expected gradient 'sampled' or 'enumerated'"),
+        ({"kl_estimator": "k1"}, "Expected kl_estimator"),
+        ({"reward_aggregation": "sum"}, "Expected reward_aggregation"),
+        ({"kl_coef": 0, "kl_estimator": "k3"}, "Expected kl_coef > 0 with kl_estimator='k3'"),
+        ({"kl_coef": 0, "ref_sync_every": 2}, "Expected kl_coef > 0 with ref_sync_every"),
+        ({"kl_estimator": "k3", "gradient": "enumerated"}, "Expected kl_estimator='exact'"),
+        ({"reward_aggregation": "normalize_then_sum", "scale_rewards": "batch"}, "Expected scale_rewards='group'"),
+        ({"ref_sync_mix": 0}, "Expected 0 < ref_sync_mix ≤ 1"),
+        ({"n_epochs": 1, "target_kl": 0.1}, "more than one gradient step a round with target_kl"),
+        ({"n_epochs": 1, "batch_size": 3, "delta": 4}, "more than one gradient step a round with delta"),
+    ],
+    ids=str,
+)
+def test_what_is_unknown_or_without_effect_is_refused(tiny_world: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(tiny_world, **options)
+
+
+@pytest.mark.parametrize(("options", "message"), [({"delta": 1.28}, "Expected delta >"), ({"clip_range": 0}, "> 0")])
+def test_clip_ranges_are_checked_each_round(tiny_world: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(tiny_world, **options).learn(24)
+
+
+@pytest.mark.parametrize("options", [{"credit": "clip"}, {"gradient": "enumerated"}])
+def test_clips_are_credited_only_where_there_are_clips(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="outside the taildrop environment"):
+        GRPO("MlpPolicy", "CartPole-v1", group_size=2, scenes=1, **options)
+
+
+def test_one_step_a_round_makes_clipping_inert(tiny_world: str) -> None:
+    ends = []
+    for clip in (1e-6, 10.0):
+        model = make(tiny_world, n_epochs=1, clip_range=clip, clip_range_high=clip)
+        model.learn(72)
+        ends.append(model.policy.state_dict())
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+
+def test_delta_bounds_ratios_of_bad_decisions_only(tiny_world: str) -> None:
+    model = make(tiny_world, delta=1.5)
+    rollout = model.collect()
+    advantage = model.advantages(rollout)
+    rollout.old_log_prob.sub_(2.0)  # every ratio is now exp(2)
+    scenes = torch.arange(3)
+    _, capped = model.loss(rollout, advantage, scenes)
+    model.delta = None
+    _, free = model.loss(rollout, advantage, scenes)
+    good, bad = advantage.clamp(min=0).mean(), advantage.clamp(max=0).mean()
+    assert capped["policy_gradient_loss"].item() == pytest.approx(-(1.28 * good + 1.5 * bad).item(), abs=1e-5)
+    assert free["policy_gradient_loss"].item() == pytest.approx(-(1.28 * good + math.e**2 * bad).item(), abs=1e-4)
+
+
+def test_target_kl_ends_a_round(tiny_world: str) -> None:
+    steps = []
+    for target in (1e-6, None):
+        model = make(tiny_world, n_epochs=5, learning_rate=1e-2, target_kl=target)
+        model.learn(24)
+        steps.append(model._n_updates)
+    assert steps == [1, 5]  # the first step is taken where the policy has not moved yet
+
+
+def test_k3_is_the_estimate_at_the_sampled_lengths(tiny_world: str) -> None:
+    model = make(tiny_world, kl_estimator="k3", kl_coef=0.5)
+    with torch.no_grad():
+        model.policy.action_net.bias.add_(torch.linspace(-1, 1, 16))
+    rollout = model.collect()
+    loss, figures = model.loss(rollout, model.advantages(rollout), torch.arange(3))
+    expected = []
+    log_p = model.policy.length_log_probs(rollout.scene.latents).tolist()
+    log_ref = model.reference_policy.length_log_probs(rollout.scene.latents).tolist()
+    for g in range(4):
+        for p in range(3):
+            for j in range(2):
+                a = int(rollout.actions[g, p, j])
+                r = log_ref[p][j][a] - log_p[p][j][a]
+                expected.append(math.exp(r) - r - 1)
+    assert figures["kl"].item() == pytest.approx(sum(expected) / len(expected), abs=1e-5)
+    assert (loss - figures["policy_gradient_loss"]).item() == pytest.approx(0.5 * figures["kl"].item(), abs=1e-6)
+
+
+def test_the_reference_follows_the_policy(tiny_world: str) -> None:
+    model = make(tiny_world, ref_sync_every=2, ref_sync_mix=0.25, learning_rate=1e-2)
+    start = model.reference_policy.action_net.weight.clone()
+    model.learn(24)
+    assert torch.equal(model.reference_policy.action_net.weight, start)
+    model.learn(24, reset_num_timesteps=False)
+    expected = 0.75 * start + 0.25 * model.policy.action_net.weight
+    torch.testing.assert_close(model.reference_policy.action_net.weight, expected)
+    assert not model.reference_policy.action_net.weight.requires_grad
+
+
+def test_groups_without_advantage_can_be_dropped(tiny_world: str) -> None:
+    model = make(tiny_world, kl_coef=0.7)
+    rollout = model.collect()
+    with torch.no_grad():
+        model.policy.action_net.bias.add_(torch.linspace(0, 1, 16))
+    advantage = model.advantages(rollout).clone()
+    advantage[:, 1] = 0
+    kept, _ = model.loss(rollout, advantage, torch.tensor([0, 2]))
+    model.drop_zero_std_groups = True
+    dropped, figures = model.loss(rollout, advantage, torch.arange(3))
+    assert dropped.item() == pytest.approx(kept.item(), abs=1e-6)
+    nothing, _ = model.loss(rollout, torch.zeros_like(advantage), torch.arange(3))
+    assert nothing.item() == 0
+    assert math.isfinite(figures["kl"])
+
+
+@pytest.mark.parametrize("gradient", ["sampled", "enumerated"])
+@pytest.mark.parametrize("credit", ["path", "clip"])
+@pytest.mark.parametrize("aggregation", ["sum_then_normalize", "normalize_then_sum"])
+@pytest.mark.parametrize("drop", [False, True])
+def test_flat_rewards_teach_nothing(tiny_world: str, gradient: str, credit: str, aggregation: str, drop: bool) -> None:
+    options = {"gradient": gradient, "credit": credit, "reward_aggregation": aggregation, "drop_zero_std_groups": drop}
+    model = make(tiny_world, reward=FLAT, kl_coef=0.0, **options)
+    rollout = model.collect()
+    assert model.advantages(rollout).abs().max() == 0
+    before = {name: value.clone() for name, value in model.policy.state_dict().items()}
+    model.learn(24)
+    assert all(torch.equal(value, before[name]) for name, value in model.policy.state_dict().items())
+
+
+class NoHostReads(TorchDispatchMode):
+    """Fails where a tensor's value would be read by Python, which on an accelerator waits for the device."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func.overloadpacket.__name__ not in {"_local_scalar_dense", "is_nonzero", "nonzero", "equal"}, func
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("gradient", ["sampled", "enumerated"])
+@pytest.mark.parametrize("credit", ["path", "clip"])
+@pytest.mark.parametrize("aggregation", ["sum_then_normalize", "normalize_then_sum"])
+def test_advantage_and_loss_read_nothing_from_the_device(
+    tiny_world: str, gradient: str, credit: str, aggregation: str
+) -> None:
+    options = {"gradient": gradient, "credit": credit, "reward_aggregation": aggregation, "delta": 4.0}
+    model = make(tiny_world, drop_zero_std_groups=True, **options)
+    rollout = model.collect()
+    scenes = torch.arange(3)
+    with NoHostReads():
+        loss, _ = model.loss(rollout, model.advantages(rollout), scenes)
+        loss.backward()
+    with pytest.raises(AssertionError), NoHostReads():
+        loss.item()

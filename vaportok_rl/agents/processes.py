@@ -1,0 +1,108 @@
+"""Scenes split over processes: who takes which, and what is exchanged so that many compute what one would."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that train together; one of them if torch.distributed is not in use.
+
+    Process r of N takes the scenes r, r + N, r + 2N, … of every round. With one process, nothing is exchanged.
+
+    Attributes:
+        rank: this process's number, 0 … count - 1.
+        count: N.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    @classmethod
+    def current(cls) -> Processes:
+        """Those of torch.distributed's default group, if it was set up."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return cls()
+        return cls(dist.get_rank(), dist.get_world_size())
+
+    @classmethod
+    def start(cls, device: str) -> Processes:
+        """Joins the processes that ``torchrun`` started; by itself outside it.
+
+        Args:
+            device: ``"cpu"`` (gloo) or ``"cuda"`` (NCCL; each process then takes its own device).
+        """
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+            on_gpu = torch.device(device).type == "cuda"
+            if on_gpu:
+                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+            dist.init_process_group("nccl" if on_gpu else "gloo")
+        return cls.current()
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and talks."""
+        return self.rank == 0
+
+    def share(self, scenes: int) -> range:
+        """The numbers of this process's scenes.
+
+        Raises:
+            ValueError: the processes cannot have equally many.
+        """
+        if scenes % self.count:
+            raise ValueError(
+                f"Expected a number of scenes that {self.count} processes can share equally, got {scenes}; change "
+                "scenes or the number of processes."
+            )
+        return range(self.rank, scenes, self.count)
+
+    def gather(self, values: Tensor, axis: int) -> Tensor:
+        """All processes' scenes in their common order.
+
+        Args:
+            values: this process's scenes along ``axis``.
+            axis: not negative.
+        """
+        if self.count == 1:
+            return values
+        parts = [torch.empty_like(values, memory_format=torch.contiguous_format) for _ in range(self.count)]
+        dist.all_gather(parts, values.contiguous())
+        return torch.stack(parts, axis + 1).flatten(axis, axis + 1)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over processes, detached."""
+        if self.count == 1:
+            return values.detach()
+        total = values.detach().clone()
+        dist.all_reduce(total)
+        return total
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replaces each gradient by the sum over processes, in one exchange."""
+        if self.count == 1:
+            return
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        total = self.sum(torch.cat([gradient.flatten() for gradient in gradients]))
+        for gradient, part in zip(gradients, total.split([value.numel() for value in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def all_agree(self, yes: bool) -> bool:
+        """Whether the answer is yes on every process."""
+        if self.count == 1:
+            return yes
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        return int(self.sum(torch.tensor(int(yes), device=device))) == self.count
+
+    def broadcast(self, module: nn.Module) -> None:
+        """Gives every process the main process's parameters and buffers."""
+        if self.count > 1:
+            for value in module.state_dict().values():
+                dist.broadcast(value, 0)
