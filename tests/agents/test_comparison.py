@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from vaportok_rl.agents import Comparison, HeldOut
-from vaportok_rl.agents.comparison import held_out_rows
+from vaportok_rl.agents.comparison import Bounds, held_out_rows
 from vaportok_rl.envs import TaildropProcess
 
 
@@ -122,6 +122,69 @@ def test_oracle_is_at_least_every_policy_on_every_path(comparison: Comparison) -
     best = comparison.scores["oracle"].rewards.total
     for score in comparison.scores.values():
         assert (score.rewards.total <= best + 1e-6).all()
+
+
+def test_bounds_are_searched_once_for_each_reward(tiny_world: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = TaildropProcess(tokenizer=tiny_world, path_length=3, split="test")
+    held_out = HeldOut(process, scenes=3)
+    before = held_out.bounds
+    with monkeypatch.context() as patched:
+        patched.setattr("vaportok_rl.agents.comparison.oracle_lengths", None)
+        assert held_out.bounds is before
+        assert held_out.compare({}).reward("oracle") == before.oracle.reward
+        assert held_out.compare({"short": torch.full((3, 3), 2)}).worst.reward == before.worst.reward
+    process.reward = process.reward.with_weights({"diversity": 5.0})
+    assert held_out.bounds.oracle.reward > before.oracle.reward
+
+
+@pytest.mark.parametrize("limit", [{"min_tokens": 3, "max_tokens": 9}, {"token_budget": 14}])
+def test_within_what_is_allowed(tiny_world: str, limit: dict[str, int]) -> None:
+    process = TaildropProcess(tokenizer=tiny_world, path_length=3, split="test", **limit)
+    held_out = HeldOut(process, scenes=4)
+    generator = torch.Generator().manual_seed(0)
+    wild = {str(n): torch.randint(1, 17, (4, 3), generator=generator) for n in range(30)}
+    comparison = held_out.compare(wild)
+    best, worst = comparison.scores["oracle"].rewards.total, comparison.worst.rewards.total
+    for score in comparison.scores.values():
+        assert torch.equal(process.token_range.clip_paths(score.n_tokens), score.n_tokens)
+        assert (score.rewards.total <= best + 1e-6).all()
+        assert (score.rewards.total >= worst - 1e-6).all()
+
+
+def test_a_policy_that_beats_the_search_raises_the_oracle(held_out: HeldOut, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = held_out.bounds
+    fixed = held_out.evaluate(torch.full((5, 3), 16))
+    poor = Bounds(best_fixed=found.best_fixed, oracle=fixed, worst=fixed)
+    monkeypatch.setattr(HeldOut, "bounds", property(lambda _: poor))
+    comparison = held_out.compare({"good": found.oracle.n_tokens, "bad": found.worst.n_tokens})
+    assert (comparison.scores["oracle"].rewards.total >= found.oracle.rewards.total - 1e-6).all()
+    assert (comparison.worst.rewards.total <= found.worst.rewards.total + 1e-6).all()
+
+
+def test_allocation(held_out: HeldOut, comparison: Comparison, lengths: torch.Tensor) -> None:
+    found = comparison.results()["mine"]
+    flat = lengths.flatten().numpy()
+    assert found["median_tokens"] == np.median(flat)
+    assert found["share_smallest"] == pytest.approx((flat == 1).mean())
+    assert found["share_largest"] == pytest.approx((flat == 16).mean())
+    for column, name in enumerate(("spearman_spatial", "spearman_temporal")):
+        complexity = held_out.scene.complexity[..., column].flatten().numpy()
+        assert found[name] == pytest.approx(stats.spearmanr(flat, complexity).statistic)
+    oracle = comparison.scores["oracle"].n_tokens.numpy()
+    assert comparison.oracle_length_iqr == np.subtract(*np.percentile(oracle, [75, 25]))
+
+
+def test_at_matched_tokens(held_out: HeldOut, comparison: Comparison) -> None:
+    for name in comparison.scores:
+        assert comparison.matched_regret(name) >= -1e-7
+    mse = held_out.every.mse.flatten(1).double().numpy()
+    # A fixed length is its own comparison; the clip-by-clip minimum of error + price · tokens has nothing to regret.
+    assert comparison.matched_gain("short") == pytest.approx(0, abs=1e-7)
+    for price in (1e-5, 1e-4, 1e-3):
+        best = (mse + price * np.arange(16)[:, None]).argmin(0) + 1
+        chosen = held_out.compare({"best": torch.from_numpy(best).view(5, 3)})
+        assert chosen.matched_regret("best") == pytest.approx(0, abs=1e-6)
+        assert chosen.matched_gain("best") >= 0
 
 
 def test_no_headroom_is_not_a_number(tiny_world: str) -> None:

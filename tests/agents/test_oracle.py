@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from vaportok_rl.agents.oracle import best_fixed_length, fixed_rewards, oracle_lengths
 from vaportok_rl.envs import DEFAULT_WEIGHTS, Outcome, VaporReward
+from vaportok_rl.envs.token_range import TokenRange
 
 OFF = dict.fromkeys(DEFAULT_WEIGHTS, 0.0)
 
@@ -109,3 +110,55 @@ def test_best_fixed_length() -> None:
     table = [[earned(every, reward, torch.full((5, 3), n))[p] for p in range(5)] for n in range(1, 9)]
     assert np.allclose(fixed_rewards(every, reward).numpy(), table, atol=1e-6)
     assert best_fixed_length(every, reward) == int(np.mean(table, axis=1).argmax()) + 1
+
+
+def allowed_best(every: Outcome, reward: VaporReward, allowed: TokenRange, worst: bool = False) -> list[float]:
+    """The best path reward of every combination of lengths that a token range and a budget leave."""
+    tokens, paths, length = every.n_tokens.shape
+    choices = torch.tensor(list(product(range(1, tokens + 1), repeat=length)))
+    choices = choices[(allowed.clip_paths(choices) == choices).all(1)]
+    total = reward(every.take(choices[:, None].expand(-1, paths, -1).contiguous())).total
+    return (total.amin(0) if worst else total.amax(0)).tolist()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 10_000), st.integers(1, 3), st.integers(1, 2), st.integers(3, 6), st.integers(0, 12), st.booleans()
+)
+def test_exact_within_a_budget_where_clips_do_not_interact(
+    seed: int, length: int, minimum: int, maximum: int, spare: int, worst: bool
+) -> None:
+    every = every_length(seed, 6, 3, length)
+    reward = VaporReward({"diversity": 0.0})
+    allowed = TokenRange(6, length, minimum, maximum, minimum * length + spare)
+    lengths = oracle_lengths(every, reward, worst=worst, allowed=allowed)
+    assert torch.equal(allowed.clip_paths(lengths), lengths)
+    assert earned(every, reward, lengths) == pytest.approx(allowed_best(every, reward, allowed, worst), abs=1e-5)
+
+
+@pytest.mark.parametrize("budget", [None, 6, 9, 12])
+@pytest.mark.parametrize("weight", [-2.0, 1.0, 3.0])
+def test_against_brute_force_with_diversity_within_a_budget(budget: int | None, weight: float) -> None:
+    reward = VaporReward({"diversity": weight}, scale=5.0)
+    allowed = TokenRange(6, 3, 1, 5, budget)
+    gaps, spans = [], []
+    for seed in range(8):
+        every = every_length(seed, 6, 4, 3)
+        best = np.array(allowed_best(every, reward, allowed))
+        worst = np.array(allowed_best(every, reward, allowed, worst=True))
+        lengths = oracle_lengths(every, reward, allowed=allowed)
+        assert torch.equal(allowed.clip_paths(lengths), lengths)
+        found = np.array(earned(every, reward, lengths))
+        assert (found <= best + 1e-5).all()
+        gaps += (best - found).tolist()
+        spans += (best - worst).tolist()
+    assert sum(gap > 1e-5 for gap in gaps) <= 1
+    assert sum(gaps) / sum(spans) < 1e-3
+
+
+def test_best_fixed_length_of_those_allowed() -> None:
+    every = every_length(2, 8, 5, 3)
+    reward, allowed = VaporReward(), TokenRange(8, 3, 2, 7, 12)
+    kept = [allowed.clip_paths(torch.full((5, 3), n)) for n in range(1, 9)]
+    means = [np.mean(earned(every, reward, lengths)) for lengths in kept]
+    assert best_fixed_length(every, reward, allowed) == int(np.argmax(means)) + 1

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
+from vaportok_rl.agents.known_outcomes import KnownOutcomes
 from vaportok_rl.agents.oracle import best_fixed_length, oracle_lengths
-from vaportok_rl.envs import Outcome, RewardResult, Scene, TaildropProcess
+from vaportok_rl.envs import Outcome, RewardResult, Scene, TaildropProcess, VaporReward
 from vaportok_rl.envs.scene import join_outcomes, join_scenes
+from vaportok_rl.envs.token_range import TokenRange
 from vaportok_rl.evaluation import spearman
+from vaportok_rl.evaluation.equal_slope import EqualSlope
 
 BEST_FIXED, ORACLE, WORST = "best_fixed", "oracle", "worst"
 
@@ -37,23 +42,44 @@ class PolicyScore:
         """Mean path reward."""
         return self.rewards.total.mean().item()
 
-    def figures(self) -> dict[str, float]:
-        """Means over the scenes: tokens, mse, psnr, accuracy, reward and each unweighted term."""
+    def by_path(self) -> dict[str, Tensor]:
+        """Means of each path, ``float32 [P]``: tokens, mse, psnr, accuracy, measures, reward, each unweighted term."""
+        outcome = self.outcome
         return {
-            "tokens": self.n_tokens.float().mean().item(),
-            "mse": self.outcome.mse.mean().item(),
-            "psnr": self.outcome.psnr.mean().item(),
-            "accuracy": self.outcome.accuracy.mean().item(),
-            "reward": self.reward,
-            **{f"reward_{name}": value.mean().item() for name, value in self.rewards.terms.items()},
+            "tokens": self.n_tokens.float().mean(-1),
+            "mse": outcome.mse[0].mean(-1),
+            "psnr": outcome.psnr[0].mean(-1),
+            "accuracy": outcome.accuracy[0].mean(-1),
+            **{name: value[0].mean(-1) for name, value in outcome.measures.items()},
+            "reward": self.rewards.total[0],
+            **{f"reward_{name}": value[0] for name, value in self.rewards.terms.items()},
         }
+
+    def figures(self) -> dict[str, float]:
+        """Means over the scenes of what `by_path` names."""
+        return {name: value.mean().item() for name, value in self.by_path().items()}
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Between what any policy lies on the same scenes.
+
+    Attributes:
+        best_fixed: the best single length, ``int64 [P, L]``.
+        oracle: the best lengths found.
+        worst: the worst lengths found.
+    """
+
+    best_fixed: PolicyScore
+    oracle: PolicyScore
+    worst: PolicyScore
 
 
 class HeldOut:
     """Held-out scenes with the outcome of every length, on which any policy is scored by a lookup.
 
     Args:
-        process: with ``split="test"``.
+        process: with ``split="test"``; its scenes may come from an outcome table.
         scenes: how many at most.
         seed: decides which clips and in which order.
         on_scene: called after each scene is scored, for progress.
@@ -64,15 +90,17 @@ class HeldOut:
         parts: list[Scene] = []
         outcomes: list[Outcome] = []
         for rows in held_out_rows(len(process.source), process.path_length, scenes, seed):
-            batch = process.source.batch(rows)
-            scene = process.engine.encode(batch.clips[None], batch.labels[None], batch.ids[None])
+            scene = process.open_scene(np.array([rows], dtype=np.int64))
             parts.append(scene)
             outcomes.append(process.engine.score_all(scene))
             if on_scene is not None:
                 on_scene()
         self.scene = join_scenes(parts)
         self.every = join_outcomes(outcomes)
+        if isinstance(process.engine, KnownOutcomes):
+            process.engine.remember(self.scene, self.every)
         self.score = process.engine.world.complexity_scale.score(self.scene.complexity)
+        self._bounds: tuple[VaporReward, dict[str, float], Bounds] | None = None
 
     def evaluate(self, n_tokens: Tensor) -> PolicyScore:
         """Scores lengths ``int64 [P, L]``, or the nearest that the process's range and budget allow."""
@@ -80,18 +108,44 @@ class HeldOut:
         outcome = self.every.take(n_tokens[None])
         return PolicyScore(n_tokens, outcome, self.process.reward(outcome))
 
+    @property
+    def bounds(self) -> Bounds:
+        """Best fixed length, oracle and worst choice under the process's reward; searched once for each reward."""
+        reward, allowed = self.process.reward, self.process.token_range
+        if self._bounds is None or self._bounds[0] is not reward or self._bounds[1] != reward.weights:
+            fixed = torch.full_like(self.scene.ids, best_fixed_length(self.every, reward, allowed))
+            found = Bounds(
+                best_fixed=self.evaluate(fixed),
+                oracle=self.evaluate(oracle_lengths(self.every, reward, (fixed,), allowed=allowed)),
+                worst=self.evaluate(oracle_lengths(self.every, reward, (fixed,), worst=True, allowed=allowed)),
+            )
+            self._bounds = reward, dict(reward.weights), found
+        return self._bounds[2]
+
     def compare(self, policies: Mapping[str, Tensor]) -> Comparison:
-        """Scores policies' lengths beside the best fixed length, the oracle and the worst choice."""
-        reward = self.process.reward
-        fixed = torch.full_like(self.scene.ids, best_fixed_length(self.every, reward))
-        lengths = {**policies, BEST_FIXED: fixed}
-        lengths[ORACLE] = oracle_lengths(self.every, reward, tuple(lengths.values()))
-        worst = oracle_lengths(self.every, reward, worst=True)
-        return Comparison(
-            {name: self.evaluate(value) for name, value in lengths.items()},
-            self.evaluate(worst),
-            {name: spearman(value.float(), self.score) for name, value in lengths.items()},
+        """Scores policies' lengths beside the best fixed length, the oracle and the worst choice.
+
+        Where a policy earns more on a path than the oracle had found, or less than the worst choice, the search goes on
+        from there: no policy is outside the two on any path.
+        """
+        bounds = self.bounds
+        scores = {name: self.evaluate(lengths) for name, lengths in policies.items()}
+        scores[BEST_FIXED] = bounds.best_fixed
+        scores[ORACLE] = self._beyond(bounds.oracle, scores.values(), worst=False)
+        worst = self._beyond(bounds.worst, scores.values(), worst=True)
+        ranks = {name: spearman(score.n_tokens.float(), self.score) for name, score in scores.items()}
+        return Comparison(scores, worst, ranks, self.every, self.process.token_range)
+
+    def _beyond(self, bound: PolicyScore, scores: Iterable[PolicyScore], worst: bool) -> PolicyScore:
+        sign = -1 if worst else 1
+        starts = tuple(
+            score.n_tokens for score in scores if (sign * (score.rewards.total - bound.rewards.total) > 0).any()
         )
+        if not starts:
+            return bound
+        searched = (bound.n_tokens, *starts)
+        reward, allowed = self.process.reward, self.process.token_range
+        return self.evaluate(oracle_lengths(self.every, reward, searched, worst=worst, allowed=allowed))
 
 
 def held_out_rows(clips: int, path_length: int, scenes: int, seed: int) -> list[list[int]]:
@@ -113,11 +167,15 @@ class Comparison:
         scores: by policy name, with `BEST_FIXED` and `ORACLE` among them.
         worst: the worst lengths.
         spearman: rank correlation of each policy's lengths with the complexity score.
+        every: outcome of every length on these scenes.
+        allowed: which lengths could be kept.
     """
 
     scores: dict[str, PolicyScore]
     worst: PolicyScore
     spearman: dict[str, float]
+    every: Outcome
+    allowed: TokenRange
 
     def reward(self, name: str) -> float:
         """Mean path reward of a policy."""
@@ -134,6 +192,11 @@ class Comparison:
         span = self.reward(ORACLE) - self.worst.reward
         return self.headroom / span if span > 0 else 0.0
 
+    @property
+    def oracle_length_iqr(self) -> float:
+        """Interquartile range of the oracle's lengths: 0 where one length suits all clips."""
+        return float(stats.iqr(self.scores[ORACLE].n_tokens.cpu().numpy()))
+
     def gap_closed(self, name: str) -> float:
         """(R - R_best-fixed) / (R_oracle - R_best-fixed); 1 is the oracle, negative is worse than the best fixed n."""
         return (self.reward(name) - self.reward(BEST_FIXED)) / self.headroom if self.headroom > 0 else float("nan")
@@ -144,14 +207,56 @@ class Comparison:
         span = self.reward(ORACLE) - worst
         return (self.reward(name) - worst) / span if span > 0 else float("nan")
 
+    @cached_property
+    def envelope(self) -> EqualSlope:
+        """How few errors any number of tokens can leave on all these clips together; its curve bounds every policy."""
+        low, high = self.allowed.minimum, self.allowed.longest
+        return EqualSlope.of(self.every.mse[low - 1 : high].flatten(1).cpu().numpy(), low)
+
+    def matched_regret(self, name: str) -> float:
+        """A policy's mse beyond the least that its own mean number of tokens could leave: 0 on the envelope.
+
+        The comparison is at equal rate, so that a policy is neither blamed nor praised for how much it keeps.
+        """
+        figures = self.scores[name].figures()
+        return figures["mse"] - self.envelope.bound(figures["tokens"])
+
+    def matched_gain(self, name: str) -> float:
+        """How much less mse a policy leaves than fixed lengths of its own mean number of tokens, linear in between."""
+        figures = self.scores[name].figures()
+        lengths = np.arange(1, self.every.tokens + 1)
+        fixed = self.every.mse.double().flatten(1).mean(1).cpu().numpy()
+        return float(np.interp(figures["tokens"], lengths, fixed)) - figures["mse"]
+
+    def allocation(self, name: str) -> dict[str, float]:
+        """How a policy spreads its tokens.
+
+        Returns:
+            ``median_tokens``; ``share_smallest`` and ``share_largest``, of decisions at the ends of the allowed range;
+            ``spearman_complexity``, ``spearman_spatial`` and ``spearman_temporal``, rank correlations of the length
+            with the complexity score, SC and TC; ``matched_regret`` and ``matched_gain``.
+        """
+        lengths = self.scores[name].n_tokens
+        spatial, temporal = (spearman(lengths.float(), part) for part in self.every.complexity.unbind(-1))
+        return {
+            "median_tokens": float(np.median(lengths.cpu().numpy())),
+            "share_smallest": (lengths == self.allowed.minimum).float().mean().item(),
+            "share_largest": (lengths == self.allowed.longest).float().mean().item(),
+            "spearman_complexity": self.spearman[name],
+            "spearman_spatial": spatial,
+            "spearman_temporal": temporal,
+            "matched_regret": self.matched_regret(name),
+            "matched_gain": self.matched_gain(name),
+        }
+
     def results(self) -> dict[str, dict[str, float]]:
-        """Figures by policy: `PolicyScore.figures`, `gap_closed`, `proxy_percentile`, `spearman_complexity`."""
+        """Figures by policy: `PolicyScore.figures`, `gap_closed`, `proxy_percentile`, `allocation`."""
         return {
             name: {
                 **score.figures(),
                 "gap_closed": self.gap_closed(name),
                 "proxy_percentile": self.proxy_percentile(name),
-                "spearman_complexity": self.spearman[name],
+                **self.allocation(name),
             }
             for name, score in self.scores.items()
         }

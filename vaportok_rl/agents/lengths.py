@@ -13,15 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vaportok_rl.agents.comparison import HeldOut
 from vaportok_rl.agents.oracle import oracle_lengths
-from vaportok_rl.envs import Scene, ScoringEngine, TaildropProcess
-from vaportok_rl.tokenizer.error_threshold import Search, lengths_under_error
+from vaportok_rl.envs import Scene, TaildropProcess
+from vaportok_rl.tokenizer.error_threshold import Search, check_error_threshold
 from vaportok_rl.tokenizer.length_strategies import inference_lengths
 
 AGENT_FILE = "agent.zip"
-# Training scenes that `best_fixed_lengths` is found on; every length of every clip of theirs is decoded.
-CALIBRATION_SCENES = 8
 
 
 @dataclass(frozen=True)
@@ -66,28 +63,6 @@ def fixed_lengths(n_tokens: int, tokens: int) -> LengthPolicy:
         return LengthChoice.certain(torch.full(scene.shape, n_tokens, device=scene.codes.device))
 
     return policy
-
-
-def best_fixed_lengths(process: TaildropProcess, scenes: int = CALIBRATION_SCENES) -> LengthPolicy:
-    """The fixed length that earns the most on training scenes: what can be had without looking at the clips.
-
-    It is found on the training split, whichever split the process is on, so that it knows as little about held-out
-    clips as a trained policy does. (`HeldOut.compare` finds its own on the very scenes compared: a stronger opponent.)
-
-    Args:
-        process: clips, reward and token range.
-        scenes: how many training scenes to try every length on.
-    """
-    training = process
-    if process.settings.split != "train":
-        arguments = process.settings.as_arguments()
-        arguments["split"] = "train"
-        training = TaildropProcess(**arguments)
-    every = HeldOut(training, scenes).every
-    options = torch.arange(1, process.tokens + 1, device=every.mse.device)[:, None, None].expand(every.mse.shape)
-    kept = process.token_range.clip_paths(options)
-    best = int(process.reward(every.take(kept)).total.mean(1).argmax()) + 1
-    return fixed_lengths(best, process.tokens)
 
 
 def most_probable(log_probs: Callable[[Tensor], Tensor]) -> LengthPolicy:
@@ -142,25 +117,22 @@ def complexity_lengths(process: TaildropProcess) -> LengthPolicy:
 
 
 def threshold_lengths(process: TaildropProcess, threshold: float, search: Search = "linear") -> LengthPolicy:
-    """The fewest tokens that reconstruct each clip well enough; see `lengths_under_error`.
+    """The fewest tokens that reconstruct each clip well enough, as ElasticTok (arXiv 2410.08368) chooses them.
+
+    The answers are those of `lengths_under_error`, found through the engine: where lengths have been scored already, or
+    are in an outcome table, nothing is decoded.
 
     Args:
         process: its engine measures the errors.
         threshold: largest mean squared error allowed, of pixel values in [0, 1].
-        search: ``linear`` decodes every length, in the batches that a rollout reports; ``binary`` decodes ⌈log2 K⌉ of
+        search: ``linear`` scores every length, in the batches that a rollout reports; ``binary`` scores ⌈log2 K⌉ of
             them and supposes that the error never rises with n.
 
     Raises:
         ValueError: the threshold is negative or not finite.
     """
-    if not (math.isfinite(threshold) and threshold >= 0):
-        raise ValueError(
-            f"Expected a finite error threshold ≥ 0, got {threshold}; give a mean squared error of pixel values in "
-            "[0, 1], for example threshold:0.004."
-        )
-    world = process.engine.world
-    # Whatever else the reward measures, such as LPIPS, is not needed here.
-    engine = ScoringEngine(world, process.engine.max_batch_tokens)
+    check_error_threshold(threshold)
+    engine = process.engine
 
     def linear(scene: Scene, generator: torch.Generator) -> LengthChoice:
         met = engine.score_all(scene).mse <= threshold
@@ -168,27 +140,21 @@ def threshold_lengths(process: TaildropProcess, threshold: float, search: Search
         return LengthChoice.certain(met.int().argmax(0) + 1)
 
     def binary(scene: Scene, generator: torch.Generator) -> LengthChoice:
-        pairs = zip(scene.clips, scene.codes, strict=True)
-        found = [lengths_under_error(world, clips, codes, threshold, "binary") for clips, codes in pairs]
-        return LengthChoice.certain(torch.stack(found))
+        low, high = torch.ones_like(scene.ids), torch.full_like(scene.ids, process.tokens)
+        for _ in range((process.tokens - 1).bit_length()):
+            middle = (low + high) // 2
+            met = engine.score(scene, middle[None]).mse[0] <= threshold
+            low, high = torch.where(met, low, middle + 1), torch.where(met, middle, high)
+        return LengthChoice.certain(high)
 
     return linear if search == "linear" else binary
 
 
 def best_for_each_clip(process: TaildropProcess) -> LengthPolicy:
-    """The oracle: scores every length of every clip and takes the best path; see `oracle_lengths`.
-
-    Raises:
-        ValueError: the process has a token range or a budget, within which this oracle does not search.
-    """
-    allowed = process.token_range
-    if allowed.budget is not None or (allowed.minimum, allowed.longest) != (1, process.tokens):
-        raise ValueError(
-            f"Expected no token range or budget with the oracle, got min_tokens={allowed.minimum}, "
-            f"max_tokens={allowed.maximum}, token_budget={allowed.budget}; it searches all lengths. Leave them out."
-        )
+    """The oracle: scores every length of every clip and takes the best path that is allowed; see `oracle_lengths`."""
 
     def policy(scene: Scene, generator: torch.Generator) -> LengthChoice:
-        return LengthChoice.certain(oracle_lengths(process.engine.score_all(scene), process.reward))
+        every = process.engine.score_all(scene)
+        return LengthChoice.certain(oracle_lengths(every, process.reward, allowed=process.token_range))
 
     return policy

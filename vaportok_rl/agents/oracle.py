@@ -2,70 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from itertools import combinations
+
 import torch
 from torch import Tensor
 
 from vaportok_rl.envs import Outcome, VaporReward
+from vaportok_rl.envs.token_range import TokenRange
 
 
-def fixed_rewards(every: Outcome, reward: VaporReward) -> Tensor:
-    """Path reward of each fixed length: ``[K, P]``; row g keeps n = g + 1 tokens of every clip."""
-    return reward(every).total
+def fixed_rewards(every: Outcome, reward: VaporReward, allowed: TokenRange | None = None) -> Tensor:
+    """Path reward of each fixed length, or of what a token range and a budget make of it.
 
-
-def best_fixed_length(every: Outcome, reward: VaporReward) -> int:
-    """The single length with the highest mean path reward over these scenes."""
-    return int(fixed_rewards(every, reward).mean(1).argmax()) + 1
-
-
-def _climb(every: Outcome, reward: VaporReward, lengths: Tensor, sign: float, sweeps: int) -> tuple[Tensor, Tensor]:
-    """Coordinate ascent over the clips of each path; every step tries all K lengths of one clip."""
-    tokens, (paths, length) = every.tokens, lengths.shape
-    options = torch.arange(1, tokens + 1, device=lengths.device)[:, None].expand(-1, paths)
-    for _ in range(sweeps):
-        before = lengths
-        for clip in range(length):
-            tried = lengths.expand(tokens, -1, -1).clone()
-            tried[:, :, clip] = options
-            best = (sign * reward(every.take(tried)).total).argmax(0) + 1
-            lengths = torch.cat([lengths[:, :clip], best[:, None], lengths[:, clip + 1 :]], dim=1)
-        if torch.equal(lengths, before):
-            break
-    return lengths, sign * reward(every.take(lengths[None])).total[0]
-
-
-def _spread_starts(by_clip: Tensor) -> list[Tensor]:
-    """Starting points ``int64 [P, L]`` from which a path term's optima are reached.
-
-    The best equal lengths; and, for each k, the k clips that lose least by it long and the others short, at the ends
-    of the range and at the best lengths of either half.
-
-    Args:
-        by_clip: ``[K, P, L]``, what each length of each clip earns when the path's lengths are equal.
+    Returns:
+        ``[K, P]``; row g keeps n = g + 1 tokens of every clip.
     """
-    tokens, paths, length = by_clip.shape
-    equal = by_clip.mean(-1).argmax(0) + 1
-    starts = [equal[:, None].expand(paths, length)]
-    half = (tokens + 1) // 2
-    short, long = by_clip[:half], by_clip[half:] if tokens > 1 else by_clip
-    ends = (torch.ones_like(by_clip[0], dtype=torch.int64), torch.full_like(by_clip[0], tokens, dtype=torch.int64))
-    halves = (short.argmax(0) + 1, long.argmax(0) + 1 + tokens - len(long))
-    for low, high in (ends, halves):
-        gain = (by_clip.gather(0, (high - 1)[None]) - by_clip.gather(0, (low - 1)[None]))[0]
-        rank = gain.argsort(1, descending=True).argsort(1)
-        starts += [torch.where(rank < count, high, low) for count in range(1, length)]
-    return starts
+    if allowed is None:
+        return reward(every).total
+    options = torch.arange(1, every.tokens + 1, device=every.mse.device)[:, None, None].expand(every.mse.shape)
+    return reward(every.take(allowed.clip_paths(options))).total
+
+
+def best_fixed_length(every: Outcome, reward: VaporReward, allowed: TokenRange | None = None) -> int:
+    """The single length with the highest mean path reward over these scenes."""
+    return int(fixed_rewards(every, reward, allowed).mean(1).argmax()) + 1
 
 
 def oracle_lengths(
-    every: Outcome, reward: VaporReward, starts: tuple[Tensor, ...] = (), sweeps: int = 10, worst: bool = False
+    every: Outcome,
+    reward: VaporReward,
+    starts: tuple[Tensor, ...] = (),
+    sweeps: int = 10,
+    worst: bool = False,
+    allowed: TokenRange | None = None,
 ) -> Tensor:
-    """Lengths that earn the most on each path.
+    """Lengths that earn the most on each path, among those allowed.
 
-    Clip terms are maximised exactly. A path term such as `diversity` couples the clips; coordinate ascent from
-    many starting points then climbs to where no single length can be improved, which in trials against brute force
-    was the optimum of nearly every path. Given the lengths of other policies as starts, the result is at least as
-    good as each of them.
+    Clip terms are maximised exactly, under a budget too. A path term such as `diversity` couples the clips; coordinate
+    ascent from many starting points then climbs to where no single length can be improved (nor, under a budget, any
+    two whose sum stays the same), which in trials against brute force was the optimum of nearly every path. Given the
+    lengths of other policies as starts, the result is at least as good as each of them.
 
     Args:
         every: outcome with G = K whose row g holds n = g + 1 (`ScoringEngine.score_all`).
@@ -73,17 +50,129 @@ def oracle_lengths(
         starts: further starting points, ``int64 [P, L]`` each.
         sweeps: most passes over the clips.
         worst: minimise instead.
+        allowed: the lengths to search; all by default.
 
     Returns:
         ``int64 [P, L]``.
     """
+    searched = allowed or TokenRange(every.tokens, every.mse.shape[2])
     sign = -1.0 if worst else 1.0
     by_clip = sign * reward(every).by_clip
-    best = by_clip.argmax(0) + 1
+    best = _best_by_clip(by_clip, searched)
     best_reward = torch.full_like(by_clip[0, :, 0], -torch.inf)
-    for start in (best, *_spread_starts(by_clip), *starts):
-        found, earned = _climb(every, reward, start, sign, sweeps)
+    for start in (best, *_spread_starts(by_clip, searched), *starts):
+        found, earned = _climb(every, reward, searched.clip_paths(start), sign, sweeps, searched)
         better = earned > best_reward
         best = torch.where(better[:, None], found, best)
         best_reward = torch.where(better, earned, best_reward)
     return best
+
+
+def _climb(
+    every: Outcome, reward: VaporReward, lengths: Tensor, sign: float, sweeps: int, allowed: TokenRange
+) -> tuple[Tensor, Tensor]:
+    """Coordinate ascent over the clips of each path; every step takes the best of a set of neighbours."""
+
+    def total(tried: Tensor) -> Tensor:
+        return sign * reward(every.take(tried)).total
+
+    earned = total(lengths[None])[0]
+    for _ in range(sweeps):
+        before = earned
+        for neighbours in _moves(lengths.shape[1], allowed):
+            tried, possible = neighbours(lengths)
+            gains = total(tried).masked_fill(~possible, -torch.inf)
+            best, at = gains.max(0)
+            better = best > earned
+            chosen = tried[at, torch.arange(len(at), device=at.device)]
+            lengths = torch.where(better[:, None], chosen, lengths)
+            earned = torch.where(better, best, earned)
+        if torch.equal(earned, before):
+            break
+    return lengths, earned
+
+
+def _moves(length: int, allowed: TokenRange) -> Iterator[Callable[[Tensor], tuple[Tensor, Tensor]]]:
+    """The steps of one sweep: lengths ``[P, L]`` to neighbours ``[N, P, L]`` and which of them are allowed ``[N, P]``.
+
+    First every length of each clip; under a budget, then every division of what two clips keep together.
+    """
+    low, high = allowed.minimum, allowed.longest
+
+    def change(lengths: Tensor, clip: int, other: int | None) -> tuple[Tensor, Tensor]:
+        options = torch.arange(low, high + 1, device=lengths.device)[:, None].expand(-1, len(lengths))
+        tried = lengths.expand(len(options), -1, -1).clone()
+        tried[:, :, clip] = options
+        if other is None:
+            possible = torch.ones_like(options, dtype=torch.bool)
+            return tried, possible if allowed.budget is None else tried.sum(-1) <= allowed.budget
+        rest = lengths[:, clip] + lengths[:, other] - options
+        tried[:, :, other] = rest.clamp(low, high)
+        return tried, (rest >= low) & (rest <= high)
+
+    for clip in range(length):
+        yield lambda lengths, clip=clip: change(lengths, clip, None)  # type: ignore[misc]
+    if allowed.budget is not None:
+        for clip, other in combinations(range(length), 2):
+            yield lambda lengths, clip=clip, other=other: change(lengths, clip, other)  # type: ignore[misc]
+
+
+def _best_by_clip(by_clip: Tensor, allowed: TokenRange) -> Tensor:
+    """Lengths with the highest sum of what each clip earns by itself: ``[K, P, L]`` to ``int64 [P, L]``.
+
+    Under a budget this is a multiple-choice knapsack, solved exactly by dynamic programming over the tokens spent
+    beyond the minimum.
+    """
+    low = allowed.minimum
+    values = by_clip[low - 1 : allowed.longest]
+    if allowed.budget is None:
+        return values.argmax(0) + low
+    options, paths, length = values.shape
+    spare = min(allowed.budget - low * length, (options - 1) * length)
+    best = values.new_zeros(paths, spare + 1)
+    decisions = []
+    for clip in range(length):
+        reached = torch.full_like(best, -torch.inf)
+        decision = torch.zeros_like(best, dtype=torch.int64)
+        for extra in range(min(options, spare + 1)):
+            candidate = best[:, : spare + 1 - extra] + values[extra, :, clip, None]
+            better = candidate > reached[:, extra:]
+            reached[:, extra:] = torch.where(better, candidate, reached[:, extra:])
+            decision[:, extra:][better] = extra
+        best = reached
+        decisions.append(decision)
+    left = torch.full((paths, 1), spare, device=values.device)
+    columns = []
+    for decision in reversed(decisions):
+        taken = decision.gather(1, left)
+        left = left - taken
+        columns.append(taken[:, 0] + low)
+    return torch.stack(columns[::-1], 1)
+
+
+def _spread_starts(by_clip: Tensor, allowed: TokenRange) -> list[Tensor]:
+    """Starting points ``int64 [P, L]`` from which a path term's optima are reached.
+
+    The best equal lengths; and, for each k, the k clips that lose least by it long and the others short, at the ends
+    of the range and at the best lengths of either half.
+
+    Args:
+        by_clip: ``[K, P, L]``, what each length of each clip earns when the path's lengths are equal.
+        allowed: the lengths to search.
+    """
+    low = allowed.minimum
+    values = by_clip[low - 1 : allowed.longest]
+    tokens, paths, length = values.shape
+    spare = tokens * length if allowed.budget is None else allowed.budget - low * length
+    equal = values[: spare // length + 1].mean(-1).argmax(0)
+    starts = [equal[:, None].expand(paths, length)]
+    half = (tokens + 1) // 2
+    short, long = values[:half], values[half:] if tokens > 1 else values
+    best_short, best_long = short.argmax(0), long.argmax(0) + tokens - len(long)
+    for count in range(1, length):
+        longest = torch.full_like(best_long, min(tokens - 1, spare // count))
+        for few, many in ((torch.zeros_like(longest), longest), (best_short, torch.minimum(best_long, longest))):
+            gain = (values.gather(0, many[None]) - values.gather(0, few[None]))[0]
+            rank = gain.argsort(1, descending=True).argsort(1)
+            starts.append(torch.where(rank < count, many, few))
+    return [start + low for start in starts]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast, get_args
 
+from vaportok_rl.agents.budget import budget_lengths, equal_slopes, integer_programme
+from vaportok_rl.agents.calibration import Calibration
 from vaportok_rl.agents.callable_policy import load_callable
+from vaportok_rl.agents.fitted_lengths import affine_lengths, best_fixed_lengths, loss_proportional_lengths
 from vaportok_rl.agents.lengths import (
     LengthPolicy,
-    best_fixed_lengths,
     best_for_each_clip,
     complexity_lengths,
     fixed_lengths,
@@ -19,20 +20,42 @@ from vaportok_rl.agents.lengths import (
     random_lengths,
     threshold_lengths,
 )
-from vaportok_rl.agents.saved_agents import ALGORITHMS, agent_lengths, grpo_lengths
+from vaportok_rl.agents.router import router_lengths
+from vaportok_rl.agents.saved_agents import ALGORITHMS, agent_lengths, run_lengths
+from vaportok_rl.clips.suggestion import did_you_mean
 from vaportok_rl.envs import TaildropProcess
 from vaportok_rl.tokenizer.error_threshold import Search
 
-_BY_NAME: dict[str, Callable[[TaildropProcess], LengthPolicy]] = {
-    "random": lambda process: random_lengths,
+_BY_NAME: dict[str, Callable[[TaildropProcess, Calibration], LengthPolicy]] = {
+    "random": lambda process, _: random_lengths,
     "best-fixed": best_fixed_lengths,
-    "argmax": pretrained_lengths,
-    "complexity": complexity_lengths,
-    "oracle": best_for_each_clip,
+    "argmax": lambda process, _: pretrained_lengths(process),
+    "complexity": lambda process, _: complexity_lengths(process),
+    "complexity-affine": affine_lengths,
+    "loss-proportional": loss_proportional_lengths,
+    "router": router_lengths,
+    "oracle": lambda process, _: best_for_each_clip(process),
+}
+_BY_LENGTH: dict[str, Callable[[TaildropProcess, int], LengthPolicy]] = {
+    "fixed": lambda process, n_tokens: fixed_lengths(n_tokens, process.tokens),
+    "budget": lambda process, n_tokens: budget_lengths(process, n_tokens, integer_programme),
+    "lagrangian": lambda process, n_tokens: budget_lengths(process, n_tokens, equal_slopes),
 }
 
 
-def build_length_policy(spec: str, process: TaildropProcess) -> LengthPolicy:
+def baseline_specs(calibration: Calibration) -> tuple[str, ...]:
+    """Every policy that needs no reinforcement learning, but for the oracle; see `build_length_policy`.
+
+    Those that take a number get it from the best fixed length n on training scenes: budgets of n tokens a clip on
+    average, and the mean error at n as the threshold.
+    """
+    training, n_tokens = calibration.scored(), calibration.best_fixed()
+    threshold = f"threshold:{training.every.mse[n_tokens - 1].mean().item():.3g}"
+    by_number = (f"budget:{n_tokens}", f"lagrangian:{n_tokens}", threshold, f"{threshold}:binary")
+    return (*(name for name in _BY_NAME if name != "oracle"), *by_number)
+
+
+def build_length_policy(spec: str, process: TaildropProcess, calibration: Calibration | None = None) -> LengthPolicy:
     """A policy by name.
 
     | spec | lengths |
@@ -42,15 +65,21 @@ def build_length_policy(spec: str, process: TaildropProcess) -> LengthPolicy:
     | ``best-fixed`` | the fixed length that earns the most on training scenes |
     | ``argmax`` | what the pretrained taildrop module keeps (all K where its strategy is ``naive``) |
     | ``complexity`` | the mean of the Gaussian prior for the clip's complexity score |
-    | ``threshold:X``, ``threshold:X:binary`` | the fewest with a mean squared error of at most X |
+    | ``complexity-affine`` | ``round(a + b · score)``, fitted on training scenes |
+    | ``loss-proportional`` | in proportion to the error with all K, fitted on training scenes (InfoTok) |
+    | ``router`` | of a network that was taught the oracle's lengths on training scenes (EVATok) |
+    | ``threshold:X``, ``threshold:X:binary`` | the fewest with a mean squared error of at most X (ElasticTok) |
+    | ``budget:N`` | the least summed error with N a clip on average over a path, by integer programme (AdapTok) |
+    | ``lagrangian:N`` | the same by the equal-slope rule |
     | ``oracle`` | those that earn the most, found by scoring all |
-    | a path | of the agent that GRPO saved in a run folder or a file |
+    | a path | of the agent that `vaportok-rl train` or GRPO saved in a run folder or a file |
     | ``ppo:PATH`` | of an agent that another algorithm saved; the names are those of `ALGORITHMS` |
     | ``module:name`` | of an importable function; see `ScriptedPolicy` |
 
     Args:
         spec: see above; the first that fits.
         process: the decision process it will be used on.
+        calibration: training scenes of that process, to share between policies that are fitted; made if not given.
 
     Raises:
         ValueError: there is no such policy, or its number or agent does not fit the process.
@@ -58,26 +87,26 @@ def build_length_policy(spec: str, process: TaildropProcess) -> LengthPolicy:
         ModuleNotFoundError: the package of an agent's algorithm is not installed.
     """
     if spec in _BY_NAME:
-        return _BY_NAME[spec](process)
+        return _BY_NAME[spec](process, calibration or Calibration(process))
     name, _, value = spec.partition(":")
-    if ":" in spec and name == "fixed":
+    if ":" in spec and name in _BY_LENGTH:
         if not value.isdecimal():
-            raise ValueError(f"Expected fixed:N with a whole number N, got {spec!r}; for example fixed:16.")
-        return fixed_lengths(int(value), process.tokens)
+            raise ValueError(f"Expected {name}:N with a whole number N, got {spec!r}; for example {name}:16.")
+        return _BY_LENGTH[name](process, int(value))
     if ":" in spec and name == "threshold":
         return threshold_lengths(process, *_threshold(spec, value))
     path = Path(spec).expanduser()
     if path.exists():
-        return grpo_lengths(path, process)
+        return run_lengths(path, process)
     if ":" in spec and name in ALGORITHMS:
         return agent_lengths(name, Path(value).expanduser(), process)
     if re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", spec):
         return load_callable(spec)
-    close = difflib.get_close_matches(name, (*_BY_NAME, "fixed", "threshold", *ALGORITHMS), n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "check the path."
+    hint = did_you_mean(name, (*_BY_NAME, *_BY_LENGTH, "threshold", *ALGORITHMS), "check the path.")
+    offered = ", ".join((*_BY_NAME, *(f"{option}:N" for option in _BY_LENGTH)))
     raise ValueError(
-        f"Expected a policy {', '.join(_BY_NAME)}, fixed:N, threshold:X, the path of a trained agent, ppo:PATH or "
-        f"module:name, got {spec!r}; {hint}"
+        f"Expected a policy {offered}, threshold:X, the path of a trained agent, ppo:PATH or module:name, "
+        f"got {spec!r}; {hint}"
     )
 
 

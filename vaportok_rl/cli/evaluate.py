@@ -2,56 +2,93 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-import torch
 import tyro
 from rich.console import Console
 
-from vaportok_rl.agents import HeldOut, build_length_policy
 from vaportok_rl.cli.progress import progress_bar
-from vaportok_rl.envs import TaildropProcess
-from vaportok_rl.experiments.run_folder import create_run_folder, write_json
-from vaportok_rl.experiments.tables import comparison_tables
+from vaportok_rl.experiments.run_folder import create_run_folder, write_config
 from vaportok_rl.experiments.world_settings import WorldSettings
+
+ALL, NONE = "all", "none"
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Compare policies on the same clips, between the best fixed length and the oracle."""
+    """Compare policies on the same clips, between the best fixed length and the oracle.
+
+    Prints the headroom and one table, and writes it with intervals (results.json, table.csv, table.md) and pictures of
+    allocation, rate against distortion, and the agents' reward curves to a new folder.
+    """
 
     agent: tuple[str, ...] = ()
-    """Run folders or agent files of trained policies."""
-    policies: tuple[str, ...] = ("argmax", "random")
-    """Further policies: random, fixed:N, argmax."""
+    """Trained agents: run folders or agent files of GRPO's, or `ppo:PATH` and the like. Several of one algorithm are
+    also aggregated (interquartile mean)."""
+    baselines: tuple[str, ...] = ("random", "argmax")
+    """Policies that need no reinforcement learning: their names as in `rollout --policy`, `all` of them (the router
+    among them learns for a minute or two), or `none`."""
+    policies: tuple[str, ...] = ()
+    """Further policies: anything that `rollout --policy` takes."""
     settings: Annotated[WorldSettings, tyro.conf.arg(name="")] = field(default_factory=WorldSettings)
-    split: str = "test"
+    split: Literal["test", "train"] = "test"
     """`test` (held out) or `train`."""
     scenes: int = 32
     """How many scenes at most."""
     seed: int = 0
-    """Which clips, in which order."""
+    """Which clips, in which order, and the draws of random policies."""
+    lpips: Literal["alex", "vgg", "squeeze", "none"] = "alex"
+    """Network of LPIPS, measured if its weights are on this machine."""
     out: Path | None = None
-    """New folder for results.json; nothing is written if not given."""
+    """New folder; `runs/<time>-evaluate` if not given."""
 
     def run(self, console: Console) -> None:
         """Runs the command."""
-        folder = None if self.out is None else create_run_folder(Path("runs"), "evaluate", self.out)
-        process = TaildropProcess(**self.settings.environment(self.split))
-        chosen = {spec: build_length_policy(spec, process) for spec in (*self.agent, *self.policies)}
+        from vaportok_rl.agents import build_length_policy
+        from vaportok_rl.agents.calibration import Calibration
+        from vaportok_rl.agents.known_outcomes import remembering
+        from vaportok_rl.agents.policy_specs import baseline_specs
+        from vaportok_rl.envs import TaildropProcess
+        from vaportok_rl.experiments.evaluation import AgentRun, evaluate
+        from vaportok_rl.experiments.tables import comparison_tables, runs_table
+
+        if self.scenes < 1:
+            raise ValueError(f"Expected scenes ≥ 1, got {self.scenes}; ask for at least one.")
+        if len(self.baselines) > 1 and {ALL, NONE} & set(self.baselines):
+            raise ValueError(
+                f"Expected baselines all, none, or names, got {' '.join(self.baselines)}; give one of the three."
+            )
+        process = remembering(TaildropProcess(**self.settings.environment(self.split)))
+        calibration = Calibration(process)
+        agents = AgentRun.named(self.agent)
+        chosen = {run.label: build_length_policy(run.spec, process) for run in agents}
+        folder = create_run_folder(Path("runs"), "evaluate", self.out)
         with progress_bar(console) as progress:
-            task = progress.add_task("scoring every length", total=None, live="")
-            held_out = HeldOut(process, self.scenes, self.seed, on_scene=lambda: progress.advance(task))
-        lengths = {
-            spec: policy(held_out.scene, torch.Generator().manual_seed(self.seed)).n_tokens
-            for spec, policy in chosen.items()
-        }
-        comparison = held_out.compare(lengths)
-        title = f"{held_out.scene.ids.numel()} clips of {process.source.describe()}"
-        console.print(*comparison_tables(comparison, title))
-        if folder is not None:
-            content = {**comparison.results(), "headroom": comparison.headroom}
-            content["headroom_share"] = comparison.headroom_share
-            console.print(f"written to {write_json(folder / 'results.json', content)}", soft_wrap=True)
+            task = progress.add_task("preparing policies", total=None, live="")
+            baselines = self.baselines
+            if baselines == (ALL,):
+                baselines = baseline_specs(calibration)
+            for spec in (*(baselines if baselines != (NONE,) else ()), *self.policies):
+                progress.update(task, live=spec)
+                chosen[spec] = build_length_policy(spec, process, calibration)
+            progress.update(task, description="scoring every length", live="", completed=0)
+            evaluation = evaluate(
+                process,
+                chosen,
+                self.scenes,
+                self.seed,
+                agents=agents,
+                lpips=None if self.lpips == "none" else self.lpips,
+                on_scene=lambda: progress.advance(task),
+            )
+        console.print(evaluation.title(), highlight=False)
+        console.print(*comparison_tables(evaluation.comparison, "policies on the same clips"))
+        if evaluation.runs:
+            console.print(runs_table(evaluation.runs))
+        for note in evaluation.notes:
+            console.print(note, style="dim", highlight=False, markup=False)
+        written = [write_config(folder, dataclasses.replace(self, out=None)), *evaluation.write(folder)]
+        console.print("written: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)

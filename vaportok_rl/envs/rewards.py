@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import inspect
 import math
 import numbers
@@ -17,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vaportok_rl.clips.suggestion import did_you_mean
 from vaportok_rl.envs.further_terms import (
     FURTHER_TERMS,
     budget_overrun,
@@ -25,18 +25,13 @@ from vaportok_rl.envs.further_terms import (
     lpips,
     prior_bits,
 )
+from vaportok_rl.envs.reward_presets import preset_weights
 from vaportok_rl.envs.scene import Outcome
 from vaportok_rl.envs.term_contract import RewardTerm as RewardTerm
 from vaportok_rl.envs.term_contract import dry_run_term, evaluate_term, load_term, needs_of, synthetic_outcome
 from vaportok_rl.tokenizer.perceptual import PerceptualDistance, PerceptualNetwork
 
-DEFAULT_WEIGHTS: dict[str, float] = {
-    "efficiency": 1.0,
-    "penalty": 1.0,
-    "diversity": 1.0,
-    "reconstruction": 1.0,
-    "generation": 1.0,
-}
+DEFAULT_WEIGHTS: dict[str, float] = preset_weights("paper")
 
 
 def efficiency(outcome: Outcome) -> Tensor:
@@ -196,6 +191,20 @@ class VaporReward:
         self.weights: dict[str, float] = dict.fromkeys(self._terms, 1.0) | DEFAULT_WEIGHTS
         self.weights |= self._checked_weights(weights)
 
+    @classmethod
+    def preset(cls, preset: str, weights: Mapping[str, float] | None = None, **settings: Any) -> VaporReward:
+        """A reward under a named weighting; see `PRESETS` in `reward_presets`.
+
+        Args:
+            preset: ``paper`` (the default reward) or ``quality``.
+            weights: of single terms, in place of the preset's.
+            **settings: further arguments of the constructor.
+
+        Raises:
+            ValueError: there is no such preset, or as for the constructor.
+        """
+        return cls({**preset_weights(preset), **(weights or {})}, **settings)
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the terms, in order."""
@@ -267,8 +276,7 @@ class VaporReward:
             weights = dict(zip(self._terms, values, strict=True))
         for name, weight in weights.items():
             if name not in self._terms:
-                close = difflib.get_close_matches(name, [*self._terms, *FURTHER_TERMS], n=1)
-                hint = f"did you mean {close[0]!r}?" if close else "pass the term itself in terms=."
+                hint = did_you_mean(name, [*self._terms, *FURTHER_TERMS], "pass the term itself in terms=.")
                 if name in FURTHER_TERMS:
                     hint = "weight it when the reward is made."
                 raise ValueError(f"Expected weights for {', '.join(self._terms)}; got unknown term {name!r}; {hint}")
@@ -318,7 +326,7 @@ def _custom_terms(
 
 
 def build_reward(reward: VaporReward | Mapping[str, Any] | None) -> VaporReward:
-    """A reward from itself, from keyword arguments as plain data, or the default.
+    """A reward from itself, from keyword arguments as plain data (and a ``preset``), or the default.
 
     Raises:
         ValueError: the mapping has a key that `VaporReward` does not know.
@@ -327,10 +335,9 @@ def build_reward(reward: VaporReward | Mapping[str, Any] | None) -> VaporReward:
         return VaporReward()
     if isinstance(reward, VaporReward):
         return reward
-    known = tuple(inspect.signature(VaporReward).parameters)
+    known = ("preset", *inspect.signature(VaporReward).parameters)
     for key in reward:
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "see VaporReward."
+            hint = did_you_mean(key, known, "see VaporReward.")
             raise ValueError(f"Expected reward settings among {', '.join(known)}; got {key!r}; {hint}")
-    return VaporReward(**reward)
+    return VaporReward.preset(**reward) if "preset" in reward else VaporReward(**reward)

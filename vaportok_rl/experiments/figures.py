@@ -1,18 +1,25 @@
-"""Plots of a training run: allocation against complexity, rate–distortion, reward curves."""
+"""Plots of policies: allocation against complexity, rate–distortion, reward curves."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from vaportok_rl.agents import Comparison
-from vaportok_rl.envs import Outcome
+from vaportok_rl.agents.comparison import BEST_FIXED, ORACLE
 
 COLOURS = {"trained": "tab:blue", "pretrained": "tab:orange", "best_fixed": "tab:gray", "oracle": "tab:green"}
+_MARKERS = "osD^vP<>Xhpd"
+_PANELS_A_ROW = 4
+
+Curves = Mapping[str, Sequence[tuple[float, float]]]
+"""``training``, ``held_out`` and ``tokens`` as (decisions, value) pairs; any may be missing."""
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
@@ -20,6 +27,11 @@ def save_figure(figure: Figure, path: Path) -> Path:
     figure.savefig(path, dpi=130, metadata={"Software": None})
     plt.close(figure)
     return path
+
+
+def spoken(name: str) -> str:
+    """A policy's name as people read it."""
+    return name.replace("_", " ")
 
 
 def allocation_figure(comparison: Comparison, score: Tensor, labels: Tensor, names: Sequence[str]) -> Figure:
@@ -31,58 +43,93 @@ def allocation_figure(comparison: Comparison, score: Tensor, labels: Tensor, nam
         labels: ``int64 [P, L]``.
         names: policies to show.
     """
-    figure, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 3.6), sharey=True, squeeze=False)
-    for axis, name in zip(axes[0], names, strict=True):
+    columns = min(len(names), _PANELS_A_ROW)
+    rows = -(-len(names) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(3.4 * columns, 3.2 * rows), sharey=True, squeeze=False)
+    panels = list(axes.flat)
+    for axis, name in zip(panels, names, strict=False):
         lengths = comparison.scores[name].n_tokens
         axis.scatter(score.flatten().cpu(), lengths.flatten().cpu(), c=labels.flatten().cpu(), cmap="tab20", s=10, lw=0)
-        axis.set_title(f"{name.replace('_', ' ')}: ρ = {comparison.spearman[name]:.2f}")
-        axis.set_xlabel("complexity score")
-    axes[0][0].set_ylabel("tokens kept")
+        rank = comparison.spearman[name]
+        axis.set_title(spoken(name) + ("" if math.isnan(rank) else f": ρ = {rank:.2f}"), fontsize=9)
+        axis.set_xlim(-0.03, 1.03)
+    for axis in panels[len(names) :]:
+        axis.set_axis_off()
+    for number in range(len(names)):
+        if number + columns >= len(names):
+            panels[number].set_xlabel("complexity score")
+        if number % columns == 0:
+            panels[number].set_ylabel("tokens kept")
     figure.tight_layout()
     return figure
 
 
-def rate_distortion_figure(comparison: Comparison, every: Outcome) -> Figure:
-    """Mean PSNR of every fixed length, with each policy's mean tokens and PSNR on it."""
-    figure, axis = plt.subplots(figsize=(5.4, 4))
-    lengths = every.n_tokens[:, 0, 0].cpu()
-    axis.plot(lengths, every.psnr.flatten(1).mean(1).cpu(), color="black", lw=1, label="fixed length")
-    for name, score in comparison.scores.items():
+def rate_distortion_figure(comparison: Comparison) -> Figure:
+    """Mean error against mean tokens: every policy, between all fixed lengths and what no policy can go below."""
+    figure, axis = plt.subplots(figsize=(7.6, 4.4))
+    every = comparison.every
+    axis.plot(
+        every.n_tokens[:, 0, 0].cpu(), every.mse.flatten(1).mean(1).cpu(), color="black", lw=1, label="fixed length"
+    )
+    axis.plot(*comparison.envelope.curve(), color="black", lw=1, ls=":", label="best allocation")
+    palette = plt.get_cmap("tab20")
+    for number, (name, score) in enumerate(comparison.scores.items()):
         figures = score.figures()
-        axis.plot(figures["tokens"], figures["psnr"], "o", color=COLOURS.get(name), ms=7, label=name.replace("_", " "))
+        axis.plot(
+            figures["tokens"],
+            figures["mse"],
+            _MARKERS[number % len(_MARKERS)],
+            color=COLOURS.get(name, palette(number % palette.N)),
+            ms=7,
+            mec="white",
+            mew=0.6,
+            ls="",
+            label=spoken(name),
+        )
     axis.set_xlabel("mean tokens kept")
-    axis.set_ylabel("PSNR (dB)")
+    axis.set_ylabel("mean squared error")
     axis.set_xscale("log", base=2)
-    axis.legend(frameon=False, fontsize=8)
+    axis.set_yscale("log")
+    axis.xaxis.set_major_formatter(lambda tokens, _: f"{tokens:g}")
+    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()
     return figure
 
 
-def reward_figure(curves: Mapping[str, Sequence[tuple[int, float]]], comparison: Comparison) -> Figure:
+def reward_figure(curves: Curves, comparison: Comparison) -> Figure:
+    """Training and held-out reward of one run; see `reward_curves_figure`."""
+    return reward_curves_figure({"": curves}, comparison)
+
+
+def reward_curves_figure(runs: Mapping[str, Curves], comparison: Comparison) -> Figure:
     """Training and held-out reward against decisions, between best fixed and oracle, and mean tokens below.
 
     Args:
-        curves: ``training``, ``held_out`` and ``tokens`` as (decisions, value) pairs.
+        runs: curves by run name.
         comparison: gives the horizontal lines.
     """
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(6, 5.4), sharex=True, height_ratios=(2, 1))
-    for name, colour in (("training", "tab:blue"), ("held_out", "tab:red")):
-        if curves[name]:
-            top.plot(*zip(*curves[name], strict=True), color=colour, lw=1.2, label=name.replace("_", "-"))
-    for name, style in (("oracle", "--"), ("best_fixed", ":"), ("pretrained", "-.")):
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(6.4, 5.6), sharex=True, height_ratios=(2, 1))
+    single = len(runs) == 1
+    for number, (name, curves) in enumerate(runs.items()):
+        colour = f"C{number}"
+        prefix = f"{spoken(name)}, " if name else ""
+        _line(top, curves.get("training", ()), colour, 0.9, 0.5, f"{prefix}training")
+        _line(top, curves.get("held_out", ()), "tab:red" if single else colour, 1.6, 1.0, f"{prefix}held-out")
+        _line(bottom, curves.get("tokens", ()), "tab:purple" if single else colour, 1.2, 1.0, "")
+    for name, style in ((ORACLE, "--"), (BEST_FIXED, ":"), ("pretrained", "-.")):
         if name in comparison.scores:
-            top.axhline(
-                comparison.reward(name),
-                color=COLOURS[name],
-                ls=style,
-                lw=1,
-                label=f"{name.replace('_', ' ')} (held-out)",
-            )
+            level = comparison.reward(name)
+            top.axhline(level, color=COLOURS[name], ls=style, lw=1, label=f"{spoken(name)} (held-out)")
     top.set_ylabel("path reward")
     top.legend(frameon=False, fontsize=8)
-    if curves["tokens"]:
-        bottom.plot(*zip(*curves["tokens"], strict=True), color="tab:purple", lw=1.2)
     bottom.set_ylabel("mean tokens")
     bottom.set_xlabel("decisions")
     figure.tight_layout()
     return figure
+
+
+def _line(
+    axis: Axes, points: Sequence[tuple[float, float]], colour: str, width: float, opacity: float, label: str
+) -> None:
+    if points:
+        axis.plot(*zip(*points, strict=True), color=colour, lw=width, alpha=opacity, label=label or None)

@@ -1,0 +1,48 @@
+"""LPIPS of the lengths that policies chose, measured where the network for it is at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import cast
+
+import torch
+
+from vaportok_rl.agents import Comparison, HeldOut, PolicyScore
+from vaportok_rl.envs import ScoringEngine
+from vaportok_rl.tokenizer import VaporTok
+from vaportok_rl.tokenizer.perceptual import PerceptualDistance, PerceptualNetwork
+
+MEASURE = "lpips"
+
+
+def with_lpips(held_out: HeldOut, comparison: Comparison, network: PerceptualNetwork) -> tuple[Comparison, str | None]:
+    """Adds LPIPS to what each policy's lengths did; a clip and length that several policies chose is measured once.
+
+    Args:
+        held_out: the scenes compared on.
+        comparison: of policies on them.
+        network: backbone of LPIPS.
+
+    Returns:
+        The comparison with the measure ``lpips``, and None; or the comparison as it was, and why there is none: the
+        backbone's weights or the clips themselves are not on this machine, or the clips are too small for it.
+    """
+    if MEASURE in held_out.every.measures:
+        return comparison, None
+    engine = held_out.process.engine
+    # An outcome table has no network of its own, but knows where it is.
+    world = cast(VaporTok, getattr(engine.world, "network", engine.world))
+    names = list(comparison.scores)
+    lengths = torch.stack([comparison.scores[name].n_tokens for name in names])
+    try:
+        distance = PerceptualDistance(network).to(world.device)
+        measured = ScoringEngine(world, engine.max_batch_tokens, distances={MEASURE: distance})
+        found = measured.score(held_out.scene, lengths).measures[MEASURE]
+    except (FileNotFoundError, ValueError) as error:
+        return comparison, f"no LPIPS: {error}"
+    scores: Mapping[str, PolicyScore] = {
+        name: replace(score, outcome=replace(score.outcome, measures={**score.outcome.measures, MEASURE: found[[row]]}))
+        for row, (name, score) in enumerate(comparison.scores.items())
+    }
+    return replace(comparison, scores=dict(scores)), None
