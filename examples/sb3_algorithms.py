@@ -1,40 +1,47 @@
-"""Stable-Baselines3's PPO, A2C and DQN on the taildrop environment, with its plain MLP policy.
+"""Stable-Baselines3's PPO, A2C and DQN and SB3-Contrib's TRPO and QR-DQN on the taildrop environment.
 
-Run: python examples/sb3_algorithms.py --algorithm dqn --steps 4096
+Run: python examples/sb3_algorithms.py --algorithm dqn --steps 4096; TRPO and QR-DQN need `pip install sb3-contrib`
 
-The policy sees how complex a clip is, two numbers. `sb3_ppo.py` trains the taildrop module on the latents instead.
+Their plain MLP policy sees how complex a clip is, two numbers. `sb3_ppo.py` trains the taildrop module on the latents
+instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import pkgutil
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import tyro
-from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from vaportok_rl.envs import make_sb3_env
 
-ALGORITHMS: dict[str, tuple[Callable[..., BaseAlgorithm], dict[str, Any]]] = {
-    "ppo": (PPO, {"n_steps": 16, "batch_size": 64, "n_epochs": 4, "learning_rate": 1e-3}),
-    "a2c": (A2C, {"n_steps": 8}),
+REPLAY = {
+    "learning_starts": 64,
+    "buffer_size": 10_000,
+    "batch_size": 64,
+    "train_freq": 1,
     # One gradient step for each of the parallel transitions, as a single environment would have had.
-    "dqn": (
-        DQN,
-        {"learning_starts": 64, "train_freq": 1, "gradient_steps": -1, "batch_size": 64, "buffer_size": 10_000},
-    ),
+    "gradient_steps": -1,
 }
-LOSSES = ("train/loss", "train/policy_loss", "train/value_loss")
+# By name, so that SB3-Contrib need not be installed for the algorithms that are not its own.
+ALGORITHMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ppo": ("stable_baselines3:PPO", {"n_steps": 16, "batch_size": 64, "n_epochs": 4, "learning_rate": 1e-3}),
+    "a2c": ("stable_baselines3:A2C", {"n_steps": 8}),
+    "dqn": ("stable_baselines3:DQN", REPLAY),
+    "trpo": ("sb3_contrib:TRPO", {"n_steps": 16, "batch_size": 64}),
+    "qrdqn": ("sb3_contrib:QRDQN", REPLAY | {"policy_kwargs": {"n_quantiles": 50}}),
+}
+LOSSES = ("train/loss", "train/policy_loss", "train/policy_objective", "train/value_loss")
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """An algorithm of Stable-Baselines3 on vaportok/Taildrop-v0."""
+    """An algorithm of Stable-Baselines3 or SB3-Contrib on vaportok/Taildrop-v0."""
 
-    algorithm: Literal["ppo", "a2c", "dqn"] = "dqn"
+    algorithm: Literal["ppo", "a2c", "dqn", "trpo", "qrdqn"] = "dqn"
     """Which one."""
     steps: int = 512
     """Decisions to train for."""
@@ -56,7 +63,8 @@ def main(arguments: Arguments) -> BaseAlgorithm:
         path_length=arguments.path_length,
         obs="complexity",
     )
-    algorithm, settings = ALGORITHMS[arguments.algorithm]
+    name, settings = ALGORITHMS[arguments.algorithm]
+    algorithm: type[BaseAlgorithm] = pkgutil.resolve_name(name)
     # A path is short, and its return is the sum of what its clips pay: nothing is discounted.
     agent = algorithm("MlpPolicy", env, gamma=1.0, seed=arguments.seed, device="cpu", **settings)
     agent.learn(arguments.steps)

@@ -48,7 +48,7 @@ def test_train_then_evaluate_and_roll_out_the_agent(
     world = ["--tokenizer", tiny_world, "--path-length", "3"]
     main(["evaluate", "--agent", str(run), *world, "--scenes", "2", "--out", str(tmp_path / "eval")])
     results = json.loads((tmp_path / "eval" / "results.json").read_text())
-    assert {str(run), "argmax", "random", "best_fixed", "oracle"} <= set(results)
+    assert {"run", "argmax", "random", "best_fixed", "oracle"} <= set(results)
     main(["rollout", "--policy", str(run), *world, "--episodes", "2", "--out", str(tmp_path / "roll")])
     assert len(pd.read_parquet(tmp_path / "roll" / "decisions.parquet")) == 6
 
@@ -160,7 +160,10 @@ def test_mistakes_are_answered_with_one_clear_message(
         (["rollout", *world, "--policy", "randon"], "did you mean 'random'"),
         (["rollout", *world, "--policy", "threshold:low"], "mean squared error X"),
         (["rollout", *world, "--policy", "nowhere.to_be:found"], "PYTHONPATH"),
-        (["rollout", *world, "--policy", "oracle", "--token-budget", "64"], "it searches all lengths"),
+        (["evaluate", *world, "--scenes", "0"], "scenes ≥ 1"),
+        (["evaluate", *world, "--baselines", "all", "random"], "all, none, or names"),
+        (["evaluate", *world, "--policies", "budgt:8"], "did you mean 'budget'"),
+        (["evaluate", *world, "--agent", str(tmp_path / "nowhere")], "nowhere"),
         (["rollout", *world, "--episodes", "0"], "episodes ≥ 1"),
         (["rollout", *world, "--out", str(tmp_path / "full")], "nothing was overwritten"),
         (["pretrain", "--preset", "nanno", "--out", str(tmp_path / "p")], "preset among"),

@@ -11,11 +11,13 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.env_checker import check_env as check_sb3_env
 
+import vaportok_rl  # noqa: F401  (registers the environments)
 from vaportok_rl.envs import check_vector_env
+from vaportok_rl.envs.settings import OBSERVATIONS
 from vaportok_rl.registration import MO_TAILDROP_ID, TAILDROP_ID
 
-IDS = [TAILDROP_ID, MO_TAILDROP_ID]
-EVERY_OBS = ["latents", "complexity", "codes", "clip", ("latents", "complexity"), ("codes", "clip", "complexity")]
+IDS = sorted(name for name in gymnasium.registry if name.startswith("vaportok/"))
+EVERY_OBS = [*OBSERVATIONS, ("latents", "complexity"), ("codes", "clip", "complexity")]
 
 
 class DotProduct(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -40,8 +42,8 @@ def test_gymnasium(tiny_world: str, name: str, obs: str | tuple[str, ...], flatt
     with warnings.catch_warnings():
         if name == MO_TAILDROP_ID:
             warnings.filterwarnings("ignore", message=".*The reward returned by `step\\(\\)` must be a float")
-            # Rendering is checked once, and with render_mode="human" needs a window.
-            check_env(env.unwrapped, skip_render_check=obs != "complexity" or find_spec("pygame") is None)
+        # Rendering is checked once, and with render_mode="human" needs a window.
+        check_env(env.unwrapped, skip_render_check=obs != "complexity" or find_spec("pygame") is None)
 
 
 @pytest.mark.parametrize("obs", EVERY_OBS, ids=str)

@@ -61,6 +61,19 @@ def test_every_face_pays_the_same(tiny_world: str) -> None:
     np.testing.assert_allclose(scalar.sum(0), by_path, rtol=1e-6)
 
 
+def test_steps_add_up_to_the_path_reward_of_the_shipped_world() -> None:
+    paths, length = 4, 8
+    process = TaildropProcess(path_length=length)
+    envs = TaildropVectorEnv(paths, path_length=length)
+    envs.seed_groups(12)
+    scene = process.sample_scene(envs.generators)
+    n_tokens = torch.from_numpy(np.random.default_rng(3).integers(1, process.tokens + 1, (paths, length)))
+    envs.reset(seed=12)
+    returns = sum(envs.step(row.numpy() - 1)[1] for row in n_tokens.T)
+    by_path = process.reward(process.engine.score(scene, n_tokens[None])).total[0]
+    np.testing.assert_allclose(returns, by_path.numpy(), rtol=0, atol=1e-6)
+
+
 def test_what_a_group_is_scored_with_changes_no_bit(tiny_world: str) -> None:
     alone = TaildropVectorEnv(1, tokenizer=tiny_world, **SETTINGS)
     alone.reset(seed=31)

@@ -1,5 +1,6 @@
 """Picking, replacing and joining scenes; reading lengths out of an outcome that holds every length."""
 
+import pickle
 from dataclasses import fields
 
 import numpy as np
@@ -94,3 +95,19 @@ def test_psnr_has_a_floor() -> None:
     mse = torch.tensor([[[0.0, 1e-12, 0.01, 1.0]]])
     outcome = Outcome(torch.ones(1, 1, 4, dtype=torch.int64), mse, mse, torch.zeros(1, 4, 2), 6)
     assert outcome.psnr[0, 0].tolist() == pytest.approx([100.0, 100.0, 20.0, 0.0], abs=1e-4)
+
+
+def test_codes_may_be_gathered_when_they_are_first_read() -> None:
+    asked: list[Tensor] = []
+
+    def gather() -> Tensor:
+        asked.append(make_scene(1, 2).codes)
+        return asked[-1]
+
+    ones = torch.ones(1, 1, 2, dtype=torch.int64)
+    outcome = Outcome(ones, ones.float(), ones.float(), torch.zeros(1, 2, 2), 6, gather)
+    assert not asked
+    assert outcome.codes is outcome.codes is asked[0]
+    assert len(asked) == 1
+    assert torch.equal(pickle.loads(pickle.dumps(outcome)).codes, asked[0])
+    assert Outcome(ones, ones.float(), ones.float(), torch.zeros(1, 2, 2), 6).codes is None

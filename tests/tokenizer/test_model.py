@@ -129,8 +129,8 @@ def test_unpatchify_puts_every_value_in_its_place(tiny_config: VaporTokConfig) -
     patches = numbered.reshape(1, config.patches, config.patch_values)
 
     class Fixed(torch.nn.Module):
-        def forward(self, x: Tensor, visible: Tensor | None) -> Tensor:
-            return torch.cat([torch.zeros(1, 8, config.patch_values), patches], dim=1)
+        def forward(self, x: Tensor, visible: Tensor | None, wanted: slice) -> Tensor:
+            return torch.cat([torch.zeros(1, 8, config.patch_values), patches], dim=1)[:, wanted]
 
     model.decoder = Fixed()  # type: ignore[assignment]
     video = model.reconstruct(torch.zeros(1, 8, config.code_width))

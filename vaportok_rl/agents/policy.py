@@ -110,4 +110,6 @@ class TaildropPolicy(ActorCriticPolicy):
         """Log-probabilities of all lengths: ``[..., K, D]`` to ``float32 [..., K]``; entry a is n = a + 1."""
         features = self.features_extractor.trunk(latents.flatten(0, -3))
         logits: Tensor = self.action_net(features).float() / self.temperature
-        return logits.log_softmax(-1).view(*latents.shape[:-2], -1)
+        # Unlike view(…, -1), this also takes no latents at all.
+        log_p: Tensor = logits.log_softmax(-1).unflatten(0, latents.shape[:-2])
+        return log_p

@@ -13,7 +13,7 @@ from rich.table import Table
 from vaportok_rl.clips import open_clips
 from vaportok_rl.clips.open import PROCEDURAL
 from vaportok_rl.evaluation import clip_batches, rate_distortion
-from vaportok_rl.tokenizer import PRESETS, Precision, VaporTok, shipped_checkpoints
+from vaportok_rl.tokenizer import PRESETS, PrecisionChoice, VaporTok, shipped_checkpoints
 from vaportok_rl.version import __version__
 
 
@@ -29,8 +29,8 @@ class Info:
     """Most clips of each split to measure on."""
     device: str = "cpu"
     """torch device."""
-    precision: Precision = "float32"
-    """`float32` or `bfloat16`."""
+    precision: PrecisionChoice = "auto"
+    """`float32`, `bfloat16`, or `auto`: `bfloat16` where that is faster."""
 
     def run(self, console: Console) -> None:
         """Runs the command."""

@@ -14,6 +14,7 @@ from vaportok_rl.cli.evaluate import Evaluate
 from vaportok_rl.cli.info import Info
 from vaportok_rl.cli.pretrain import Pretrain
 from vaportok_rl.cli.rollout import RolloutCommand
+from vaportok_rl.cli.table import TableCommand
 from vaportok_rl.cli.train import Train
 from vaportok_rl.clips import UnreadableVideoError
 
@@ -22,6 +23,7 @@ Command = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[RolloutCommand, tyro.conf.subcommand("rollout")]
     | Annotated[Pretrain, tyro.conf.subcommand("pretrain")]
+    | Annotated[TableCommand, tyro.conf.subcommand("table")]
     | Annotated[Info, tyro.conf.subcommand("info")]
 )
 

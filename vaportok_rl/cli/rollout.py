@@ -30,9 +30,10 @@ class RolloutCommand:
 
     policy: str = "random"
     """`random`, `fixed:N`, `best-fixed` (on training clips), `argmax` (the pretrained module), `complexity` (the
-    prior's mean), `threshold:MSE` or `threshold:MSE:binary`, `oracle`, a run folder or agent file of GRPO's, `ppo:PATH`
-    (or a2c, dqn, trpo, maskable-ppo, qr-dqn, recurrent-ppo), or `module:callable`, a function of scene and generator
-    that returns lengths [P, L]."""
+    prior's mean), `complexity-affine` and `loss-proportional` (fitted on training clips), `router` (taught the oracle's
+    lengths), `threshold:MSE` or `threshold:MSE:binary`, `budget:N` or `lagrangian:N` (N tokens a clip on average),
+    `oracle`, a run folder or agent file, `ppo:PATH` (or a2c, dqn, trpo, maskable-ppo, qr-dqn, recurrent-ppo), or
+    `module:callable`, a function of scene and generator that returns lengths [P, L]."""
     episodes: int = 20
     """Scenes."""
     paths: int = 1

@@ -1,4 +1,4 @@
-"""``vaportok-rl train``: GRPO teaches the taildrop query module how many tokens each clip deserves."""
+"""``vaportok-rl train``: an optimiser teaches the taildrop query module how many tokens each clip deserves."""
 
 from __future__ import annotations
 
@@ -9,31 +9,54 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from vaportok_rl.agents.lengths import AGENT_FILE
 from vaportok_rl.cli.progress import progress_bar
 from vaportok_rl.experiments.run_folder import create_run_folder
 from vaportok_rl.experiments.tables import comparison_tables
-from vaportok_rl.experiments.training import TrainSettings, open_held_out, train
+from vaportok_rl.experiments.training import (
+    TrainSettings,
+    join_processes,
+    learn_beside,
+    open_held_out,
+    resumable_record,
+    train,
+)
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train a length policy with GRPO over a frozen tokenizer.
+    """Train a length policy over a frozen tokenizer, with GRPO, PPO, A2C or REINFORCE.
 
     Compares it on held-out clips with the pretrained module, the best fixed length and the oracle, and writes
     config, TensorBoard events, agent, results and pictures to a new run folder. Ctrl-C ends training early and still
-    writes everything. Without arguments: the nano tokenizer, procedural clips, a few minutes.
+    writes everything; the same command with `--resume` goes on from there, to the bit. GRPO also trains on several
+    processes: `torchrun --nproc-per-node N -m vaportok_rl train …`. Without arguments: GRPO, the nano tokenizer,
+    procedural clips, a few minutes.
     """
 
     settings: Annotated[TrainSettings, tyro.conf.arg(name="")] = field(default_factory=TrainSettings)
     out: Path | None = None
-    """Exact run folder; `runs/<time>-<name>` if not given. It must be new."""
-    name: str = "grpo"
-    """Name of the run."""
+    """Exact run folder; `runs/<time>-<name>` if not given. It must be new, unless --resume."""
+    resume: bool = False
+    """Continue the run in --out."""
+    name: str | None = None
+    """Name of the run; the algorithm's if not given."""
 
     def run(self, console: Console) -> None:
         """Runs the command."""
         settings = self.settings
-        folder = create_run_folder(Path("runs"), self.name, self.out)
+        settings.check()
+        if self.resume and self.out is None:
+            raise ValueError("Expected --out with --resume, got none; name the run folder to continue.")
+        if not join_processes(settings).is_main:
+            learn_beside(settings, self.out if self.resume else None)
+            return
+        if self.resume and self.out is not None:
+            folder = self.out
+            decisions = resumable_record(settings, folder)["decisions"]
+            console.print(f"resuming {folder} at decision {decisions}", highlight=False, soft_wrap=True)
+        else:
+            folder = create_run_folder(Path("runs"), self.name or settings.algo, self.out)
         with progress_bar(console) as progress:
             held_out_task = progress.add_task("scoring every length", total=None, live="held-out clips")
             held_out = open_held_out(settings, on_scene=lambda: progress.advance(held_out_task))
@@ -46,15 +69,19 @@ class Train:
                 f"{before.headroom:.4f} ({100 * before.headroom_share:.1f} % of oracle − worst)",
                 highlight=False,
             )
-            task = progress.add_task("GRPO decisions", total=settings.decisions, live="")
+            task = progress.add_task(f"{settings.algo} decisions", total=settings.decisions, live="")
 
             def on_round(decisions: int, live: dict[str, float]) -> None:
                 text = f"tokens {live['tokens']:.1f}  reward {live['reward']:.4f}  gap {100 * live['gap']:.0f} %"
                 progress.update(task, completed=min(decisions, settings.decisions), live=text)
 
-            run = train(settings, folder, held_out, on_round)
+            run = train(settings, folder, held_out, on_round, self.resume)
         if run.interrupted:
-            console.print("[yellow]interrupted: what was learnt until then is saved[/]")
+            console.print(
+                f"[yellow]interrupted[/] after {run.decisions} decisions; saved {folder / AGENT_FILE}. Continue with "
+                "--resume.",
+                soft_wrap=True,
+            )
         console.print(*comparison_tables(run.comparison, "held-out clips"))
         console.print(
             f"gap closed {100 * run.comparison.gap_closed('trained'):.1f} %, Spearman(tokens, complexity) "

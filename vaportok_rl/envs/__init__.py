@@ -1,7 +1,9 @@
 """The decision process: scenes, scoring engine, rewards, and its Gymnasium, vector and Stable-Baselines3 faces."""
 
 from vaportok_rl.envs.engine import ScoringEngine
+from vaportok_rl.envs.expected_reward import clip_rewards, expected_reward
 from vaportok_rl.envs.multi_objective import MOTaildropEnv, MOTaildropVectorEnv
+from vaportok_rl.envs.outcome_table import OutcomeTable
 from vaportok_rl.envs.process import TaildropProcess
 from vaportok_rl.envs.reward_wrappers import (
     CurriculumWeights,
@@ -13,6 +15,7 @@ from vaportok_rl.envs.rewards import DEFAULT_WEIGHTS, RewardResult, RewardTerm, 
 from vaportok_rl.envs.sb3 import TaildropVecEnv, make_sb3_env
 from vaportok_rl.envs.scene import Outcome, Scene
 from vaportok_rl.envs.settings import TaildropArguments, TaildropSettings
+from vaportok_rl.envs.table_engine import TableEngine
 from vaportok_rl.envs.taildrop_env import TaildropEnv
 from vaportok_rl.envs.token_range import TokenRange
 from vaportok_rl.envs.vector_checker import check_vector_env
@@ -27,10 +30,12 @@ __all__ = [
     "MOTaildropEnv",
     "MOTaildropVectorEnv",
     "Outcome",
+    "OutcomeTable",
     "RewardResult",
     "RewardTerm",
     "Scene",
     "ScoringEngine",
+    "TableEngine",
     "TaildropArguments",
     "TaildropEnv",
     "TaildropProcess",
@@ -43,6 +48,8 @@ __all__ = [
     "VectorEnvError",
     "VectorLearnedScalarisation",
     "check_vector_env",
+    "clip_rewards",
+    "expected_reward",
     "make_sb3_env",
     "shared_world",
 ]

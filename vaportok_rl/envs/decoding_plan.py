@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -10,9 +10,12 @@ import numpy.typing as npt
 
 Indices = npt.NDArray[np.int64]
 
+# Largest share of padding in a decoder sequence.
+PADDING = 0.1
+
 
 @lru_cache(maxsize=64)
-def length_ladder(tokens: int, patches: int, padding: float = 0.1) -> tuple[int, ...]:
+def length_ladder(tokens: int, patches: int, padding: float = PADDING) -> tuple[int, ...]:
     """Sequence lengths that pairs are padded to.
 
     The ladder depends on the geometry alone, never on the batch: a pair is always computed with the same padding,
@@ -21,7 +24,7 @@ def length_ladder(tokens: int, patches: int, padding: float = 0.1) -> tuple[int,
     Args:
         tokens: K.
         patches: patch queries beside the kept tokens.
-        padding: largest share by which a decoder sequence may grow.
+        padding: largest share by which a decoder sequence may grow; with 0, every length is a rung.
 
     Returns:
         Increasing lengths, the last one K.
@@ -40,16 +43,16 @@ class DecodingBatch:
     """Pairs decoded in one call.
 
     Attributes:
-        clips: ``int64 [M]``, row of each clip.
-        n_tokens: ``int64 [M]``, how many of its tokens are kept.
-        padded: the sequence is cut after this many tokens.
         start: position of the first pair among all distinct pairs.
+        stop: position past the last one.
+        padded: the sequences are cut after this many tokens.
+        exact: whether every sequence of the batch, whatever is asked for, keeps exactly that many.
     """
 
-    clips: Indices
-    n_tokens: Indices
-    padded: int
     start: int
+    stop: int
+    padded: int
+    exact: bool
 
 
 @dataclass(frozen=True)
@@ -57,17 +60,26 @@ class DecodingPlan:
     """Batches of distinct pairs and the way back.
 
     Attributes:
-        batches: in order; their pairs together are all distinct pairs.
+        clips: ``int64 [pairs]``, row of each pair's clip.
+        n_tokens: ``int64 [pairs]``, how many of its tokens are kept; rising.
+        batches: in order; together they hold all pairs.
         inverse: ``int64`` of the lengths' shape; position of each request's pair.
-        pairs: number of distinct pairs.
     """
 
+    clips: Indices
+    n_tokens: Indices
     batches: tuple[DecodingBatch, ...]
     inverse: Indices
-    pairs: int
+
+    @property
+    def pairs(self) -> int:
+        """Number of distinct pairs."""
+        return len(self.clips)
 
 
-def plan_decoding(n_tokens: Indices, tokens: int, patches: int, max_batch_tokens: int) -> DecodingPlan:
+def plan_decoding(
+    n_tokens: Indices, tokens: int, patches: int, max_batch_tokens: int, padding: float = PADDING
+) -> DecodingPlan:
     """Groups requests into batches.
 
     Args:
@@ -75,19 +87,33 @@ def plan_decoding(n_tokens: Indices, tokens: int, patches: int, max_batch_tokens
         tokens: K.
         patches: patch queries beside the kept tokens.
         max_batch_tokens: most decoder positions (kept tokens and patch queries) in one batch.
+        padding: see `length_ladder`; with 0, only equal lengths are decoded together.
     """
     clips = np.broadcast_to(np.arange(n_tokens.shape[1]), n_tokens.shape)
     # Sorting by length first puts equal paddings side by side.
     keys = n_tokens * n_tokens.shape[1] + clips
     distinct, inverse = np.unique(keys, return_inverse=True)
     lengths, rows = np.divmod(distinct, n_tokens.shape[1])
+    ladder = np.array((0, *length_ladder(tokens, patches, padding)))
+    rungs, starts = np.unique(np.searchsorted(ladder, lengths), return_index=True)
     batches = []
-    start = 0
-    for padded in length_ladder(tokens, patches):
-        stop = int(np.searchsorted(lengths, padded, side="right"))
+    for rung, start, stop in zip(rungs, starts, [*starts[1:], len(lengths)], strict=True):
+        padded, exact = int(ladder[rung]), bool(ladder[rung] == ladder[rung - 1] + 1)
         size = max(1, max_batch_tokens // (padded + patches))
-        for first in range(start, stop, size):
-            chosen = slice(first, min(stop, first + size))
-            batches.append(DecodingBatch(rows[chosen], lengths[chosen], padded, first))
+        for first in range(int(start), int(stop), size):
+            batches.append(DecodingBatch(first, min(int(stop), first + size), padded, exact))
+    return DecodingPlan(rows, lengths, tuple(batches), inverse.reshape(n_tokens.shape))
+
+
+def pack_decoding(n_tokens: Indices, tokens: int, patches: int, max_batch_tokens: int) -> DecodingPlan:
+    """Groups requests into batches that are to be packed without padding; arguments as for `plan_decoding`."""
+    plan = plan_decoding(n_tokens, tokens, patches, max_batch_tokens)
+    positions = (plan.n_tokens + patches).cumsum()
+    batches: list[DecodingBatch] = []
+    start = 0
+    while start < plan.pairs:
+        before = int(positions[start - 1]) if start else 0
+        stop = max(start + 1, int(np.searchsorted(positions, before + max_batch_tokens, side="right")))
+        batches.append(DecodingBatch(start, stop, int(plan.n_tokens[stop - 1]), exact=False))
         start = stop
-    return DecodingPlan(tuple(batches), inverse.reshape(n_tokens.shape), len(distinct))
+    return replace(plan, batches=tuple(batches))

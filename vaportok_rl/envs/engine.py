@@ -5,16 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaportok_rl.envs.decoding_plan import plan_decoding
+from vaportok_rl.envs.decoding_plan import PADDING, DecodingBatch, DecodingPlan, Indices, pack_decoding, plan_decoding
 from vaportok_rl.envs.scene import Outcome, Scene
 from vaportok_rl.tokenizer import VaporTok, clip_complexity
+from vaportok_rl.tokenizer.packing import decode_packed
 from vaportok_rl.tokenizer.prior import cumulative_hits, top_k_accuracy
 
 MAX_BATCH_TOKENS = 32_768
+# Numbers in the prior's logits that are held at a time; a clip of the largest worlds has 8 million.
+MAX_LOGITS = 1 << 24
+# From this many patches on, one sequence fills a CPU's cores, and batches are not worth any padding.
+FILLING_PATCHES = 512
 # Matrix products over fewer rows than this may use another kernel, which rounds differently.
 FEWEST_ROWS = 16
 
@@ -42,11 +48,16 @@ class ScoringEngine:
 
     Args:
         world: a frozen tokenizer.
-        max_batch_tokens: most sequence positions in one transformer call; bounds the memory in use.
+        max_batch_tokens: most sequence positions in one transformer call; bounds the memory in use (see
+            `clips_at_once`).
         bits: also measure the prior's negative log-likelihood, as ``scene.bits`` and ``outcome.measures["bits"]``.
         distances: further errors by name, ``(decoded, clip) -> [B]`` on two ``float32 [B, C, T, H, W]`` videos in
             [0, 1]; measured on every decoded pair, as ``outcome.measures[name]``. `VaporReward` knows which of these
             its terms need (`VaporReward.needs`, `VaporReward.distances`); what no term needs is not computed.
+        packed: decode sequences of different lengths side by side in one tensor, with variable-length attention on a
+            GPU in bfloat16. Without padding or masks, but a pair's error may then depend in its last digits on what it
+            is scored with.
+        compile: run encoder, decoder and prior through `torch.compile`; worth its minutes of compilation on long runs.
 
     Raises:
         ValueError: ``max_batch_tokens`` does not hold a single clip.
@@ -59,6 +70,8 @@ class ScoringEngine:
         *,
         bits: bool = False,
         distances: Mapping[str, Distance] | None = None,
+        packed: bool = False,
+        compile: bool = False,
     ) -> None:
         longest = world.config.patches + world.config.tokens
         if max_batch_tokens < longest:
@@ -70,6 +83,17 @@ class ScoringEngine:
         self.max_batch_tokens = max_batch_tokens
         self.bits = bits
         self.distances = dict(distances or {})
+        self.packed = packed
+        self._encode_clips, self._predict, self._decode = world.encode, world.prior_predictions, world.decode_unchecked
+        if compile:
+            self._encode_clips = torch.compile(self._encode_clips, dynamic=False)
+            self._predict = torch.compile(self._predict, dynamic=False)
+            self._decode = torch.compile(self._decode, dynamic=True)
+
+    @property
+    def clips_at_once(self) -> int:
+        """How many clips are encoded, or decoded at full length, in one call."""
+        return max(1, self.max_batch_tokens // (self.world.config.patches + self.world.config.tokens))
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -96,8 +120,7 @@ class ScoringEngine:
         device = self.world.device
         shape = clips.shape[:2]
         flat = clips.flatten(0, 1).to(device)
-        size = max(1, self.max_batch_tokens // (self.world.config.patches + self.world.config.tokens))
-        parts = [self._encode_batch(flat[start : start + size]) for start in range(0, flat.shape[0], size)]
+        parts = [self._encode_batch(batch) for batch in flat.split(self.clips_at_once)]
         latents, codes, hits, bits, complexity = (
             torch.unflatten(torch.cat(values), 0, shape) for values in zip(*parts, strict=True)
         )
@@ -115,11 +138,19 @@ class ScoringEngine:
         )
 
     def _encode_batch(self, clips: Tensor) -> tuple[Tensor, ...]:
-        encoded = self.world.encode(clips)
-        logits = self.world.prior_logits(encoded.codes)
-        hits = cumulative_hits(logits, encoded.codes)
-        bits = cumulative_bits(logits, encoded.codes) if self.bits else hits.new_empty(len(hits), 0)
-        return encoded.latents, encoded.codes, hits, bits, clip_complexity(clips)
+        encoded = self._encode_clips(clips)
+        predicted, codes = self._predict(encoded.codes), encoded.codes
+        unit_codes = self.world.bottleneck.regularizer.unit_codes()
+        hits = predicted.new_empty(codes.shape)
+        bits = predicted.new_empty(codes.shape if self.bits else (len(codes), 0))
+        size = max(1, MAX_LOGITS // (codes.shape[1] * len(unit_codes)))
+        for start in range(0, len(codes), size):
+            some = slice(start, start + size)
+            logits = self.world.prior_model.compare(predicted[some], unit_codes)
+            hits[some] = cumulative_hits(logits, codes[some])
+            if self.bits:
+                bits[some] = cumulative_bits(logits, codes[some])
+        return encoded.latents, codes, hits, bits, clip_complexity(clips)
 
     @torch.no_grad()
     def score(self, scene: Scene, n_tokens: Tensor) -> Outcome:
@@ -137,7 +168,7 @@ class ScoringEngine:
                 f"Expected n_tokens int64 [G, {scene.shape[0]}, {scene.shape[1]}], got {n_tokens.dtype} "
                 f"{tuple(n_tokens.shape)}; one length for each path and clip."
             )
-        tokens, config = scene.tokens, self.world.config
+        tokens = scene.tokens
         lengths = self._lengths_on_host(n_tokens)
         if lengths.min() < 1 or lengths.max() > tokens:
             raise ValueError(
@@ -147,17 +178,19 @@ class ScoringEngine:
             raise ValueError(
                 "Expected a scene with the prior's bits, got one encoded without; encode it with this engine."
             )
-        plan = plan_decoding(lengths.reshape(len(lengths), -1), tokens, config.patches, self.max_batch_tokens)
-        device = self.world.device
+        plan = self._plan(lengths.reshape(len(lengths), -1))
         codes, clips = scene.codes.flatten(0, 1), scene.clips.flatten(0, 1)
-        errors = torch.empty(1 + len(self.distances), plan.pairs, device=device)
+        # One copy to the device holds all that the batches need.
+        host = np.concatenate([plan.clips, plan.n_tokens, plan.inverse.ravel()])
+        rows, kept, inverse = torch.tensor(host, device=self.world.device).split([plan.pairs, plan.pairs, lengths.size])
+        errors = torch.empty(1 + len(self.distances), plan.pairs, device=self.world.device)
         for batch in plan.batches:
-            rows = torch.from_numpy(batch.clips).to(device)
-            kept = torch.from_numpy(batch.n_tokens).to(device)
-            errors[:, batch.start : batch.start + len(rows)] = self._errors(
-                codes[rows, : batch.padded], kept, clips[rows]
+            pairs = slice(batch.start, batch.stop)
+            errors[:, pairs] = self._errors(
+                self._decode_batch(codes[rows[pairs], : batch.padded], kept[pairs], batch, plan.n_tokens[pairs]),
+                clips[rows[pairs]],
             )
-        mse, *others = errors[:, torch.from_numpy(plan.inverse).to(device)].view(-1, *n_tokens.shape)
+        mse, *others = errors[:, inverse].view(-1, *n_tokens.shape)
         hits = scene.hits.expand(len(n_tokens), -1, -1, -1)
         measures = dict(zip(self.distances, others, strict=True))
         if self.bits:
@@ -166,24 +199,50 @@ class ScoringEngine:
         return Outcome(n_tokens, mse, top_k_accuracy(hits, n_tokens), scene.complexity, tokens, scene.codes, measures)
 
     @staticmethod
-    def _lengths_on_host(n_tokens: Tensor):  # type: ignore[no-untyped-def]
+    def _lengths_on_host(n_tokens: Tensor) -> Indices:
         """The one device-to-host copy of scoring: batching by length needs the lengths' values."""
-        return n_tokens.cpu().numpy()
+        lengths: Indices = n_tokens.cpu().numpy()
+        return lengths
 
-    def _errors(self, codes: Tensor, kept: Tensor, clips: Tensor) -> Tensor:
-        """Mean squared error of each pair, then the further distances.
+    def _plan(self, lengths: Indices) -> DecodingPlan:
+        config = self.world.config
+        if self.packed:
+            return pack_decoding(lengths, config.tokens, config.patches, self.max_batch_tokens)
+        alone = self.world.device.type == "cpu" and config.patches >= FILLING_PATCHES
+        return plan_decoding(
+            lengths, config.tokens, config.patches, self.max_batch_tokens, padding=0 if alone else PADDING
+        )
+
+    def _decode_batch(self, codes: Tensor, kept: Tensor, batch: DecodingBatch, lengths: Indices) -> Tensor:
+        """Decodes a batch.
 
         Args:
             codes: ``int64 [M, N]``.
             kept: ``int64 [M]``.
+            batch: says how.
+            lengths: ``kept``, on the host.
+
+        Returns:
+            ``float32 [M, C, T, H, W]``.
+        """
+        if self.packed:
+            return decode_packed(self.world, codes, lengths)
+        # With enough rows in every product, a pair's error does not depend on what it is scored with.
+        copies = -(-FEWEST_ROWS // (len(codes) * min(batch.padded, self.world.config.patches)))
+        if copies > 1:
+            codes, kept = codes.repeat(copies, 1), kept.repeat(copies)
+        return self._decode(codes, None if batch.exact else kept)[: batch.stop - batch.start]
+
+    def _errors(self, decoded: Tensor, clips: Tensor) -> Tensor:
+        """Mean squared error of each pair, then the further distances.
+
+        Args:
+            decoded: ``float32 [M, C, T, H, W]``.
             clips: ``uint8 [M, C, T, H, W]``.
 
         Returns:
             ``float32 [1 + distances, M]``.
         """
-        # With enough rows in every product, a pair's error does not depend on what it is scored with.
-        copies = -(-FEWEST_ROWS // codes.numel())
-        decoded = self.world.decode(codes.repeat(copies, 1), kept.repeat(copies))[: len(clips)]
         target = clips.float() / 255
         squares = (decoded - target).square()
         # Two short sums instead of one long one: a single row is then added up in the same order as many.

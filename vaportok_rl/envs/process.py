@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any, Unpack
 
@@ -14,14 +15,38 @@ from torch import Tensor
 
 from vaportok_rl.clips import ClipSource, open_clips
 from vaportok_rl.envs.engine import ScoringEngine
-from vaportok_rl.envs.rewards import build_reward
-from vaportok_rl.envs.scene import Scene
+from vaportok_rl.envs.outcome_table import shared_table
+from vaportok_rl.envs.rewards import VaporReward, build_reward
+from vaportok_rl.envs.scene import Scene, join_scenes
 from vaportok_rl.envs.settings import TaildropArguments, TaildropSettings
+from vaportok_rl.envs.table_clips import TableClips
+from vaportok_rl.envs.table_engine import TableEngine
+from vaportok_rl.envs.table_scene import TableScene
+from vaportok_rl.envs.table_settings import check_table_serves
 from vaportok_rl.envs.token_range import TokenRange
 from vaportok_rl.envs.worlds import shared_distances, shared_world
+from vaportok_rl.tokenizer import VaporTokConfig
 
 # Latents have no natural bound; Gymnasium's checker warns about infinite boxes, and no trained world comes near this.
 LATENT_BOUND = 1e6
+
+
+def observation_box(config: VaporTokConfig, name: str, flatten: bool) -> spaces.Space[Any]:
+    """The space of one kind of observation.
+
+    Args:
+        config: of the tokenizer.
+        name: among `OBSERVATIONS`.
+        flatten: whether it is a vector.
+    """
+    boxes: dict[str, tuple[float, float, tuple[int, ...], type[np.generic]]] = {
+        "latents": (-LATENT_BOUND, LATENT_BOUND, (config.tokens, config.width), np.float32),
+        "complexity": (0.0, 1.0, (2,), np.float32),
+        "codes": (0, config.codebook_size - 1, (config.tokens,), np.int64),
+        "clip": (0, 255, config.clip_shape, np.uint8),
+    }
+    low, high, shape, dtype = boxes[name]
+    return spaces.Box(low, high, (math.prod(shape),) if flatten else shape, dtype)
 
 
 class TaildropProcess:
@@ -35,7 +60,7 @@ class TaildropProcess:
 
     Attributes:
         settings: the arguments, defaults filled in.
-        engine: the scoring engine over the shared frozen world.
+        engine: the scoring engine over the shared frozen world, or over the shared outcome table.
         source: the clips.
         reward: the reward.
         path_length: L.
@@ -53,15 +78,13 @@ class TaildropProcess:
     def __init__(self, **arguments: Unpack[TaildropArguments]) -> None:
         settings = TaildropSettings.of(arguments)
         self.settings = settings
-        world = shared_world(settings.tokenizer, settings.device, settings.precision)
-        config = world.config
+        self.reward = build_reward(settings.reward)
+        self.source, self.engine = _open(settings, self.reward)
+        config = self.engine.world.config
         self.path_length = settings.path_length
         self.tokens = config.tokens
         self.token_range = TokenRange(
             config.tokens, settings.path_length, settings.min_tokens, settings.max_tokens, settings.token_budget
-        )
-        self.source: ClipSource = open_clips(
-            settings.clips, split=settings.split, frames=config.frames, size=config.size, seed=settings.clip_seed
         )
         if settings.path_length > len(self.source):
             raise ValueError(
@@ -69,11 +92,7 @@ class TaildropProcess:
                 f"{settings.path_length}; shorten the path or add clips."
             )
         self._starts = self._scene_starts()
-        self.reward = build_reward(settings.reward)
-        self.reward.dry_run(self.path_length, self.tokens, world.device)
-        self.engine = ScoringEngine(
-            world, bits="bits" in self.reward.needs, distances=shared_distances(self.reward, settings.device)
-        )
+        self.reward.dry_run(self.path_length, self.tokens, self.engine.world.device)
         self.single_observation_space = self._observation_space()
         self.single_action_space = spaces.Discrete(self.tokens)
 
@@ -94,17 +113,10 @@ class TaildropProcess:
         return self.settings.tokenizer
 
     def _observation_space(self) -> spaces.Space[Any]:
-        config = self.engine.world.config
-        shapes: dict[str, tuple[float, float, tuple[int, ...], type[np.generic]]] = {
-            "latents": (-LATENT_BOUND, LATENT_BOUND, (config.tokens, config.width), np.float32),
-            "complexity": (0.0, 1.0, (2,), np.float32),
-            "codes": (0, config.codebook_size - 1, (config.tokens,), np.int64),
-            "clip": (0, 255, config.clip_shape, np.uint8),
+        config, flatten = self.engine.world.config, self.settings.flatten_obs
+        parts: dict[str, spaces.Space[Any]] = {
+            name: observation_box(config, name, flatten) for name in self.settings.observed
         }
-        parts: dict[str, spaces.Space[Any]] = {}
-        for name in self.settings.observed:
-            low, high, shape, dtype = shapes[name]
-            parts[name] = spaces.Box(low, high, (int(np.prod(shape)),) if self.settings.flatten_obs else shape, dtype)
         return parts[self.settings.obs] if isinstance(self.settings.obs, str) else spaces.Dict(parts)
 
     def _scene_starts(self) -> NDArray[np.int64] | None:
@@ -116,7 +128,7 @@ class TaildropProcess:
         if self.settings.ordering == "independent":
             return None
         find = getattr(self.source, "consecutive_starts", None)
-        if find is None:
+        if find is None or (isinstance(self.source, TableClips) and not self.source.consecutive):
             raise ValueError(
                 f"Expected clips of long videos for ordering='video', got {self.source.describe()}, whose clips do not "
                 "follow each other; pass video files, or ordering='independent'."
@@ -135,7 +147,11 @@ class TaildropProcess:
         With ordering ``independent``, L different clips in a random order; with ``video``, L consecutive clips of one
         video from a random place on.
         """
-        return self.open_scene(np.stack([self._draw(rng) for rng in generators]))
+        return self.open_scene(self.draw(generators))
+
+    def draw(self, generators: Sequence[np.random.Generator]) -> NDArray[np.int64]:
+        """Draws one scene a generator, as ``int64 [P, L]`` indices of the source; see `sample_scene`."""
+        return np.stack([self._draw(rng) for rng in generators])
 
     def _draw(self, rng: np.random.Generator) -> NDArray[np.int64]:
         if self._starts is None:
@@ -144,23 +160,36 @@ class TaildropProcess:
 
     def open_scene(self, indices: NDArray[np.int64]) -> Scene:
         """Reads and encodes the clips at ``int64 [P, L]`` indices of the source."""
+        if isinstance(self.engine, TableEngine):
+            return self.engine.scene(torch.from_numpy(indices))
         batch = self.source.batch(torch.from_numpy(indices.reshape(-1)))
         return self.engine.encode(
             *(torch.unflatten(values, 0, indices.shape) for values in (batch.clips, batch.labels, batch.ids))
         )
 
+    def open_each(self, indices: NDArray[np.int64]) -> Scene:
+        """As `open_scene`, but clips are encoded a scene at a time.
+
+        A batch of the same shape gives the same numbers, so a scene is bitwise the same whichever face opens it.
+        """
+        if isinstance(self.engine, TableEngine):
+            return self.open_scene(indices)
+        return join_scenes([self.open_scene(row[None]) for row in indices])
+
     def observe(self, scene: Scene, steps: NDArray[np.int64]) -> dict[str, NDArray[np.generic]]:
         """What each of P scenes shows at its step, on the host, in fresh memory: arrays ``[P, ...]`` by name."""
-        device = scene.codes.device
+        device = scene.device
         paths = torch.arange(len(steps), device=device)
         at = torch.as_tensor(np.minimum(steps, self.path_length - 1), device=device)
         return {name: self._shown(name, scene, paths, at) for name in self.settings.observed}
 
     def _shown(self, name: str, scene: Scene, paths: Tensor, at: Tensor) -> NDArray[np.generic]:
-        if name == "complexity":
-            value = self.engine.world.complexity_scale.quantiles(scene.complexity[paths, at])
+        if name == "complexity" and isinstance(scene, TableScene) and isinstance(self.engine, TableEngine):
+            value = self.engine.quantiles[scene.rows[paths, at]]
+        elif name == "complexity":
+            value = self.engine.world.complexity_scale.quantiles(scene.part("complexity", paths, at))
         else:
-            value = {"latents": scene.latents, "codes": scene.codes, "clip": scene.clips}[name][paths, at]
+            value = scene.part({"clip": "clips"}.get(name, name), paths, at)
         if self.settings.flatten_obs:
             value = value.flatten(1)
         shown: NDArray[np.generic] = value.cpu().numpy().copy()
@@ -169,6 +198,22 @@ class TaildropProcess:
     def present(self, shown: dict[str, NDArray[np.generic]]) -> Any:
         """Brings observations by name to the form of the observation space: one array or a dictionary."""
         return shown[self.settings.obs] if isinstance(self.settings.obs, str) else shown
+
+
+def _open(settings: TaildropSettings, reward: VaporReward) -> tuple[ClipSource, ScoringEngine]:
+    """The clips and what scores them: the shared network, or the shared outcome table."""
+    bits = "bits" in reward.needs
+    if settings.table is not None:
+        table = shared_table(settings.table, settings.device)
+        check_table_serves(table, settings, reward)
+        engine = TableEngine(table, settings.split, bits=bits, tokenizer=settings.tokenizer)
+        return engine.source, engine
+    world = shared_world(settings.tokenizer, settings.device, settings.precision)
+    config = world.config
+    source = open_clips(
+        settings.clips, split=settings.split, frames=config.frames, size=config.size, seed=settings.clip_seed
+    )
+    return source, ScoringEngine(world, bits=bits, distances=shared_distances(reward, settings.device))
 
 
 def _reopen(settings: TaildropSettings, weights: dict[str, float]) -> TaildropProcess:

@@ -48,6 +48,21 @@ class Scene:
         """K."""
         return self.codes.shape[2]
 
+    @property
+    def indices(self) -> Tensor:
+        """``int64 [P, L]``, from which `TaildropProcess.open_each` makes the same scenes again."""
+        return self.ids
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.codes.device
+
+    def part(self, name: str, paths: Tensor, steps: Tensor) -> Tensor:
+        """One field of one clip of each chosen scene: ``[P', ...]``; arguments as for `at`."""
+        value: Tensor = getattr(self, name)
+        return value[paths, steps]
+
     def at(self, paths: Tensor, steps: Tensor) -> Scene:
         """One clip of each chosen scene.
 
@@ -69,10 +84,33 @@ class Scene:
             replaced[part.name] = value
         return Scene(**replaced)
 
+    @classmethod
+    def joined(cls, scenes: Sequence[Scene]) -> Scene:
+        """Stacks scenes of equal path length along P."""
+        return cls(*(torch.cat([getattr(scene, part.name) for scene in scenes]) for part in fields(cls)))
 
-def join_scenes(scenes: list[Scene]) -> Scene:
-    """Stacks scenes of equal path length along P."""
-    return Scene(*(torch.cat([getattr(scene, part.name) for scene in scenes]) for part in fields(Scene)))
+
+def join_scenes(scenes: Sequence[Scene]) -> Scene:
+    """Stacks scenes of equal path length, all of one kind, along P."""
+    return type(scenes[0]).joined(scenes)
+
+
+class _Codes:
+    """A field that may be given as a function, called when the field is first read.
+
+    An outcome table gathers codes only for the terms that look at them.
+    """
+
+    def __get__(self, outcome: Outcome | None, kind: type[Outcome]) -> Tensor | None:
+        if outcome is None:
+            return None  # the field's default
+        held = outcome.__dict__["_codes"]
+        if held is not None and not isinstance(held, Tensor):
+            held = outcome.__dict__["_codes"] = held()
+        return held  # type: ignore[no-any-return]
+
+    def __set__(self, outcome: Outcome, value: Tensor | Callable[[], Tensor] | None) -> None:
+        outcome.__dict__["_codes"] = value
 
 
 @dataclass(frozen=True)
@@ -85,7 +123,8 @@ class Outcome:
         accuracy: ``float32 [G, P, L]``, the prior's top-5 accuracy over the kept, predicted tokens; 0 where n = 1.
         complexity: ``float32 [P, L, 2]``, SC and TC.
         tokens: K.
-        codes: ``int64 [P, L, K]``, the scenes' codes; None where an outcome was put together without scenes.
+        codes: ``int64 [P, L, K]``, the scenes' codes, or a function that returns them; None where an outcome was put
+            together without scenes.
         measures: ``float32 [G, P, L]`` by name; what reward terms asked the engine for beyond error and accuracy
             (`bits`, `lpips`; see `ScoringEngine`).
     """
@@ -95,8 +134,11 @@ class Outcome:
     accuracy: Tensor
     complexity: Tensor
     tokens: int
-    codes: Tensor | None = None
+    codes: _Codes = _Codes()
     measures: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_codes": self.codes}
 
     @property
     def psnr(self) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypedDict, cast
 
+from vaportok_rl.clips.suggestion import closest_name, did_you_mean
 from vaportok_rl.envs.rewards import VaporReward
-from vaportok_rl.tokenizer import Precision
+from vaportok_rl.envs.table_defaults import with_table_defaults
+from vaportok_rl.tokenizer import PrecisionChoice
 
 OBSERVATIONS = ("latents", "complexity", "codes", "clip")
 ORDERINGS = ("independent", "video")
@@ -32,8 +33,9 @@ class TaildropArguments(TypedDict, total=False):
     split: str
     clip_seed: int
     device: str
-    precision: Precision
+    precision: PrecisionChoice
     render_mode: str | None
+    table: str | None
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,10 @@ class TaildropSettings:
         split: ``"train"`` or ``"test"``.
         clip_seed: which procedural world.
         device: torch device of the frozen world.
-        precision: of the frozen world.
+        precision: of the frozen world; ``"auto"`` is bfloat16 where that is faster (see `resolve_precision`).
         render_mode: one of `RENDER_MODES`, or None.
+        table: folder of an `OutcomeTable` that replaces the network; `of` takes what is not given of `tokenizer`,
+            `clips`, `clip_seed` and `precision` from it.
 
     Raises:
         ValueError: a choice is not among those offered, or a number is out of the range known without the world.
@@ -74,8 +78,9 @@ class TaildropSettings:
     split: str = "train"
     clip_seed: int = 0
     device: str = "cpu"
-    precision: Precision = "float32"
+    precision: PrecisionChoice = "auto"
     render_mode: str | None = None
+    table: str | None = None
 
     def __post_init__(self) -> None:
         if self.path_length < 1:
@@ -96,20 +101,23 @@ class TaildropSettings:
 
         Raises:
             TypeError: there is no such argument.
-            ValueError: as for the constructor.
+            ValueError: as for the constructor, or an argument contradicts the outcome table.
+            FileNotFoundError: there is no such outcome table.
         """
         known = [field.name for field in fields(cls)]
         for name in arguments:
             if name not in known:
-                close = difflib.get_close_matches(name, [*known, *VECTOR_ARGUMENTS], n=1)
-                hint = f"did you mean {close[0]!r}?" if close else "see TaildropEnv."
-                if close and close[0] in VECTOR_ARGUMENTS:
-                    hint = f"did you mean {close[0]!r}, which TaildropVectorEnv takes?"
+                close = closest_name(name, [*known, *VECTOR_ARGUMENTS])
+                hint = did_you_mean(name, known, "see TaildropEnv.")
+                if close in VECTOR_ARGUMENTS:
+                    hint = f"did you mean {close!r}, which TaildropVectorEnv takes?"
                 # The words in brackets are Python's own: TorchRL looks for them to drop what it passes to every env.
                 raise TypeError(
                     f"Expected arguments among {', '.join(known)}; got {name!r}; {hint} "
                     f"(unexpected keyword argument {name!r})"
                 )
+        if arguments.get("table") is not None:
+            arguments = with_table_defaults(arguments)
         return cls(**arguments)
 
     def as_arguments(self) -> TaildropArguments:
@@ -124,6 +132,5 @@ class TaildropSettings:
 
 def _check_choice(argument: str, choice: object, offered: Sequence[str], advice: str) -> None:
     if choice not in offered:
-        close = difflib.get_close_matches(str(choice), offered, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else advice
+        hint = did_you_mean(str(choice), offered, advice)
         raise ValueError(f"Expected {argument} among {', '.join(offered)}; got {choice!r}; {hint}")

@@ -113,7 +113,11 @@ class TaildropEnv(gymnasium.Env[Any, Any]):
     - `ordering` (`"independent"`): or `"video"`.
     - `split` (`"train"`): or `"test"`, the held-out clips.
     - `clip_seed` (`0`): which procedural world.
-    - `device` (`"cpu"`), `precision` (`"float32"`, or `"bfloat16"`): of the frozen world.
+    - `device` (`"cpu"`), `precision` (`"auto"`: `"bfloat16"` where that is faster, else
+      `"float32"`): of the frozen world.
+    - `table` (`None`): the folder of an outcome table (`vaportok-rl table build`), which replaces the network:
+      `tokenizer`, `clips`, `clip_seed` and `precision` are then the table's, and `obs="clip"` is not offered. Pictures
+      still come from the clips and the network, which are opened when the first one is drawn.
     - `render_mode` (`None`): `"rgb_array"`, `"rgb_array_list"` or `"human"` (a pygame window). A picture shows the
       middle frame of the clip last decided about: original, reconstruction and absolute error, with the tokens kept and
       the reward terms. After a reset, the original of the clip to come.

@@ -193,11 +193,9 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
         infos["final_info"] = self._infos(outcome, terminated)
         infos["_final_info"] = terminated.copy()
         final_obs = np.full(self.num_envs, None, dtype=object)
-        last = self._walk.observe()
-        for env in np.flatnonzero(terminated):
-            final_obs[env] = self.process.present(
-                {name: np.array(values[env // self.group_size]) for name, values in last.items()}
-            )
+        last = {name: values[finished].repeat(self.group_size, 0) for name, values in self._walk.observe().items()}
+        for row, env in enumerate(np.flatnonzero(terminated)):
+            final_obs[env] = self.process.present({name: values[row].copy() for name, values in last.items()})
         infos["final_obs"], infos["_final_obs"] = final_obs, terminated.copy()
         if not terminated.all():
             infos |= self._infos(outcome, ~terminated)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaportok_rl.envs.process import TaildropProcess
-from vaportok_rl.envs.scene import Outcome, Scene, join_scenes
+from vaportok_rl.envs.scene import Outcome, Scene
 
 INFO_KEYS = ("n_tokens", "mse", "psnr", "accuracy", "clip_id", "label")
 
@@ -44,8 +44,8 @@ class StepOutcome:
 class GroupWalk:
     """P groups of G paths; the members of a group see the same clips in the same order.
 
-    A copy shares the scenes, which are never written to. A pickle holds the clips' ids only and encodes the scenes
-    anew.
+    A copy shares the scenes, which are never written to. A pickle holds the clips' indices only and opens the
+    scenes anew.
 
     Args:
         process: the decision process.
@@ -70,12 +70,12 @@ class GroupWalk:
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_scene": None if self._scene is None else self._scene.ids.cpu().numpy()}
+        return self.__dict__ | {"_scene": None if self._scene is None else self._scene.indices.cpu().numpy()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state
-        ids = state["_scene"]
-        self._scene = None if ids is None else join_scenes([self.process.open_scene(row[None]) for row in ids])
+        indices = state["_scene"]
+        self._scene = None if indices is None else self.process.open_each(indices)
 
     @property
     def begun(self) -> bool:
@@ -105,19 +105,18 @@ class GroupWalk:
         Raises:
             RuntimeError: some groups are to begin before all of them have once.
         """
-        # One scene at a time: its clips are encoded in a batch of the same shape whichever face asks.
-        scene = join_scenes([self.process.sample_scene([generator]) for generator in generators])
+        scene = self.process.open_each(self.process.draw(generators))
         if groups is None:
             self._scene = scene
             count, length = scene.shape
             self.steps = np.zeros(count, dtype=np.int64)
             self._spent = np.zeros((count, self.group_size), dtype=np.int64)
-            shape, device = (self.group_size, count, length), scene.codes.device
+            shape, device = (self.group_size, count, length), scene.device
             self._lengths = torch.ones(shape, dtype=torch.int64, device=device)
             names = ("mse", "accuracy", *self.process.engine.measures)
             self._measured = {name: torch.zeros(shape, device=device) for name in names}
         else:
-            self._scene = self.scene.replace_paths(torch.as_tensor(groups, device=scene.codes.device), scene)
+            self._scene = self.scene.replace_paths(torch.as_tensor(groups, device=scene.device), scene)
             self.steps[groups] = 0
             self._spent[groups] = 0
 
@@ -150,7 +149,7 @@ class GroupWalk:
                 "environments."
             )
         kept = self.process.token_range.clip(n_tokens, self.steps[:, None], self._spent)
-        device = scene.codes.device
+        device = scene.device
         paths, at = torch.arange(len(self.steps), device=device), torch.as_tensor(self.steps, device=device)
         here = scene.at(paths, at)
         outcome = self.process.engine.score(here, torch.as_tensor(kept, device=device).T.contiguous()[..., None])
@@ -165,7 +164,7 @@ class GroupWalk:
         # and path terms are read at the end, so what is not yet decided cannot leak into what is paid.
         measures = dict(self._measured)
         mse, accuracy = measures.pop("mse"), measures.pop("accuracy")
-        whole = Outcome(self._lengths, mse, accuracy, scene.complexity, scene.tokens, scene.codes, measures)
+        whole = Outcome(self._lengths, mse, accuracy, scene.complexity, scene.tokens, lambda: scene.codes, measures)
         result = self.process.reward(whole)
         finished = self.steps == length - 1
         last = torch.as_tensor(finished, device=device)

@@ -2,138 +2,92 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import torch
+import yaml
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import TensorBoardOutputFormat, configure
-from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import VecMonitor
 
 from vaportok_rl.agents import GRPO, Comparison, HeldOut
-from vaportok_rl.agents.comparison import BEST_FIXED, ORACLE
-from vaportok_rl.agents.grpo import Credit
-from vaportok_rl.agents.lengths import AGENT_FILE, most_probable, pretrained_lengths
+from vaportok_rl.agents.agent_file import read_record, save_agent
+from vaportok_rl.agents.comparison import BEST_FIXED
+from vaportok_rl.agents.lengths import AGENT_FILE, pretrained_lengths
+from vaportok_rl.agents.processes import Processes
 from vaportok_rl.envs import TaildropProcess, TaildropVecEnv
+from vaportok_rl.experiments.algorithms import (
+    ALGORITHMS,
+    CLASSES,
+    A2CSettings,
+    Algorithm,
+    GRPOSettings,
+    PPOSettings,
+    ReinforceSettings,
+    Shared,
+    check_groups,
+)
 from vaportok_rl.experiments.figures import allocation_figure, rate_distortion_figure, reward_figure, save_figure
 from vaportok_rl.experiments.pictures import comparison_frames, contact_sheet, spread_rows, write_video
-from vaportok_rl.experiments.run_folder import write_config, write_json
-from vaportok_rl.experiments.tensorboard import add_clip
+from vaportok_rl.experiments.progress_report import OnRound, ProgressReport
+from vaportok_rl.experiments.run_folder import plain, write_config, write_json
+from vaportok_rl.experiments.seeded_rounds import SeededRounds
 from vaportok_rl.experiments.world_settings import WorldSettings
+
+CONFIG_FILE = "config.yaml"
 
 
 @dataclass(frozen=True)
-class TrainSettings(WorldSettings):
+class TrainSettings(GRPOSettings, WorldSettings):
     """Everything a training run depends on."""
 
+    algo: Algorithm = "grpo"
+    """The optimiser. What is not under another one's name below is GRPO's, or the same for all."""
     decisions: int = 40_960
     """How many lengths the policy chooses in training (scenes × group size × path length a round)."""
     scenes: int = 16
     """P, scenes a round."""
     group_size: int = 8
     """G, paths through each scene; at least 2."""
-    learning_rate: float = 3e-4
-    """Adam's."""
-    n_epochs: int = 2
-    """Inner iterations μ."""
-    batch_size: int | None = None
-    """Scenes a gradient step; all of a round's if not given."""
-    kl_coef: float = 0.1
-    """β, weight of the KL to the pretrained policy."""
-    clip_range: float = 0.2
-    """ε_low."""
-    clip_range_high: float = 0.28
-    """ε_high."""
-    credit: Credit = "path"
-    """One advantage a path, or one a clip."""
     pretrained: bool = True
     """Start from the tokenizer's own taildrop module rather than from a fresh policy."""
     held_out_scenes: int = 32
     """Held-out scenes that every policy is compared on."""
     seed: int = 0
     """Decides everything."""
+    ppo: PPOSettings = field(default_factory=PPOSettings)
+    """PPO's own settings."""
+    a2c: A2CSettings = field(default_factory=A2CSettings)
+    """A2C's own settings."""
+    reinforce: ReinforceSettings = field(default_factory=ReinforceSettings)
+    """REINFORCE's own settings."""
 
+    def check(self) -> None:
+        """Refuses what could not change anything.
 
-class ProgressReport(BaseCallback):
-    """Follows training on the held-out scenes and remembers the curves.
-
-    Args:
-        held_out: scenes with every outcome.
-        on_round: called with the decisions so far and the live figures.
-        every: rounds between held-out evaluations.
-        clips_every: rounds between reconstructions in TensorBoard.
-    """
-
-    def __init__(
-        self,
-        held_out: HeldOut,
-        on_round: Callable[[int, dict[str, float]], None] | None,
-        every: int = 2,
-        clips_every: int = 20,
-    ) -> None:
-        super().__init__()
-        self.held_out = held_out
-        self.on_round = on_round
-        self.every = every
-        self.clips_every = clips_every
-        self.curves: dict[str, list[tuple[int, float]]] = defaultdict(list)
-        self.live: dict[str, float] = {}
-        before = held_out.compare({})
-        self._best_fixed, self._oracle = before.reward(BEST_FIXED), before.reward(ORACLE)
-
-    def lengths(self) -> Tensor:
-        """The policy's most probable lengths on the held-out scenes: ``int64 [P, L]``."""
-        policy: Any = self.model.policy
-        policy.set_training_mode(False)
-        chosen = most_probable(policy.length_log_probs)
-        return chosen(self.held_out.scene, torch.Generator()).n_tokens
-
-    def evaluate(self) -> None:
-        """Adds a point to the held-out curves."""
-        lengths = self.lengths()
-        reward = self.held_out.evaluate(lengths).reward
-        gap = (reward - self._best_fixed) / max(1e-12, self._oracle - self._best_fixed)
-        self.curves["held_out"].append((self.num_timesteps, reward))
-        self.curves["gap_closed"].append((self.num_timesteps, gap))
-        self.live |= {"held_out": reward, "gap": gap}
-        self.logger.record("held_out/reward", reward)
-        self.logger.record("held_out/gap_closed", gap)
-        self.logger.record("held_out/mean_tokens", lengths.float().mean().item())
-
-    def _on_training_start(self) -> None:
-        self.evaluate()
-
-    def _on_step(self) -> bool:
-        rollout = self.locals["rollout"]
-        reward, tokens = rollout.rewards.total.mean().item(), rollout.outcome.n_tokens.float().mean().item()
-        self.curves["training"].append((self.num_timesteps, reward))
-        self.curves["tokens"].append((self.num_timesteps, tokens))
-        self.live |= {"reward": reward, "tokens": tokens}
-        if self.n_calls % self.every == 0:
-            self.evaluate()
-        writer = self.writer()
-        if writer is not None:
-            writer.add_histogram("lengths/histogram", rollout.outcome.n_tokens, self.num_timesteps)
-            if self.n_calls % self.clips_every == 1:
-                held = self.held_out
-                rows = spread_rows(held.score, 6)
-                frames = comparison_frames(held.process.engine, held.scene, self.lengths(), rows, size=64)
-                add_clip(writer, "reconstructions", frames, self.num_timesteps)
-        if self.on_round is not None:
-            self.on_round(self.num_timesteps, dict(self.live))
-        return True
-
-    def writer(self) -> SummaryWriter | None:
-        """The TensorBoard writer of the model's logger, if it has one."""
-        for output in self.logger.output_formats:
-            if isinstance(output, TensorBoardOutputFormat):
-                return output.writer
-        return None
+        Raises:
+            ValueError: a setting of another algorithm than the chosen one was given, or groups of one.
+        """
+        check_groups(self.group_size)
+        usual = TrainSettings()
+        own: dict[str, list[str]] = {name: [name] for name in ALGORITHMS if name != "grpo"}
+        own["grpo"] = [part.name for part in fields(GRPOSettings)]
+        for algorithm, names in own.items():
+            given = [name for name in names if getattr(self, name) != getattr(usual, name)]
+            if given and algorithm != self.algo:
+                hint = "" if self.algo == "grpo" else f"; its own are --{self.algo}.learning-rate and so on"
+                raise ValueError(
+                    f"Expected settings of {self.algo}, got {', '.join(given)}, which only {algorithm} reads; drop "
+                    f"them{hint}."
+                )
 
 
 @dataclass(frozen=True)
@@ -143,81 +97,208 @@ class TrainedRun:
     Attributes:
         folder: the run folder.
         comparison: of all policies on the held-out scenes.
+        decisions: taken in training.
         interrupted: whether training was stopped early.
         files: what was written, by file name.
     """
 
     folder: Path
     comparison: Comparison
+    decisions: int
     interrupted: bool
     files: tuple[str, ...]
 
 
-def prepare(settings: TrainSettings, folder: Path) -> GRPO:
-    """The agent on its training environment, logging to TensorBoard in the run folder."""
+def prepare(settings: TrainSettings, resumed: Path | None = None) -> BaseAlgorithm:
+    """The agent on its training environment.
+
+    Args:
+        settings: the run.
+        resumed: the agent file to go on from.
+
+    Raises:
+        ValueError: settings that do not belong together.
+    """
+    settings.check()
     environment = TaildropVecEnv(
         settings.scenes * settings.group_size, group_size=settings.group_size, **settings.environment("train")
     )
-    agent = GRPO(
-        "TaildropPolicy",
-        environment,
-        learning_rate=settings.learning_rate,
-        n_epochs=settings.n_epochs,
-        batch_size=settings.batch_size,
-        kl_coef=settings.kl_coef,
-        clip_range=settings.clip_range,
-        clip_range_high=settings.clip_range_high,
-        credit=settings.credit,
-        policy_kwargs={"tokenizer": settings.tokenizer, "pretrained": settings.pretrained},
-        seed=settings.seed,
-    )
+    monitored = VecMonitor(environment)
+    if resumed is not None:
+        return CLASSES[settings.algo].load(resumed, env=monitored, device=settings.device)
+    shared: Shared = {
+        "policy_kwargs": {"tokenizer": environment.vector_env.process.tokenizer, "pretrained": settings.pretrained},
+        "seed": settings.seed,
+        "device": settings.device,
+    }
+    if settings.algo == "grpo":
+        own = {part.name: getattr(settings, part.name) for part in fields(GRPOSettings)}
+        return GRPO("TaildropPolicy", monitored, **own, **shared)
+    options: PPOSettings | A2CSettings | ReinforceSettings = getattr(settings, settings.algo)
+    return options.build(monitored, shared)
+
+
+def learn(
+    settings: TrainSettings,
+    folder: Path,
+    held_out: HeldOut,
+    on_round: OnRound | None = None,
+    resume: bool = False,
+) -> ProgressReport:
+    """Trains, and keeps the agent in the run folder: every half minute, at the end, and on Ctrl-C.
+
+    The first Ctrl-C drops the round that is under way, so that a resumed run takes it again and ends, to the bit, where
+    an uninterrupted one would have; a second one does not wait for an update to finish.
+
+    Args:
+        settings: the run.
+        folder: an empty run folder, or with ``resume`` one that this function has written to.
+        held_out: scenes to compare policies on.
+        on_round: called after each round with the decisions so far and live figures.
+        resume: go on from the folder's agent.
+
+    Returns:
+        The report, whose ``model`` is the agent; it has fewer decisions than the settings if it was interrupted.
+
+    Raises:
+        FileNotFoundError: ``resume`` without an agent.
+        ValueError: ``resume`` with other settings, or settings that do not belong together.
+    """
+    file = folder / AGENT_FILE
+    record = resumable_record(settings, folder) if resume else {}
+    agent = prepare(settings, file if resume else None)
+    if not resume:
+        write_config(folder, settings, reward_resolved=held_out.process.reward.describe())
     agent.set_logger(configure(str(folder), ["tensorboard"]))
-    return agent
+
+    def save() -> None:
+        save_agent(agent, file, {"algorithm": settings.algo, **report.record()})
+
+    report = ProgressReport(held_out, on_round, save)
+    if resume:
+        report.restore(record)
+        agent.num_timesteps = report.decisions
+    callbacks: list[BaseCallback] = [report] if settings.algo == "grpo" else [SeededRounds(settings.seed), report]
+    with _ctrl_c(report):
+        try:
+            remaining = max(0, settings.decisions - report.decisions)
+            agent.learn(remaining, callback=callbacks, log_interval=1, reset_num_timesteps=not resume)
+        except KeyboardInterrupt:
+            if report.updating:
+                raise
+    save()
+    agent.logger.close()
+    return report
+
+
+def learn_beside(settings: TrainSettings, folder: Path | None) -> None:
+    """What the other processes of a run do: they train along and write nothing.
+
+    Args:
+        settings: the run.
+        folder: the run folder to go on from, or None for a new run.
+    """
+    # Ctrl-C reaches every process; the main one decides when all of them stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    record = {} if folder is None else resumable_record(settings, folder)
+    agent = prepare(settings, None if folder is None else folder / AGENT_FILE)
+    agent.num_timesteps = record.get("decisions", 0)
+    remaining = max(0, settings.decisions - agent.num_timesteps)
+    agent.learn(remaining, log_interval=0, reset_num_timesteps=folder is None)
+
+
+def join_processes(settings: TrainSettings) -> Processes:
+    """Joins the processes that ``torchrun`` started.
+
+    Raises:
+        ValueError: there are several, and the algorithm trains in one.
+    """
+    processes = Processes.start(settings.device)
+    if processes.count > 1 and settings.algo != "grpo":
+        raise ValueError(
+            f"Expected --algo grpo on {processes.count} processes, got {settings.algo}, which trains in one; start it "
+            "without torchrun."
+        )
+    return processes
 
 
 def train(
     settings: TrainSettings,
     folder: Path,
     held_out: HeldOut,
-    on_round: Callable[[int, dict[str, float]], None] | None = None,
+    on_round: OnRound | None = None,
+    resume: bool = False,
 ) -> TrainedRun:
-    """Trains GRPO and writes everything the run folder holds.
-
-    Args:
-        settings: the run.
-        folder: an empty run folder.
-        held_out: scenes to compare policies on.
-        on_round: called after each round with the decisions so far and live figures.
+    """Trains and writes everything the run folder holds; see `learn`.
 
     Returns:
         The finished run; on Ctrl-C, what had been learnt until then.
     """
-    agent = prepare(settings, folder)
-    write_config(folder, settings, reward_resolved=held_out.process.reward.describe())
-    report = ProgressReport(held_out, on_round)
-    interrupted = False
-    try:
-        agent.learn(settings.decisions, callback=report)
-    except KeyboardInterrupt:
-        interrupted = True
-    agent.save(folder / AGENT_FILE)
+    report = learn(settings, folder, held_out, on_round, resume)
+    interrupted = report.decisions < settings.decisions
     pretrained = pretrained_lengths(held_out.process)(held_out.scene, torch.Generator()).n_tokens
     comparison = held_out.compare({"pretrained": pretrained, "trained": report.lengths()})
-    write_results(folder, comparison, report, interrupted)
+    write_results(folder, settings.algo, comparison, report, interrupted)
     draw(folder, held_out, comparison, report)
-    agent.logger.close()
-    return TrainedRun(folder, comparison, interrupted, tuple(sorted(path.name for path in folder.iterdir())))
+    files = tuple(sorted(path.name for path in folder.iterdir()))
+    return TrainedRun(folder, comparison, report.decisions, interrupted, files)
 
 
-def write_results(folder: Path, comparison: Comparison, report: ProgressReport, interrupted: bool) -> Path:
+def resumable_record(settings: TrainSettings, folder: Path) -> dict[str, Any]:
+    """The record of the run in a folder, once it is sure to be the same run.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it was started with other settings (but for ``decisions``, of which there may be more now).
+    """
+    file, config = folder / AGENT_FILE, folder / CONFIG_FILE
+    record = read_record(file) if file.is_file() and config.is_file() else {}
+    if not record:
+        raise FileNotFoundError(
+            f"Expected a run to resume in {folder}, found no {AGENT_FILE} of one; start it without --resume."
+        )
+    saved: Mapping[str, Any] = yaml.safe_load(config.read_text())
+    mine = {name: value for name, value in plain(settings).items() if name != "decisions"}
+    changed = sorted(name for name, value in mine.items() if saved.get(name) != value)
+    if changed:
+        shown = "; ".join(f"{name}: {saved.get(name)!r} then, {mine[name]!r} now" for name in changed[:3])
+        raise ValueError(
+            f"Expected the settings that the run in {folder} was started with, got other values for "
+            f"{', '.join(changed)} ({shown}); repeat its command with --resume, or start a new run folder."
+        )
+    return record
+
+
+@contextlib.contextmanager
+def _ctrl_c(report: ProgressReport) -> Iterator[None]:
+    """Has the first Ctrl-C end training where it can go on from, and the next one raise as usual."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        report.stopping = True
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def write_results(
+    folder: Path, algorithm: Algorithm, comparison: Comparison, report: ProgressReport, interrupted: bool
+) -> Path:
     """Writes ``results.json``: figures by policy, and the run's headline numbers at the top level."""
     content: dict[str, Any] = dict(comparison.results())
     content |= {
+        "algorithm": algorithm,
         "gap_closed": comparison.gap_closed("trained"),
         "headroom": comparison.headroom,
         "headroom_share": comparison.headroom_share,
         "spearman_complexity": comparison.spearman["trained"],
-        "decisions": report.num_timesteps,
+        "decisions": report.decisions,
         "interrupted": interrupted,
         "curves": {name: [list(point) for point in points] for name, points in report.curves.items()},
     }
@@ -229,7 +310,7 @@ def draw(folder: Path, held_out: HeldOut, comparison: Comparison, report: Progre
     matplotlib.use("Agg")
     names = ("pretrained", "trained", "oracle")
     save_figure(allocation_figure(comparison, held_out.score, held_out.scene.labels, names), folder / "allocation.png")
-    save_figure(rate_distortion_figure(comparison, held_out.every), folder / "rate_distortion.png")
+    save_figure(rate_distortion_figure(comparison), folder / "rate_distortion.png")
     save_figure(reward_figure(report.curves, comparison), folder / "reward_curves.png")
     engine, scene = held_out.process.engine, held_out.scene
     chosen = {name.replace("_", " "): comparison.scores[name].n_tokens for name in (BEST_FIXED, "trained", "oracle")}

@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from vaportok_rl.tokenizer import Precision
+from vaportok_rl.tokenizer import PrecisionChoice
 
 
 @dataclass(frozen=True)
 class RewardSettings:
     """The reward; see `VaporReward`."""
 
+    preset: Literal["paper", "quality"] = "paper"
+    """`paper`: the supplement's equal weights; `quality`: the same without diversity."""
     weights: dict[str, float] = field(default_factory=dict)
-    """Weights by term, for example `efficiency 2 diversity 0`; one of the five terms not named weighs 1. Naming
+    """Weights by term, for example `efficiency 2 diversity 0`; a term not named has the preset's. Naming
     `log_mse`, `lpips`, `prior_bits`, `codebook_usage` or `budget_overrun` switches it on."""
     n_threshold: int | None = None
     """Below this many tokens the penalty starts; K / 8 if not given."""
@@ -33,10 +35,13 @@ class RewardSettings:
 class WorldSettings:
     """Clips, frozen tokenizer and reward."""
 
-    clips: str = "procedural"
-    """Where clips come from: `procedural`, a video file, a folder, or a glob pattern."""
-    tokenizer: str = "nano"
-    """The frozen world: a shipped name, a checkpoint folder, or a hub id."""
+    table: str | None = None
+    """Folder of an outcome table (`vaportok-rl table build`) that replaces the network."""
+    clips: str | None = None
+    """Where clips come from: `procedural`, a video file, a folder, or a glob pattern; `procedural`, or the table's, if
+    not given."""
+    tokenizer: str | None = None
+    """The frozen world: a shipped name, a checkpoint folder, or a hub id; `nano`, or the table's, if not given."""
     path_length: int = 8
     """L, clips a path visits."""
     ordering: Literal["independent", "video"] = "independent"
@@ -51,14 +56,18 @@ class WorldSettings:
     """The reward."""
     device: str = "cpu"
     """torch device of the world and the policy."""
-    precision: Precision = "float32"
-    """Of the frozen world; `bfloat16` is faster where the hardware has it."""
+    precision: PrecisionChoice | None = None
+    """Of the frozen world. `auto`, or the table's, if not given: `bfloat16` where that is faster, else `float32`."""
 
     def environment(self, split: str) -> dict[str, Any]:
         """Arguments of `TaildropEnv` for a split."""
-        return {
-            "tokenizer": self.tokenizer,
+        chosen = {
+            "table": self.table,
             "clips": self.clips,
+            "tokenizer": self.tokenizer,
+            "precision": self.precision,
+        }
+        return {name: value for name, value in chosen.items() if value is not None} | {
             "path_length": self.path_length,
             "ordering": self.ordering,
             "min_tokens": self.min_tokens,
@@ -67,5 +76,4 @@ class WorldSettings:
             "reward": asdict(self.reward),
             "split": split,
             "device": self.device,
-            "precision": self.precision,
         }

@@ -5,13 +5,15 @@ from vaportok_rl.tokenizer.complexity import clip_complexity
 from vaportok_rl.tokenizer.config import PRESETS, ComplexityConfig, PriorConfig, TaildropConfig, VaporTokConfig
 from vaportok_rl.tokenizer.error_threshold import lengths_under_error
 from vaportok_rl.tokenizer.length_strategies import Strategy, inference_lengths, training_lengths
-from vaportok_rl.tokenizer.model import Encoded, Precision, VaporTok
+from vaportok_rl.tokenizer.model import Encoded, VaporTok
+from vaportok_rl.tokenizer.precision import Precision, PrecisionChoice
 
 __all__ = [
     "PRESETS",
     "ComplexityConfig",
     "Encoded",
     "Precision",
+    "PrecisionChoice",
     "PriorConfig",
     "Strategy",
     "TaildropConfig",

@@ -7,6 +7,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vaportok_rl.tokenizer.attention import attend
+from vaportok_rl.tokenizer.packing import Packing
+
+# Which positions to compute the outputs of: some at the end, or any by their indices.
+Positions = slice | Tensor
 
 
 class Attention(nn.Module):
@@ -18,19 +22,28 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, visible: Tensor | Packing | None = None, wanted: Positions | None = None) -> Tensor:
         """Attends over a sequence.
 
         Args:
             x: ``[B, N, D]``.
-            visible: ``bool [B, N]``; keys that may be attended to, or None for all.
+            visible: ``bool [B, N]``, keys that may be attended to; or how sequences are packed; or None for all.
+            wanted: which M positions are queries; all by default. All positions are keys.
 
         Returns:
-            ``[B, N, D]``.
+            ``[B, M, D]``.
         """
-        q, k, v = rearrange(self.qkv(x), "b n (three h e) -> three b h n e", three=3, h=self.heads)
-        mask = None if visible is None else visible[:, None, None, :]
-        attended = attend(q, k, v, mask)
+        if wanted is None:
+            q, k, v = rearrange(self.qkv(x), "b n (three h e) -> three b h n e", three=3, h=self.heads)
+        else:
+            width = x.shape[-1]
+            query_weight, key_value_weight = self.qkv.weight.split([width, 2 * width])
+            q = rearrange(F.linear(x[:, wanted], query_weight), "b n (h e) -> b h n e", h=self.heads)
+            k, v = rearrange(F.linear(x, key_value_weight), "b n (two h e) -> two b h n e", two=2, h=self.heads)
+        if isinstance(visible, Packing):
+            attended = visible.attend(q, k, v)
+        else:
+            attended = attend(q, k, v, None if visible is None else visible[:, None, None, :])
         out: Tensor = self.proj(rearrange(attended, "b h n e -> b n (h e)"))
         return out
 
@@ -59,9 +72,9 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=1e-5)
         self.mlp = Mlp(width, 4 * width)
 
-    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
-        """``[B, N, D]`` to ``[B, N, D]``; see `Attention.forward` for ``visible``."""
-        x = x + self.attn(self.norm1(x), visible)
+    def forward(self, x: Tensor, visible: Tensor | Packing | None = None, wanted: Positions | None = None) -> Tensor:
+        """``[B, N, D]`` to ``[B, M, D]``; see `Attention.forward` for the arguments."""
+        x = (x if wanted is None else x[:, wanted]) + self.attn(self.norm1(x), visible, wanted)
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
 
@@ -73,8 +86,19 @@ class Transformer(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
 
-    def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
-        """``[B, N, D]`` to ``[B, N, D]``; see `Attention.forward` for ``visible``."""
-        for block in self.blocks:
+    def forward(self, x: Tensor, visible: Tensor | Packing | None = None, wanted: Positions | None = None) -> Tensor:
+        """Runs the stack.
+
+        Args:
+            x: ``[B, N, D]``.
+            visible: see `Attention.forward`.
+            wanted: the M positions whose outputs are wanted, all by default; the last block computes no others.
+
+        Returns:
+            ``[B, M, D]``.
+        """
+        *early, last = self.blocks
+        for block in early:
             x = block(x, visible)
-        return x
+        out: Tensor = last(x, visible, wanted)
+        return out

@@ -18,7 +18,8 @@ from vaportok_rl.clips.suggestion import did_you_mean
 from vaportok_rl.tokenizer.config import VaporTokConfig
 from vaportok_rl.tokenizer.larp import import_larp, is_larp
 from vaportok_rl.tokenizer.larp_trainer_file import read_trainer_file
-from vaportok_rl.tokenizer.model import Precision, VaporTok
+from vaportok_rl.tokenizer.model import VaporTok
+from vaportok_rl.tokenizer.precision import PrecisionChoice, resolve_precision
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -134,7 +135,7 @@ def load_checkpoint(
     source: str | Path,
     *,
     device: str | torch.device = "cpu",
-    precision: Precision = "float32",
+    precision: PrecisionChoice = "float32",
     weights: str = "model",
     **hub: Unpack[HubOptions],
 ) -> VaporTok:
@@ -150,7 +151,7 @@ def load_checkpoint(
         source: a shipped name (``"nano"``), a checkpoint folder, a hub id (either may hold ours or a LARP tokenizer),
             or a ``.pth`` file of LARP's trainer.
         device: where the weights go.
-        precision: ``"float32"`` or ``"bfloat16"``; see `VaporTok`.
+        precision: ``"float32"``, ``"bfloat16"`` or ``"auto"``; see `resolve_precision`.
         weights: ``"model"``; for a LARP trainer's file also ``"ema"`` or, where it holds several, ``"ema_<decay>"``.
         hub: how to fetch a hub id (`HubOptions`).
 
@@ -173,7 +174,7 @@ def load_checkpoint(
     # What the file lacks starts the same in every process, and the caller's random numbers stay as they are.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        model = VaporTok(config, precision)
+        model = VaporTok(config, resolve_precision(precision, config, device))
     own = model.state_dict()
     expected = {name: value for name, value in own.items() if not (from_larp and name.startswith(_TAILDROP))}
     check_state(expected, state, origin)

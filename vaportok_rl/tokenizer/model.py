@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from einops import rearrange
@@ -19,6 +19,7 @@ from vaportok_rl.tokenizer.config import VaporTokConfig
 from vaportok_rl.tokenizer.masks import decoder_visible
 from vaportok_rl.tokenizer.model_card import MODEL_CARD
 from vaportok_rl.tokenizer.positions import latent_table, patch_table
+from vaportok_rl.tokenizer.precision import Precision, PrecisionChoice, resolve_precision
 from vaportok_rl.tokenizer.prior import AutoregressivePrior
 from vaportok_rl.tokenizer.quantizer import Bottleneck
 from vaportok_rl.tokenizer.taildrop import TaildropQueryModule
@@ -26,8 +27,6 @@ from vaportok_rl.tokenizer.video_input import clips_to_float
 
 if TYPE_CHECKING:
     from vaportok_rl.tokenizer.checkpoint import HubOptions
-
-Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -98,10 +97,8 @@ class VaporTok(
 
     def __init__(self, config: VaporTokConfig, precision: Precision = "float32") -> None:
         super().__init__()
-        if precision not in get_args(Precision):
-            raise ValueError(f"Expected precision 'float32' or 'bfloat16', got {precision!r}; pass one of the two.")
         self.config = config
-        self.precision: Precision = precision
+        self.precision: Precision = resolve_precision(precision, config, "cpu")
         width, tokens = config.width, config.tokens
         self.x_embedder = PatchEmbedding(config)
         self.encoder_latent_query_embed = nn.Parameter(torch.empty(tokens, width))
@@ -160,8 +157,7 @@ class VaporTok(
         scaled = clips * 2 - 1 if self.config.pixel_range == "symmetric" else clips
         patches = self.x_embedder(scaled) + self.get_buffer("encoder_patch_pe")
         queries = self.encoder_latent_query_embed.expand(clips.shape[0], -1, -1)
-        sequence = self.encoder(torch.cat([patches, queries], dim=1))
-        out: Tensor = sequence[:, patches.shape[1] :]
+        out: Tensor = self.encoder(torch.cat([patches, queries], dim=1), wanted=slice(patches.shape[1], None))
         return out
 
     def reconstruct(self, vectors: Tensor, n_tokens: Tensor | None = None) -> Tensor:
@@ -178,8 +174,11 @@ class VaporTok(
         latents = self.bottleneck.from_vectors(vectors) + self.get_buffer("decoder_latent_pe")[:, :tokens]
         queries = self.get_buffer("decoder_patch_query_embed") + self.decoder_patch_query_token_type_embed
         visible = None if n_tokens is None else decoder_visible(n_tokens, tokens, self.config.patches)
-        sequence = self.decoder(torch.cat([latents, queries.expand(batch, -1, -1).to(latents.dtype)], dim=1), visible)
-        pixels = self.final_layer(sequence[:, tokens:]).float()
+        sequence = torch.cat([latents, queries.expand(batch, -1, -1).to(latents.dtype)], dim=1)
+        return self.assemble(self.final_layer(self.decoder(sequence, visible, wanted=slice(tokens, None))).float())
+
+    def assemble(self, pixels: Tensor) -> Tensor:
+        """Patches to video: ``float32 [B, P, values]`` to ``[B, C, T, H, W]``, nominally in [0, 1]."""
         time, height, width = self.config.grid
         video: Tensor = rearrange(
             pixels,
@@ -253,17 +252,26 @@ class VaporTok(
             if not 1 <= n_tokens <= codes.shape[1]:
                 raise ValueError(f"Expected n_tokens in 1…{codes.shape[1]}, got {n_tokens}; at least one token stays.")
             codes = codes[:, :n_tokens]
+        return self.decode_unchecked(codes, lengths)
+
+    @torch.no_grad()
+    def decode_unchecked(self, codes: Tensor, n_tokens: Tensor | None = None) -> Tensor:
+        """`decode` for codes and lengths known to be right: no value is read on the host."""
         with self.autocast():
-            video = self.reconstruct(self.bottleneck.regularizer.lookup(codes), lengths)
+            video = self.reconstruct(self.bottleneck.regularizer.lookup(codes), n_tokens)
         return video.clamp(0, 1)
+
+    @torch.no_grad()
+    def prior_predictions(self, codes: Tensor) -> Tensor:
+        """The prior's guesses of the next code vectors: ``int64 [B, N]`` to unit ``float32 [B, N - 1, d]``."""
+        with self.autocast():
+            return self.prior_model.predict(self.bottleneck.regularizer.lookup(codes)[:, :-1])
 
     @torch.no_grad()
     def prior_logits(self, codes: Tensor) -> Tensor:
         """Next-token scores of the prior: ``int64 [B, N]`` to ``float32 [B, N - 1, V]``; row j scores token j + 1."""
         self._check_codes(codes)
-        book = self.bottleneck.regularizer
-        with self.autocast():
-            return self.prior_model.logits(book.lookup(codes), book.unit_codes())
+        return self.prior_model.compare(self.prior_predictions(codes), self.bottleneck.regularizer.unit_codes())
 
     @torch.no_grad()
     def taildrop(self, latents: Tensor) -> Categorical:
@@ -328,7 +336,7 @@ class VaporTok(
         source: str | Path,
         *,
         device: str | torch.device = "cpu",
-        precision: Precision = "float32",
+        precision: PrecisionChoice = "float32",
         weights: str = "model",
         **hub: Unpack[HubOptions],
     ) -> VaporTok:

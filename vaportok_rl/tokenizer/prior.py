@@ -97,7 +97,10 @@ class AutoregressivePrior(nn.Module):
         Returns:
             ``float32 [B, K - 1, V]``; row j scores token j + 1.
         """
-        predicted = self.predict(vectors[:, :-1], mask)
+        return self.compare(self.predict(vectors[:, :-1], mask), unit_codes)
+
+    def compare(self, predicted: Tensor, unit_codes: Tensor) -> Tensor:
+        """Cosine logits of predicted vectors: unit ``[B, N, d]`` and ``[V, d]`` to ``float32 [B, N, V]``."""
         with torch.autocast(predicted.device.type, enabled=False):
             return (predicted @ unit_codes.detach().float().T) / self.temperature
 

@@ -1,0 +1,148 @@
+"""The comparison of optimisers on a tiny world: what it writes, that it repeats, resumes and refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from vaportok_rl.agents import HeldOut
+from vaportok_rl.agents.lengths import AGENT_FILE
+from vaportok_rl.experiments.algorithms import GRPOSettings, PPOSettings
+from vaportok_rl.experiments.optimisers import (
+    CSV_FILE,
+    FIGURE_FILE,
+    PAGE_FILE,
+    Optimisers,
+    gap_at,
+    main,
+    markdown_table,
+    optimisers_figure,
+    reading,
+    run_all,
+)
+from vaportok_rl.experiments.training import open_held_out
+
+SILENT = Console(quiet=True)
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the runs: they would be most of the time, and `test_training` looks at them."""
+    monkeypatch.setattr("vaportok_rl.experiments.progress_report.add_clip", lambda *_: None)
+
+
+@pytest.fixture
+def settings(tiny_world: str) -> Optimisers:
+    return Optimisers(
+        tokenizer=tiny_world,
+        path_length=2,
+        scenes=2,
+        group_size=2,
+        held_out_scenes=2,
+        decisions=16,
+        seeds=(0, 1),
+        variants=("grpo", "grpo-clip", "ppo"),
+    )
+
+
+@pytest.fixture
+def held_out(settings: Optimisers) -> HeldOut:
+    return open_held_out(settings.run_settings("grpo", 0))
+
+
+def test_settings_reach_their_variant(settings: Optimisers) -> None:
+    changed = replace(settings, grpo=GRPOSettings(kl_coef=0.5), ppo=PPOSettings(vf_coef=0.125), pretrained=False)
+    path, clip, ppo = (changed.run_settings(variant, 3) for variant in ("grpo", "grpo-clip", "ppo"))
+    assert (path.algo, path.credit, path.kl_coef, path.seed) == ("grpo", "path", 0.5, 3)
+    assert (clip.algo, clip.credit, clip.kl_coef) == ("grpo", "clip", 0.5)
+    assert (ppo.algo, ppo.ppo.vf_coef, ppo.decisions, ppo.pretrained) == ("ppo", 0.125, 16, False)
+    for run in (path, clip, ppo):
+        run.check()
+
+
+def test_a_comparison_writes_its_files_and_is_not_repeated(settings: Optimisers, tmp_path: Path) -> None:
+    out, docs = tmp_path / "out", tmp_path / "docs"
+    main(out, settings, docs)
+    rows = pd.read_csv(out / CSV_FILE)
+    assert {"variant", "seed", "decisions", "seconds", "reward", "gap_closed", "tokens", "mse", "psnr"} <= set(rows)
+    assert list(rows.groupby(["variant", "seed"]).size()) == [2] * 6
+    assert set(rows["decisions"]) == {0, 16}
+    start = rows[rows["decisions"] == 0]
+    assert (start["seconds"] == 0).all()
+    assert start["reward"].nunique() == 1  # the same module on the same clips
+    assert (rows[rows["decisions"] == 16]["seconds"] > 0).all()
+    page = (docs / PAGE_FILE).read_text()
+    for variant in settings.variants:
+        assert f"| {variant} |" in page
+    assert f"images/{FIGURE_FILE}" in page
+    assert (docs / "images" / FIGURE_FILE).stat().st_size > 5000
+    agents = {path: path.stat().st_mtime_ns for path in out.glob(f"*/{AGENT_FILE}")}
+    assert len(agents) == 6
+    main(out, settings, docs)
+    assert {path: path.stat().st_mtime_ns for path in agents} == agents
+    pd.testing.assert_frame_equal(pd.read_csv(out / CSV_FILE), rows)
+
+
+def test_seeds_decide_everything_but_the_time(settings: Optimisers, held_out: HeldOut, tmp_path: Path) -> None:
+    frames = [run_all(settings, tmp_path / name, held_out, SILENT) for name in ("first", "second")]
+    first, second = (frame.drop(columns="seconds") for frame in frames if frame is not None)
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_an_interrupted_comparison_goes_on(
+    settings: Optimisers, held_out: HeldOut, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(settings, variants=("ppo",), seeds=(0,), decisions=32)
+    whole = run_all(settings, tmp_path / "whole", held_out, SILENT)
+    assert whole is not None
+    import vaportok_rl.experiments.optimisers as module
+
+    learn = module.learn
+
+    def interrupted(*arguments: object) -> object:
+        def stop(decisions: int, live: dict[str, float]) -> None:
+            raise KeyboardInterrupt
+
+        run, folder, scenes, _, resume = arguments
+        return learn(run, folder, scenes, stop, resume)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "learn", interrupted)
+    assert run_all(settings, tmp_path / "parts", held_out, SILENT) is None
+    monkeypatch.setattr(module, "learn", learn)
+    parts = run_all(settings, tmp_path / "parts", held_out, SILENT)
+    assert parts is not None
+    pd.testing.assert_frame_equal(parts.drop(columns="seconds"), whole.drop(columns="seconds"))
+
+
+def test_runs_of_other_settings_are_not_mixed_in(settings: Optimisers, held_out: HeldOut, tmp_path: Path) -> None:
+    settings = replace(settings, variants=("ppo",), seeds=(0,))
+    run_all(settings, tmp_path, held_out, SILENT)
+    with pytest.raises(ValueError, match="other values for ppo"):
+        run_all(replace(settings, ppo=PPOSettings(n_epochs=1)), tmp_path, held_out, SILENT)
+
+
+def test_the_table_and_its_reading() -> None:
+    rows = pd.DataFrame(
+        [
+            {"variant": variant, "seed": seed, "decisions": decisions, "seconds": slow * decisions / 100}
+            | {"gap_closed": best * decisions / 1000 + seed / 100, "reward": 1.0, "tokens": 20.0, "psnr": 25.0}
+            for variant, slow, best in (("grpo", 1, 0.6), ("ppo", 8, 0.4))
+            for seed in (0, 1, 2)
+            for decisions in (0, 500, 1000)
+        ]
+    )
+    assert gap_at(rows[(rows["variant"] == "ppo") & (rows["seed"] == 0)], 45.0) == pytest.approx(0.2)
+    grpo, ppo = markdown_table(rows).splitlines()[2:]
+    assert grpo.startswith("| grpo | 61.0 % [60.0, 62.0] | 1.0000 | 20.0 | 25.00 | 10 | 100 | 61.0 % [60.0, 62.0] |")
+    assert ppo.startswith("| ppo | 41.0 % [40.0, 42.0] | 1.0000 | 20.0 | 25.00 | 80 | 12 | 1.0 % [0.0, 2.0] |")
+    said = "differs from that of ppo by +20.0 % [+20.0, +20.0] of the whole gap; ppo takes 8.0 times as long."
+    assert said in reading(rows)
+    figure = optimisers_figure(rows)
+    left, right = figure.axes
+    np.testing.assert_allclose(left.lines[0].get_ydata(), [1, 31, 61])
+    np.testing.assert_allclose(right.lines[1].get_xdata(), [40, 80])

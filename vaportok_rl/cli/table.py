@@ -1,0 +1,165 @@
+"""``vaportok-rl table``: outcome tables, which take the network out of the loop."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from vaportok_rl.cli.progress import progress_bar
+
+if TYPE_CHECKING:  # the command line is parsed without loading what builds
+    from vaportok_rl.envs.outcome_table import OutcomeTable
+
+
+@dataclass(frozen=True)
+class Build:
+    """Measure every length of every clip once, for environments that then run without a network.
+
+    Interrupted, the same command goes on where it stopped. Under `torchrun` the processes share the shards.
+    """
+
+    out: Path
+    """Folder of the table: new, empty, or of the same build."""
+    clips: tuple[str, ...] = ("procedural",)
+    """Where clips come from: `procedural`, `gym:ID`, `ucf101:FOLDER`, `kinetics:CSV`, videos, folders, patterns."""
+    tokenizer: str = "nano"
+    """The frozen world: a shipped name, a checkpoint folder, or a hub id."""
+    count: int | None = None
+    """Most training clips, 0 for none; all if not given, 1,024 of clips without end."""
+    held_out: int | None = None
+    """Most held-out clips, 0 for none; all if not given, 256 of clips without end."""
+    grid: str = "4"
+    """Measure at n = 1, the multiples of this and K, linear in between; `all` for every n."""
+    latents: Literal["full", "pooled", "none"] = "full"
+    """Latents of every token (what `obs="latents"` and `TaildropPolicy` need), their mean over the tokens, or none."""
+    bits: bool = False
+    """Also store the prior's bits, for the reward term `prior_bits`."""
+    clip_seed: int = 0
+    """Which procedural world."""
+    shard_clips: int = 64
+    """Clips a file; what an interruption loses at most."""
+    device: str = "cpu"
+    """torch device; `cuda` under torchrun is each process's own."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the frozen world; `auto` is bfloat16 where that is faster."""
+
+    def run(self, console: Console) -> None:
+        """Runs the command."""
+        from vaportok_rl.envs.table_building import Share, TableBuilder, plan_table
+
+        share = Share(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+        here = os.environ.get("LOCAL_RANK")
+        device = f"cuda:{here}" if self.device == "cuda" and here is not None else self.device
+        build = plan_table(
+            tokenizer=self.tokenizer,
+            clips=self.clips[0] if len(self.clips) == 1 else self.clips,
+            clip_seed=self.clip_seed,
+            precision=self.precision,
+            device=device,
+            count=self.count,
+            held_out=self.held_out,
+            grid=self.grid,
+            latents=self.latents,
+            bits=self.bits,
+            shard_clips=self.shard_clips,
+        )
+        builder = TableBuilder(build, self.out, device=device, share=share)
+        with progress_bar(console) as progress:
+            live = "" if share.processes == 1 else f"process {share.rank} of {share.processes}"
+            task = progress.add_task("decoded clips", total=builder.decodes, live=live)
+            table = builder.run(lambda count: progress.advance(task, count))
+        if share.rank == 0:
+            _describe(table, console)
+
+
+@dataclass(frozen=True)
+class Describe:
+    """Say what a table holds."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """The table."""
+
+    def run(self, console: Console) -> None:
+        """Runs the command."""
+        from vaportok_rl.envs.outcome_table import OutcomeTable
+
+        _describe(OutcomeTable.load(self.folder), console)
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Compare every file of a table with its hash, and on demand the tokenizer and the clips with theirs."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """The table."""
+    tokenizer: bool = True
+    """Also compare the tokenizer, if it is on this machine."""
+    clips: bool = False
+    """Also read every clip again."""
+
+    def run(self, console: Console) -> None:
+        """Runs the command."""
+        from vaportok_rl.envs.outcome_table import OutcomeTable
+        from vaportok_rl.envs.table_clips import TableClips
+
+        table = OutcomeTable.load(self.folder)
+        checked = ["every shard"]
+        table.verify()
+        if self.tokenizer:
+            checked += ["the tokenizer"] if table.check_own_tokenizer() else []
+        for split in table.splits if self.clips else ():
+            source = TableClips(table, split)
+            with progress_bar(console) as progress:
+                task = progress.add_task(f"{split} clips", total=len(source), live="")
+                for index in range(len(source)):
+                    source.batch([index])
+                    progress.advance(task)
+            checked.append(f"the {split} clips")
+        console.print(f"{self.folder}: {', '.join(checked)} as the manifest says", highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class TableCommand:
+    """Build, describe and verify outcome tables."""
+
+    command: Annotated[
+        Annotated[Build, tyro.conf.subcommand("build")]
+        | Annotated[Describe, tyro.conf.subcommand("info")]
+        | Annotated[Verify, tyro.conf.subcommand("verify")],
+        tyro.conf.arg(name=""),
+    ]
+
+    def run(self, console: Console) -> None:
+        """Runs the command."""
+        self.command.run(console)
+
+
+def _describe(table: OutcomeTable, console: Console) -> None:
+    build = table.manifest.build
+    shown = Table(title=f"outcome table {table.folder}", title_justify="left", show_header=False)
+    for split in table.splits:
+        record = table.record(split)
+        size = sum(shard.size for shard in record.shards) / 2**20
+        files = f"{len(record.shards)} shard{'s' * (len(record.shards) > 1)}"
+        shown.add_row(f"{split} clips", f"{record.clips} of {record.available}, {files}, {size:.1f} MiB")
+    clips = build.clips if isinstance(build.clips, str) else ", ".join(build.clips)
+    shown.add_row("clips", clips)
+    shown.add_row("tokenizer", f"{build.tokenizer} (SHA-256 {build.weights[:12]}…), {build.precision}")
+    shown.add_row("lengths", f"{len(build.grid)} measured of {table.tokens}")
+    error = table.manifest.interpolation
+    if error is not None:
+        shown.add_row(
+            "error between them",
+            f"{100 * error['mean_relative']:.2f} % of the mean squared error on average, "
+            f"{100 * error['max_relative']:.1f} % at most ({error['clips']} clips × {error['lengths']} lengths)",
+        )
+    shown.add_row("latents", build.latents)
+    shown.add_row("prior's bits", "yes" if build.bits else "no")
+    console.print(shown)
+    console.print(f'gymnasium.make("vaportok/Taildrop-v0", table="{table.folder}")', highlight=False, soft_wrap=True)

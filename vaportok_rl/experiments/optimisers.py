@@ -1,0 +1,271 @@
+"""GRPO, PPO, A2C and REINFORCE on the same module, the same scenes and as many decisions.
+
+``python -m vaportok_rl.experiments.optimisers OUT --table DIR --seeds 0 1 2`` trains what is not trained yet and writes
+``optimisers.csv`` (a row a measurement), ``optimisers.png`` and ``optimisers.md``. A run that was finished is read, one
+that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import tyro
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+from rich.console import Console
+from rich.progress import Progress
+
+from vaportok_rl.agents import HeldOut
+from vaportok_rl.agents.lengths import AGENT_FILE
+from vaportok_rl.evaluation.intervals import mean_interval
+from vaportok_rl.experiments.algorithms import A2CSettings, GRPOSettings, PPOSettings, ReinforceSettings
+from vaportok_rl.experiments.figures import save_figure
+from vaportok_rl.experiments.training import TrainSettings, learn, open_held_out, resumable_record
+from vaportok_rl.experiments.world_settings import WorldSettings
+
+Variant = Literal["grpo", "grpo-clip", "ppo", "a2c", "reinforce"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+COLOURS: Mapping[str, str] = {
+    "grpo": "tab:blue",
+    "grpo-clip": "tab:cyan",
+    "ppo": "tab:orange",
+    "a2c": "tab:green",
+    "reinforce": "tab:red",
+}
+CSV_FILE, FIGURE_FILE, PAGE_FILE = "optimisers.csv", "optimisers.png", "optimisers.md"
+
+
+@dataclass(frozen=True)
+class Optimisers(WorldSettings):
+    """Train the taildrop module with each optimiser and each seed, and compare at equal decisions and in time."""
+
+    variants: tuple[Variant, ...] = VARIANTS
+    """Which optimisers; `grpo-clip` is GRPO with one advantage a clip instead of one a path."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """One run of each variant a seed; the scenes of a seed are the same for all variants."""
+    decisions: int = 40_960
+    """Of each run."""
+    scenes: int = 16
+    """P, scenes a round."""
+    group_size: int = 8
+    """G, paths through each scene."""
+    pretrained: bool = True
+    """Start from the tokenizer's own taildrop module rather than from a fresh policy."""
+    held_out_scenes: int = 32
+    """Held-out scenes, the same for all runs."""
+    grpo: GRPOSettings = field(default_factory=GRPOSettings)
+    """Settings of `grpo`, and but for the credit of `grpo-clip`."""
+    ppo: PPOSettings = field(default_factory=PPOSettings)
+    """PPO's settings."""
+    a2c: A2CSettings = field(default_factory=A2CSettings)
+    """A2C's settings."""
+    reinforce: ReinforceSettings = field(default_factory=ReinforceSettings)
+    """REINFORCE's settings."""
+
+    def run_settings(self, variant: Variant, seed: int) -> TrainSettings:
+        """The settings of one run."""
+        mine = {part.name for part in fields(self)} & {part.name for part in fields(TrainSettings)}
+        shared = {name: getattr(self, name) for name in mine - {"ppo", "a2c", "reinforce"}}
+        own: dict[str, Any]
+        if variant == "grpo" or variant == "grpo-clip":
+            own = asdict(self.grpo) | ({"credit": "clip"} if variant == "grpo-clip" else {})
+        else:
+            own = {"algo": variant, variant: getattr(self, variant)}
+        return TrainSettings(**shared, **own, seed=seed)
+
+
+def measured(variant: Variant, seed: int, points: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
+    """Rows of the table: the held-out figures of one run at each measurement, but for the unweighted terms."""
+    kept = [{name: value for name, value in point.items() if not name.startswith("reward_")} for point in points]
+    return [{"variant": variant, "seed": seed, **point} for point in kept]
+
+
+def run_all(settings: Optimisers, out: Path, held_out: HeldOut, console: Console) -> pd.DataFrame | None:
+    """Trains what is not trained yet, seed by seed.
+
+    Args:
+        settings: the comparison.
+        out: holds a folder a run, ``VARIANT-SEED``.
+        held_out: the same scenes for all runs.
+        console: for the progress.
+
+    Returns:
+        Rows of all runs, or None if Ctrl-C ended one of them.
+
+    Raises:
+        ValueError: a run in the folder was made with other settings.
+    """
+    rows: list[dict[str, Any]] = []
+    for seed in settings.seeds:
+        for variant in settings.variants:
+            run, folder = settings.run_settings(variant, seed), out / f"{variant}-{seed}"
+            resume = (folder / AGENT_FILE).is_file()
+            record = resumable_record(run, folder) if resume else {}
+            if record.get("decisions", 0) < run.decisions:
+                folder.mkdir(parents=True, exist_ok=True)
+                with Progress(console=console) as progress:
+                    task = progress.add_task(f"{variant}, seed {seed}", total=run.decisions)
+                    report = learn(
+                        run,
+                        folder,
+                        held_out,
+                        lambda decisions, live, task=task, progress=progress: progress.update(  # type: ignore[misc]
+                            task, completed=decisions
+                        ),
+                        resume,
+                    )
+                if report.decisions < run.decisions:
+                    return None
+                record = report.record()
+            rows += measured(variant, seed, record["points"])
+    return pd.DataFrame(rows)
+
+
+def last_points(rows: pd.DataFrame) -> pd.DataFrame:
+    """The last measurement of each run."""
+    return rows.sort_values("decisions").groupby(["variant", "seed"], sort=False).last().reset_index()
+
+
+def gap_at(rows: pd.DataFrame, seconds: float) -> float:
+    """The gap that a run had closed after so many seconds: at the last measurement before."""
+    return float(rows[rows["seconds"] <= seconds].sort_values("seconds")["gap_closed"].iloc[-1])
+
+
+def optimisers_figure(rows: pd.DataFrame) -> Figure:
+    """Held-out gap closed against decisions and against seconds: means over seeds and their 95 % intervals."""
+    figure, axes = plt.subplots(1, 2, figsize=(9.6, 3.8), sharey=True)
+    for variant in rows["variant"].unique():
+        at = rows[rows["variant"] == variant].groupby("decisions")
+        decisions, mean = np.array(list(at.groups)), at["gap_closed"].mean().to_numpy()
+        low, high = np.array([mean_interval(values.to_numpy()) for _, values in at["gap_closed"]]).T
+        for axis, across in zip(axes, (decisions, at["seconds"].mean().to_numpy()), strict=True):
+            # The time axis is logarithmic: the first measurement, before any training, has no place on it.
+            shown = slice(1, None) if axis is axes[1] else slice(None)
+            axis.plot(across[shown], 100 * mean[shown], color=COLOURS[variant], lw=1.6, label=variant)
+            axis.fill_between(
+                across[shown], 100 * low[shown], 100 * high[shown], color=COLOURS[variant], alpha=0.15, lw=0
+            )
+    axes[0].set_xlabel("decisions")
+    axes[1].set_xlabel("seconds of training")
+    axes[1].set_xscale("log")
+    axes[1].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes[1].xaxis.set_major_formatter("{x:g}")
+    axes[1].xaxis.set_minor_formatter(NullFormatter())
+    axes[0].set_ylabel("held-out gap closed (%)")
+    axes[0].legend(frameon=False, fontsize=8)
+    for axis in axes:
+        axis.grid(alpha=0.2)
+    figure.tight_layout()
+    return figure
+
+
+def markdown_table(rows: pd.DataFrame) -> str:
+    """A row a variant: means over seeds at the end, and what was reached in the time that the fastest one took."""
+    last = last_points(rows)
+    # Of the fastest optimiser's slowest run, so that its own column is its end.
+    fastest = last.groupby("variant")["seconds"].max().min()
+    lines = [
+        "| optimiser | gap closed | reward | tokens | PSNR (dB) | seconds | decisions/s | gap closed after "
+        f"{fastest:.0f} s |",
+        "|---|" + "---:|" * 7,
+    ]
+    for variant in rows["variant"].unique():
+        end, own = last[last["variant"] == variant], rows[rows["variant"] == variant]
+        early = [gap_at(run, fastest) for _, run in own.groupby("seed")]
+        seconds = end["seconds"].mean()
+        lines.append(
+            f"| {variant} | {_percent(end['gap_closed'])} | {end['reward'].mean():.4f} | {end['tokens'].mean():.1f} | "
+            f"{end['psnr'].mean():.2f} | {seconds:.0f} | {end['decisions'].mean() / seconds:.0f} | {_percent(early)} |"
+        )
+    return "\n".join(lines)
+
+
+def reading(rows: pd.DataFrame) -> str:
+    """The table in sentences: GRPO against each of the others, seed by seed."""
+    last = last_points(rows).pivot(index="seed", columns="variant", values=["gap_closed", "seconds"])
+    sentences = []
+    for other in rows["variant"].unique():
+        if other != "grpo" and "grpo" in last["gap_closed"]:
+            difference = (last["gap_closed"]["grpo"] - last["gap_closed"][other]).dropna()
+            times = last["seconds"][other].mean() / last["seconds"]["grpo"].mean()
+            sentences.append(
+                f"At equal decisions the gap that GRPO closes differs from that of {other} by "
+                f"{_percent(difference, '+')} of the whole gap; {other} takes {times:.1f} times as long."
+            )
+    return " ".join(sentences)
+
+
+def _percent(values: Any, sign: str = "") -> str:
+    """Mean and 95 % interval over seeds, in per cent; without an interval where there is one seed."""
+    shares = 100 * np.asarray(values, dtype=np.float64)
+    low, high = mean_interval(shares)
+    interval = "" if np.isnan(low) else f" [{low:{sign}.1f}, {high:{sign}.1f}]"
+    return f"{shares.mean():{sign}.1f} %{interval}"
+
+
+def page(settings: Optimisers, rows: pd.DataFrame, held_out: HeldOut) -> str:
+    """The Markdown page."""
+    steps = f"{settings.decisions:,} decisions ({settings.scenes} scenes × {settings.group_size} paths × "
+    return (
+        "# Optimisers on the same module and the same scenes\n\n"
+        "Written by `python -m vaportok_rl.experiments.optimisers`. Every run trains the taildrop query module"
+        f"{'' if settings.pretrained else ', freshly initialised,'} for {steps}{settings.path_length} clips a round); "
+        "with one seed, all optimisers visit the same scenes in the same order. PPO and A2C are Stable-Baselines3's, "
+        "on the same policy class with a linear critic on the module's features; REINFORCE has a moving-average "
+        "baseline and no critic. These three step through the `VecEnv`; GRPO samples and scores a round at once, and "
+        "its update reads each clip once for all paths of a group. `grpo-clip` gives each clip its own advantage "
+        "(`--credit clip`). Seconds are of training alone, without the measurements. Means over seeds "
+        f"{', '.join(map(str, settings.seeds))} with 95 % bootstrap intervals over seeds, on "
+        f"{held_out.scene.ids.numel()} held-out clips of {held_out.process.source.describe()}.\n\n"
+        f"{reading(rows)}\n\n{markdown_table(rows)}\n\n![Held-out gap closed](images/{FIGURE_FILE})\n"
+    )
+
+
+def write(settings: Optimisers, rows: pd.DataFrame, held_out: HeldOut, out: Path, docs: Path | None) -> list[Path]:
+    """Writes the CSV, the picture and the page; the latter two to ``docs`` as well if it is given."""
+    matplotlib.use("Agg")
+    csv, png, text = out / CSV_FILE, out / "images" / FIGURE_FILE, out / PAGE_FILE
+    png.parent.mkdir(parents=True, exist_ok=True)
+    rows.to_csv(csv, index=False)
+    save_figure(optimisers_figure(rows), png)
+    text.write_text(page(settings, rows, held_out))
+    written = [csv, png, text]
+    if docs is not None:
+        (docs / "images").mkdir(parents=True, exist_ok=True)
+        written += [Path(shutil.copy(file, docs / file.relative_to(out))) for file in (png, text)]
+    return written
+
+
+def main(
+    out: tyro.conf.Positional[Path],
+    settings: Annotated[Optimisers, tyro.conf.arg(name="")],
+    docs: Path | None = None,
+) -> None:
+    """Compare optimisers on the taildrop module.
+
+    Args:
+        out: folder of the runs and of what is written; runs that are there already are not repeated.
+        settings: the comparison.
+        docs: also write the page and the picture there.
+    """
+    console = Console()
+    held_out = open_held_out(settings.run_settings("grpo", seed=0))
+    rows = run_all(settings, out, held_out, console)
+    if rows is None:
+        console.print("[yellow]interrupted[/]: the same command goes on", highlight=False)
+        return
+    written = write(settings, rows, held_out, out, docs)
+    console.print(markdown_table(rows), markup=False, highlight=False, soft_wrap=True)
+    console.print("written: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    tyro.cli(main, prog="python -m vaportok_rl.experiments.optimisers")

@@ -1,0 +1,71 @@
+"""In which number format a frozen world's transformers compute."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+from torch import nn
+
+from vaportok_rl.tokenizer.config import VaporTokConfig
+
+if TYPE_CHECKING:
+    from vaportok_rl.tokenizer.model import VaporTok
+
+Precision = Literal["float32", "bfloat16"]
+PrecisionChoice = Literal["auto", "float32", "bfloat16"]
+
+# Narrower matrix products take so little time that converting their inputs costs what bfloat16 saves.
+BFLOAT16_WIDTH = 512
+
+
+def multiplies_bfloat16(device: str | torch.device) -> bool:
+    """Whether the device has instructions for bfloat16 products: AVX-512 BF16 or AMX, or a CUDA device since Ampere."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind != "cpu":
+        return False
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(check is not None and check() for check in checks)
+
+
+def resolve_precision(precision: str, config: VaporTokConfig, device: str | torch.device) -> Precision:
+    """What a choice of precision means for a world.
+
+    ``"auto"`` is bfloat16 where the device multiplies it in hardware and the world is at least `BFLOAT16_WIDTH` wide,
+    else float32. The shipped `nano` is narrow: it is always float32.
+
+    Args:
+        precision: ``"auto"``, ``"float32"`` or ``"bfloat16"``.
+        config: of the world.
+        device: that it will be on.
+
+    Raises:
+        ValueError: the precision is unknown.
+    """
+    if precision == "auto":
+        return "bfloat16" if config.width >= BFLOAT16_WIDTH and multiplies_bfloat16(device) else "float32"
+    if precision not in get_args(Precision):
+        raise ValueError(
+            f"Expected precision 'float32' or 'bfloat16', got {precision!r}; pass one of the two, or 'auto' to have it "
+            "chosen by the hardware."
+        )
+    return precision  # type: ignore[return-value]
+
+
+def round_weights(world: VaporTok) -> VaporTok:
+    """Rounds a bfloat16 world's transformer weights once; autocast would round them anew in every call.
+
+    Every number that the world computes stays the same. It is for worlds that are only ever used: what is rounded can
+    be neither trained nor saved without loss. The bottleneck and the taildrop query module are left alone.
+
+    Returns:
+        The world itself.
+    """
+    if world.precision == "bfloat16":
+        for part in (world.encoder, world.decoder, world.prior_model.blocks):
+            for layer in part.modules():
+                if isinstance(layer, nn.Linear):
+                    layer.to(torch.bfloat16)
+    return world
