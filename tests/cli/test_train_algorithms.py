@@ -50,5 +50,5 @@ def test_mistakes(tiny_world: str, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "--out with --resume" in _fails(capsys, "train", *world, "--resume")
     assert "start it without --resume" in _fails(capsys, "train", *world, *out, "--resume")
     assert "which only grpo reads" in _fails(capsys, "train", *world, *out, "--algo", "ppo", "--kl-coef", "0.2")
-    assert "which only ppo reads" in _fails(capsys, "train", *world, *out, "--ppo.n-epochs", "2")
+    assert "which only ppo reads" in _fails(capsys, "train", *world, *out, "--ppo.n-epochs", "7")
     assert not (tmp_path / "run").exists()

@@ -73,7 +73,7 @@ class GRPOSettings:
 
 @dataclass(frozen=True)
 class PPOSettings:
-    """PPO (Stable-Baselines3's). Tuned by hand on nano and procedural clips."""
+    """PPO (Stable-Baselines3's). Tuned by hand on nano and procedural clips, a few thousand decisions each."""
 
     learning_rate: float = 3e-4
     """Adam's."""
@@ -106,7 +106,7 @@ class PPOSettings:
 
 @dataclass(frozen=True)
 class A2CSettings:
-    """A2C (Stable-Baselines3's). Tuned by hand on nano and procedural clips."""
+    """A2C (Stable-Baselines3's). Tuned by hand on nano and procedural clips, a few thousand decisions each."""
 
     learning_rate: float = 1e-3
     """Adam's, as for the other algorithms."""
