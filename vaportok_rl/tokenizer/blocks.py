@@ -97,8 +97,7 @@ class Transformer(nn.Module):
         Returns:
             ``[B, M, D]``.
         """
-        *early, last = self.blocks
-        for block in early:
-            x = block(x, visible)
-        out: Tensor = last(x, visible, wanted)
-        return out
+        last = len(self.blocks) - 1
+        for place, block in enumerate(self.blocks):
+            x = block(x, visible, wanted if place == last else None)
+        return x
