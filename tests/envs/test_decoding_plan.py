@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vaportok_rl.envs.decoding_plan import length_ladder, plan_decoding
+from vaportok_rl.envs.decoding_plan import length_ladder, pack_decoding, plan_decoding
 
 geometries = st.tuples(st.integers(1, 70), st.integers(1, 80))
 
@@ -37,16 +37,18 @@ def test_every_request_is_covered_exactly_once(
     limit = room * (tokens + patches)
     plan = plan_decoding(n_tokens, tokens, patches, limit)
 
-    pairs: list[tuple[int, int]] = []
+    position = 0
     for batch in plan.batches:
-        assert batch.start == len(pairs)
         kept = plan.n_tokens[batch.start : batch.stop]
-        assert len(kept) > 0
+        assert batch.start == position < batch.stop
         assert len(kept) * (batch.padded + patches) <= limit
         assert batch.padded in length_ladder(tokens, patches)
-        assert (kept == batch.padded).all() if batch.exact else (kept <= batch.padded).all()
+        assert (kept <= batch.padded).all()
         assert ((batch.padded + patches) <= 1.1 * (kept + patches) + 1e-9).all()
-        pairs += list(zip(plan.clips[batch.start : batch.stop].tolist(), kept.tolist(), strict=True))
+        assert not batch.exact or (kept == batch.padded).all()
+        position = batch.stop
+    pairs = list(zip(plan.clips.tolist(), plan.n_tokens.tolist(), strict=True))
+    assert position == len(pairs)
 
     asked = {(clip, int(n_tokens[g, clip])) for g in range(group) for clip in range(clips)}
     assert len(pairs) == len(set(pairs)) == plan.pairs
@@ -56,10 +58,42 @@ def test_every_request_is_covered_exactly_once(
             assert pairs[plan.inverse[g, clip]] == (clip, n_tokens[g, clip])
 
 
-@pytest.mark.parametrize("company", [[1], [5, 5, 5], [16, 1, 3]])
-def test_padding_of_a_pair_does_not_depend_on_its_company(company: list[int]) -> None:
-    alone = plan_decoding(np.array([[5]]), 16, 16, 10_000).batches[0].padded
-    plan = plan_decoding(np.array([[5, *company]]), 16, 16, 10_000)
-    pairs = list(zip(plan.clips.tolist(), plan.n_tokens.tolist(), strict=True))
-    padded = [batch.padded for batch in plan.batches if (0, 5) in pairs[batch.start : batch.stop]]
-    assert padded == [alone]
+@pytest.mark.parametrize("company", [[1], [5, 5, 5], [16, 1, 3], [6, 4]])
+@pytest.mark.parametrize("padding", [0.0, 0.1])
+def test_padding_of_a_pair_does_not_depend_on_its_company(company: list[int], padding: float) -> None:
+    def way(lengths: list[int]) -> tuple[int, bool]:
+        plan = plan_decoding(np.array([lengths]), 16, 16, 10_000, padding)
+        return next(
+            (batch.padded, batch.exact)
+            for batch in plan.batches
+            if (plan.n_tokens[batch.start : batch.stop] == 5).any()
+        )
+
+    assert way([5, *company]) == way([5])
+
+
+def test_without_padding_only_equal_lengths_share_a_batch() -> None:
+    plan = plan_decoding(np.array([[3, 7, 3, 1], [7, 7, 16, 1]]), 16, 16, 10_000, padding=0)
+    assert [(batch.padded, batch.stop - batch.start) for batch in plan.batches] == [(1, 1), (3, 2), (7, 2), (16, 1)]
+    assert all(batch.exact for batch in plan.batches)
+
+
+@given(geometries, st.integers(1, 4), st.integers(1, 6), st.integers(1, 4), st.integers(0, 10_000))
+def test_packed_batches_are_full_and_bounded(
+    geometry: tuple[int, int], group: int, clips: int, room: int, seed: int
+) -> None:
+    tokens, patches = geometry
+    n_tokens = np.random.default_rng(seed).integers(1, tokens + 1, (group, clips))
+    limit = room * (tokens + patches)
+    plan = pack_decoding(n_tokens, tokens, patches, limit)
+    assert (plan.n_tokens[plan.inverse] == n_tokens).all()
+    assert (plan.clips[plan.inverse] == np.arange(clips)).all()
+    positions = plan.n_tokens + patches
+    stops = [0, *(batch.stop for batch in plan.batches)]
+    assert [batch.start for batch in plan.batches] == stops[:-1]
+    assert stops[-1] == plan.pairs
+    for batch in plan.batches:
+        assert positions[batch.start : batch.stop].sum() <= limit
+        assert batch.padded == plan.n_tokens[batch.start : batch.stop].max()
+        # The next pair would not have fitted.
+        assert batch.stop == plan.pairs or positions[batch.start : batch.stop + 1].sum() > limit

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from vaportok_rl.envs import TaildropEnv, TaildropVectorEnv, VaporReward, shared_world
 from vaportok_rl.envs.worlds import shared_distances
@@ -30,6 +31,19 @@ def test_another_precision_is_another_world(tiny_world: str) -> None:
     world = shared_world(tiny_world, precision="bfloat16")
     assert world is not shared_world(tiny_world)
     assert world.precision == "bfloat16"
+
+
+@pytest.mark.parametrize("chosen", ["float32", "bfloat16"])
+def test_auto_is_the_world_that_it_chooses(tiny_world: str, monkeypatch: pytest.MonkeyPatch, chosen: str) -> None:
+    monkeypatch.setattr("vaportok_rl.envs.worlds._WORLDS", {})
+    monkeypatch.setattr("vaportok_rl.tokenizer.precision.multiplies_bfloat16", lambda device: True)
+    monkeypatch.setattr("vaportok_rl.tokenizer.precision.BFLOAT16_WIDTH", 1 if chosen == "bfloat16" else 10_000)
+    world = shared_world(tiny_world)
+    assert world.precision == chosen
+    assert shared_world(tiny_world, precision=chosen) is world  # type: ignore[arg-type]
+    assert shared_world(tiny_world, precision="auto") is world
+    rounded = world.encoder.blocks[0].mlp.fc1.weight.dtype == torch.bfloat16
+    assert rounded == (chosen == "bfloat16")
 
 
 def test_it_is_frozen(tiny_world: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vaportok_rl.tokenizer.attention import attend, explicit_attention
+from vaportok_rl.tokenizer.attention import PIECEWISE_KEYS, attend, explicit_attention, piecewise_attention
 
 CASES = ["all", "keys", "pairs", "causal"]
 
@@ -69,3 +69,28 @@ def test_hidden_keys_do_not_matter() -> None:
     k[0, :, 2] += 100
     v[0, :, [2, 4]] -= 50
     assert torch.equal(attend(q, k, v, visible), before)
+
+
+@pytest.mark.parametrize("piece", [2, 3, 512])
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_in_pieces_is_the_textbook(monkeypatch: pytest.MonkeyPatch, piece: int, causal: bool) -> None:
+    monkeypatch.setattr("vaportok_rl.tokenizer.attention.PIECE", piece)
+    q, k, v, visible, _ = inputs("all")
+    found = piecewise_attention(q, k, v, causal)
+    torch.testing.assert_close(found, slow_attention(q, k, v, visible, causal), rtol=1e-5, atol=1e-6)
+
+
+def test_attention_of_few_queries_in_pieces() -> None:
+    q, k, v, visible, _ = inputs("all")
+    expected = slow_attention(q, k, v, visible, causal=False)[:, :, 1:4]
+    torch.testing.assert_close(piecewise_attention(q[:, :, 1:4], k, v, causal=False), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("keys", [PIECEWISE_KEYS - 1, PIECEWISE_KEYS, PIECEWISE_KEYS + 700])
+def test_long_sequences_in_bfloat16(keys: int, causal: bool) -> None:
+    torch.manual_seed(1)
+    q, k, v = torch.randn(3, 1, 2, keys, 8).unbind(0)
+    with torch.no_grad():
+        found = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), causal=causal)
+    torch.testing.assert_close(found.float(), attend(q, k, v, causal=causal), rtol=0.05, atol=0.05)

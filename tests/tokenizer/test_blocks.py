@@ -82,3 +82,19 @@ def test_transformer_is_its_blocks_without_a_final_norm() -> None:
         expected = block(expected, visible)
     assert torch.equal(stack(x, visible), expected)
     assert not torch.allclose(stack(x), expected)
+
+
+def test_only_the_wanted_outputs_are_computed() -> None:
+    stack = Transformer(16, 2, depth=2)
+    randomised(stack)
+    x = torch.randn(2, 7, 16)
+    visible = torch.tensor([[True, True, False, True, True, True, False], [True] * 7])
+    for mask in (None, visible):
+        whole = stack(x, mask)
+        torch.testing.assert_close(stack(x, mask, slice(3, None)), whole[:, 3:], rtol=1e-5, atol=1e-5)
+        chosen = torch.tensor([5, 0, 2])
+        torch.testing.assert_close(stack(x, mask, chosen), whole[:, chosen], rtol=1e-5, atol=1e-5)
+    rows: list[int] = []
+    stack.blocks[-1].mlp.register_forward_hook(lambda module, inputs, out: rows.append(inputs[0].shape[1]))
+    stack(x, None, slice(3, None))
+    assert rows == [4]
