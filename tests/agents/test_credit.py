@@ -63,6 +63,8 @@ def all_lengths(scenes: int, clips: int, seed: int) -> Outcome:
 
 
 REWARD = VaporReward({"diversity": 2.0}, scale=1.0)
+# All with weight 1.
+CLIP_TERMS = ("efficiency", "penalty", "reconstruction", "generation")
 RANGES = {"free": TokenRange(K, 2), "budget": TokenRange(K, 2, minimum=1, budget=5), "range": TokenRange(K, 2, 2, 3)}
 
 
@@ -78,12 +80,18 @@ def test_conditional_rewards_are_those_of_the_changed_paths(credit: Any, allowed
         path = actions.clone()
         path[g, p, j] = a
         result = REWARD(every.take(allowed.clip_paths(path + 1)))
-        expected = result.total[g, p] if credit == "path" else result.by_clip[g, p, j]
+        others = 0.0 if credit == "path" else sum(result.raw[name][g, p, 1 - j].item() for name in CLIP_TERMS) / 2
+        expected = result.total[g, p] - others
         assert signals[0, g, p, j, a].item() == pytest.approx(expected.item(), abs=1e-6)
 
 
-@pytest.mark.parametrize("allowed", RANGES.values(), ids=RANGES)
-def test_over_all_paths_the_enumerated_gradient_is_exact(allowed: TokenRange) -> None:
+# With a budget, a clip answers for the clips after it as well, which only its path's credit knows.
+@pytest.mark.parametrize(
+    ("credit", "allowed"),
+    [("path", RANGES["free"]), ("path", RANGES["budget"]), ("path", RANGES["range"]), ("clip", RANGES["free"]),
+     ("clip", RANGES["range"])],
+)  # fmt: skip
+def test_over_all_paths_the_enumerated_gradient_is_exact(credit: Any, allowed: TokenRange) -> None:
     # With every path of the group in its proportion, the conditional expectation is the expectation: the gradient is
     # that of the expected reward, found here by differentiating the sum over all paths.
     every = all_lengths(scenes=1, clips=2, seed=1)
@@ -94,7 +102,7 @@ def test_over_all_paths_the_enumerated_gradient_is_exact(allowed: TokenRange) ->
     chances = torch.stack([log_p[0, 0, a] + log_p[0, 1, b] for a, b in actions[:, 0].tolist()]).exp()
     (expected,) = torch.autograd.grad((chances * rewards).sum(), logits, retain_graph=True)
 
-    rule = CreditRule(scale_rewards="none")
+    rule = CreditRule(credit, scale_rewards="none")
     conditional = rule.conditional_signals(every, actions, allowed, REWARD)
     whole = REWARD(every.take(allowed.clip_paths(actions + 1)))
     advantage = rule.exact_advantage(conditional, log_p.detach(), whole, Processes())
@@ -181,4 +189,4 @@ def test_signals_of_paths_and_clips() -> None:
     (summed,), _ = CreditRule("path").signals(rewards)
     assert torch.allclose(summed[..., 0], rewards.total)
     (summed,), _ = CreditRule("clip").signals(rewards)
-    assert torch.allclose(summed, rewards.by_clip)
+    assert torch.allclose(summed, 2 * raw["clip"] / 4 - raw["path"][..., None])

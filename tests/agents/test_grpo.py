@@ -205,9 +205,12 @@ class TestLoss:
         assert torch.equal(by_path[..., 0], by_path[..., 1])
         model.credit = "clip"
         by_clip = model.advantages(rollout)
-        rewards = rollout.rewards.by_clip
+        rewards = rollout.rewards
         for p, j in np.ndindex(3, 2):
-            column = rewards[:, p, j].double()
+            column = torch.zeros(rewards.total.shape[0], dtype=torch.float64)
+            for name, value in rewards.raw.items():
+                own = value[:, p, j] / 2 if value.dim() == 3 else value[:, p]
+                column += rewards.weights[name] * own.double()
             expected = (column - column.mean()) / (column.std() + 1e-4)
             assert torch.allclose(by_clip[:, p, j].double(), expected, atol=1e-4)
 

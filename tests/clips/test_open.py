@@ -42,6 +42,22 @@ def test_each_name_opens_its_kind(footage: Path) -> None:
             assert source[0].shape == (3, 4, 8, 8)
 
 
+def test_knobs_of_procedural_clips() -> None:
+    hard = open_clips("procedural:spatial=0.6-1,temporal=0.25", split="test", seed=3)
+    assert isinstance(hard, ProceduralClips)
+    assert (hard.spatial, hard.temporal, hard.seed) == ((0.6, 1.0), (0.25, 0.25), 3)
+    same = ProceduralClips(3, "test", spatial=(0.6, 1.0), temporal=(0.25, 0.25))
+    assert hard[5].equal(same[5])
+    assert "spatial 0.6-1, temporal 0.25-0.25" in hard.describe()
+    assert hard.describe() != open_clips("procedural", split="test", seed=3).describe()
+
+
+@pytest.mark.parametrize("knobs", ["", "spatial", "spatial=", "speed=1", "spatial=0-1,spatial=1", "temporal=a-b"])
+def test_mistaken_knobs_are_named(knobs: str) -> None:
+    with pytest.raises(ValueError, match="Expected procedural:spatial=LOW-HIGH"):
+        open_clips(f"procedural:{knobs}")
+
+
 def test_folds_and_starts(footage: Path) -> None:
     first, third = (open_clips(f"ucf101:{footage}{fold}", frames=4, size=8) for fold in ("", ":3"))
     assert isinstance(first, UCF101)

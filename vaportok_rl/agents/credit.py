@@ -21,7 +21,9 @@ class CreditRule:
     """How rewards become advantages.
 
     Attributes:
-        credit: ``"path"``: each decision answers for its whole path; ``"clip"``: for its clip, and the path terms.
+        credit: ``"path"``: each decision answers for its whole path; ``"clip"``: for its clip's share of the path's
+            reward, and the path terms. Before scaling and without a token budget, both have the same expected policy
+            gradient.
         scale_rewards: see `group_advantage`.
         aggregation: ``"sum_then_normalize"`` (DeepSeekMath) or ``"normalize_then_sum"`` (`decoupled_advantage`).
         eps: added to standard deviations.
@@ -41,8 +43,9 @@ class CreditRule:
             terms = [value[..., None] for value in rewards.terms.values()]
         else:
             length = rewards.path_length
+            # What of the path's reward a decision can reach: the other clips' own terms would only be noise.
             terms = [
-                value if value.dim() == 3 else value[..., None].expand(*value.shape, length)
+                value / length if value.dim() == 3 else value[..., None].expand(*value.shape, length)
                 for value in rewards.raw.values()
             ]
         stacked = torch.stack(terms)

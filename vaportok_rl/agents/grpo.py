@@ -50,7 +50,7 @@ class GRPO(GroupAlgorithm):
         target_kl: end a round's steps when the policy has moved 1.5 times as far (Stable-Baselines3's PPO). It costs
             one number from the device a gradient step.
         credit: ``"path"`` gives every decision of a path the path's advantage (the supplement's reading); ``"clip"``
-            compares each decision with its group's decisions on the same clip, path terms shared.
+            compares each decision with its group's decisions on the same clip, path terms shared; see `CreditRule`.
         scale_rewards: ``"group"``, ``"batch"`` (arXiv 2508.08221) or ``"none"`` (Dr. GRPO, arXiv 2503.20783); see
             `group_advantage`.
         reward_aggregation: ``"sum_then_normalize"``, or ``"normalize_then_sum"`` (GDPO, arXiv 2601.05242; TRL:

@@ -14,6 +14,8 @@ from vaportok_rl.clips.ucf101 import UCF101
 from vaportok_rl.clips.video import VideoClips
 
 PROCEDURAL = "procedural"
+PROCEDURAL_PREFIX = "procedural:"
+_KNOBS = ("spatial", "temporal")
 GAMEPLAY_PREFIX = "gym:"
 UCF101_PREFIX = "ucf101:"
 KINETICS_PREFIX = "kinetics:"
@@ -34,7 +36,7 @@ def open_clips(
     Args:
         clips: one of
 
-            - ``"procedural"``;
+            - ``"procedural"``, or with knobs pinned to ranges, ``"procedural:spatial=0.5-1,temporal=0.2-0.4"``;
             - ``"gym:ID"`` or ``"gym:ID,ID,…"``, gameplay of Gymnasium environments (`GameplayClips`);
             - ``"ucf101:FOLDER"``, UCF101 by its first official split (``"ucf101:FOLDER:2"`` by its second);
             - ``"kinetics:FILE.csv"`` or ``"kinetics:TRAIN.csv,VAL.csv"``, videos listed with labels (`KineticsCSV`);
@@ -64,6 +66,8 @@ def open_clips(
 def _open_one(name: str, split: Split, frames: int, size: int, seed: int, starts: Starts | None) -> ClipSource:
     if name == PROCEDURAL:
         return ProceduralClips(seed, split, frames=frames, size=size)
+    if name.startswith(PROCEDURAL_PREFIX):
+        return ProceduralClips(seed, split, frames=frames, size=size, **_knob_ranges(name))
     if name.startswith(GAMEPLAY_PREFIX):
         environments = name.removeprefix(GAMEPLAY_PREFIX).split(",")
         return GameplayClips(environments, frames=frames, size=size, split=split, seed=seed)
@@ -76,3 +80,21 @@ def _open_one(name: str, split: Split, frames: int, size: int, seed: int, starts
         files = name.removeprefix(KINETICS_PREFIX).split(",")
         return KineticsCSV(files, frames=frames, size=size, split=split, seed=seed, starts=starts or "random")
     return VideoClips(name, frames=frames, size=size, split=split, seed=seed, starts=starts or "grid")
+
+
+def _knob_ranges(name: str) -> dict[str, tuple[float, float]]:
+    """The ranges in ``"procedural:spatial=0.5-1,temporal=0.3"``, by knob."""
+    ranges: dict[str, tuple[float, float]] = {}
+    for setting in name.removeprefix(PROCEDURAL_PREFIX).split(","):
+        knob, _, written = setting.partition("=")
+        low, _, high = written.partition("-")
+        try:
+            if knob not in _KNOBS or knob in ranges:
+                raise ValueError(knob)
+            ranges[knob] = (float(low), float(high or low))
+        except ValueError:
+            raise ValueError(
+                f"Expected procedural:spatial=LOW-HIGH,temporal=LOW-HIGH, or one of the two, got {name!r}; correct "
+                f"{setting!r}."
+            ) from None
+    return ranges

@@ -105,9 +105,11 @@ class ProceduralClips(ClipSource):
         return self._length
 
     def describe(self) -> str:
-        """One line: family count, split and seed."""
+        """One line: family count, knobs that are not free, split and seed."""
+        knobs = {"spatial": self.spatial, "temporal": self.temporal}
+        pinned = "".join(f"{name} {low:g}-{high:g}, " for name, (low, high) in knobs.items() if (low, high) != (0, 1))
         return (
-            f"procedural clips, {len(self._families)} families, split {self.split!r}, seed {self.seed}, "
+            f"procedural clips, {len(self._families)} families, {pinned}split {self.split!r}, seed {self.seed}, "
             f"{self.frames}x{self.size}x{self.size}"
         )
 
