@@ -18,16 +18,6 @@ LENGTHS = range(1, 17)
 SPECS = ["random", "fixed:1", "fixed:16", "argmax", "complexity", "threshold:0.1", "threshold:0.1:binary", "oracle"]
 
 
-@pytest.fixture(scope="module")
-def process(tiny_world: str) -> TaildropProcess:
-    return TaildropProcess(tokenizer=tiny_world, path_length=3)
-
-
-@pytest.fixture(scope="module")
-def scene(process: TaildropProcess) -> Scene:
-    return process.sample_scene([np.random.default_rng(seed) for seed in range(4)])
-
-
 def choose(spec: str, process: TaildropProcess, scene: Scene, seed: int = 0) -> LengthChoice:
     return build_length_policy(spec, process)(scene, torch.Generator().manual_seed(seed))
 

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from vaportok_rl.agents import TaildropPolicy
+from vaportok_rl.clips import ProceduralClips
 from vaportok_rl.envs import TaildropProcess, shared_world
 
 
@@ -44,6 +45,14 @@ def test_starts_as_the_pretrained_module(tiny_world: str, latents: Tensor) -> No
 def test_without_pretraining_it_starts_uniform(tiny_world: str, latents: Tensor) -> None:
     got = make_policy(tiny_world, pretrained=False).length_log_probs(latents)
     assert torch.allclose(got, torch.full_like(got, -math.log(16)), atol=0.05)
+
+
+def test_without_pretraining_its_features_tell_clips_apart(tiny_world: str) -> None:
+    policy = make_policy(tiny_world, pretrained=False)
+    latents = shared_world(tiny_world).encode(ProceduralClips(frames=4, size=16).batch(range(100, 356)).clips).latents
+    features = policy.features_extractor(latents)
+    assert features.mean(0).abs().median() < 0.3
+    assert 0.6 < features.std(0).median() < 1.6
 
 
 def test_training_it_leaves_the_world_alone(tiny_world: str, latents: Tensor) -> None:

@@ -11,16 +11,6 @@ from vaportok_rl.agents import GRPO, build_length_policy
 from vaportok_rl.envs import Scene, TaildropProcess, TaildropVecEnv
 
 
-@pytest.fixture(scope="module")
-def process(tiny_world: str) -> TaildropProcess:
-    return TaildropProcess(tokenizer=tiny_world, path_length=3)
-
-
-@pytest.fixture(scope="module")
-def scene(process: TaildropProcess) -> Scene:
-    return process.sample_scene([np.random.default_rng(seed) for seed in range(4)])
-
-
 def lengths(spec: str, process: TaildropProcess, scene: Scene) -> torch.Tensor:
     return build_length_policy(spec, process)(scene, torch.Generator().manual_seed(0)).n_tokens
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from vaportok_rl.clips.whole_writes import whole_write
+
 RECORD = "run.json"
 # The latents of every path at the last step: by far the largest thing in the file, and never used.
 _LEFT_OUT = ("_last_obs", "_last_original_obs", "_last_episode_starts")
@@ -26,11 +28,10 @@ def save_agent(agent: BaseAlgorithm, file: Path, record: Mapping[str, Any]) -> P
         record: plain data; ``algorithm`` in it names the algorithm as `saved_agents.ALGORITHMS` does.
     """
     content = json.dumps(record)
-    scratch = file.with_name(file.stem + ".part.zip")
-    agent.save(scratch, exclude=_LEFT_OUT)
-    with zipfile.ZipFile(scratch, "a") as archive:
-        archive.writestr(RECORD, content)
-    scratch.replace(file)
+    with whole_write(file) as scratch:
+        agent.save(scratch, exclude=_LEFT_OUT)
+        with zipfile.ZipFile(scratch, "a") as archive:
+            archive.writestr(RECORD, content)
     return file
 
 

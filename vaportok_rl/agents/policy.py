@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -12,8 +13,12 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
+from vaportok_rl.clips import ProceduralClips
 from vaportok_rl.envs import shared_world
 from vaportok_rl.tokenizer.taildrop import TaildropTrunk
+
+# Enough for a deviation a feature; the paper's tokenizer takes 2 s to encode one on two cores.
+_CLIPS = 32
 
 
 class TaildropFeatures(BaseFeaturesExtractor):
@@ -29,6 +34,30 @@ class TaildropFeatures(BaseFeaturesExtractor):
         out: Tensor = self.trunk(observations)
         return out
 
+    @torch.no_grad()
+    def standardize(self, latents: Tensor) -> None:
+        """Gives every feature mean 0 and deviation 1 over clips, by the trunk's last scale and shift.
+
+        The features of a fresh trunk are nearly the same for all clips. A head on these learns first how often each
+        length pays, and by then the trunk has lost what little told the clips apart (after the data-dependent
+        initialisation of Krähenbühl et al., arXiv 1511.06856).
+
+        Args:
+            latents: ``[B, K, D]`` of B ≥ 2 clips.
+        """
+        features = self.trunk(latents)
+        mean, deviation = features.mean(0), features.std(0).clamp(min=1e-6)
+        self.trunk.norm.weight.div_(deviation)
+        self.trunk.norm.bias.sub_(mean).div_(deviation)
+
+
+@lru_cache(maxsize=4)
+def _some_latents(tokenizer: str) -> Tensor:
+    """``[B, K, D]``, latents of a few procedural clips."""
+    world = shared_world(tokenizer)
+    source = ProceduralClips(frames=world.config.frames, size=world.config.size)
+    return world.encode(source.batch(range(_CLIPS)).clips).latents.float()
+
 
 class TaildropPolicy(ActorCriticPolicy):
     """The taildrop query module as an actor-critic policy, so that every optimiser trains the same network.
@@ -41,7 +70,8 @@ class TaildropPolicy(ActorCriticPolicy):
         action_space: ``Discrete(K)``.
         lr_schedule: see `ActorCriticPolicy`.
         tokenizer: the world whose module is copied; give the environment's.
-        pretrained: start from that module's weights; otherwise from a fresh, almost uniform policy.
+        pretrained: start from that module's weights; otherwise from a fresh, uniform policy, whose features are
+            standardised on a few procedural clips.
         **settings: further arguments of `ActorCriticPolicy`.
 
     Raises:
@@ -91,6 +121,7 @@ class TaildropPolicy(ActorCriticPolicy):
                 self.action_net.load_state_dict(source.head.state_dict())
             else:
                 self.features_extractor.trunk.query.normal_(std=0.02)
+                self.features_extractor.standardize(_some_latents(tokenizer))
                 self.action_net.weight.zero_()
                 self.action_net.bias.zero_()
             self.value_net.weight.zero_()
