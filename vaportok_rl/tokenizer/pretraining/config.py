@@ -21,6 +21,8 @@ class LossWeights:
         representation: cross-entropy of the prior on retained tokens. Its gradient reaches the encoder; the prior's
             own optimiser does not care about the scale.
         probability: KL(P ‖ Gaussian) of the taildrop module.
+        ordering: how much worse (squared error) each clip gets by its last kept token, where it does; 0 leaves that to
+            chance.
     """
 
     l1: float = 1.0
@@ -30,6 +32,7 @@ class LossWeights:
     commitment: float = 0.1
     representation: float = 0.005
     probability: float = 0.1
+    ordering: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class PretrainConfig:
         max_grad_norm: gradient clipping, of tokenizer and discriminator each.
         ema_decay: of the exponential moving average of the weights that is validated and saved; 0 uses the weights
             themselves.
+        frozen_encoder: keep the encoder and the codebook of the warm start, in evaluation mode: codes stay what they
+            are while decoder, prior and taildrop module are trained.
         continuous_until: share of the run with continuous latents and full length; the codebook is then initialised
             from the latents of ``codebook_clips`` clips.
         quantized_from: share of the run at which the last latent is quantised; the chance rises linearly in between.
@@ -88,6 +93,7 @@ class PretrainConfig:
     final_learning_rate: float = 0.02
     max_grad_norm: float = 1.0
     ema_decay: float = 0.0
+    frozen_encoder: bool = False
     continuous_until: float = 0.2083
     quantized_from: float = 0.3056
     random_lengths_from: float = 0.3472
@@ -129,6 +135,11 @@ class PretrainConfig:
             )
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"Expected 0 ≤ ema_decay < 1, got {self.ema_decay}; pass 0 for no average.")
+        if self.frozen_encoder and self.quantized_from > 0:
+            raise ValueError(
+                f"Expected quantized_from=0 with frozen_encoder, got {self.quantized_from}; codes that stay what they are "
+                "have no continuous phase."
+            )
         shares = (0.0, self.continuous_until, self.quantized_from, self.random_lengths_from, 1.0)
         if list(shares) != sorted(shares):
             raise ValueError(
@@ -146,6 +157,10 @@ class PretrainConfig:
         fallen = (progress - self.decay_from) / max(1e-9, 1 - self.decay_from)
         low = self.final_learning_rate
         return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * fallen))
+
+    def revives_codes(self, step: int) -> bool:
+        """Whether unused codes are moved after a step."""
+        return step % self.revive_every == 0 and step < self.decay_from * self.steps and not self.frozen_encoder
 
     def quantized_share(self, step: int) -> float:
         """The chance that a latent is quantised at a step: 0 in the continuous phase, 1 from ``quantized_from``."""

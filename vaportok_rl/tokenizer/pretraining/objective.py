@@ -71,6 +71,7 @@ class CompleteLoss(nn.Module):
         perceptual: LPIPS of two videos, ``[B, C, T, H, W]`` twice to ``[B]``; None leaves the term out.
         discriminator: patch logits of videos; None leaves the adversarial term out.
         over_processes: averages a scalar over the processes of the run; the identity on one.
+        sampled_codes: draw codes at the codebook's temperature rather than take the nearest.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class CompleteLoss(nn.Module):
         perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
         discriminator: nn.Module | None = None,
         over_processes: Callable[[Tensor], Tensor] = lambda value: value,
+        sampled_codes: bool = True,
     ) -> None:
         super().__init__()
         self.model = model
@@ -87,6 +89,7 @@ class CompleteLoss(nn.Module):
         # In tuples, because the critics are not trained with this loss and must not count as part of it.
         self._critics = (perceptual, discriminator)
         self._over_processes = over_processes
+        self._sampled_codes = sampled_codes
 
     def forward(self, clips: Tensor, phase: Phase, uniform: Uniform) -> StepResult:
         """Evaluates the loss.
@@ -123,6 +126,8 @@ class CompleteLoss(nn.Module):
             decoded = model.reconstruct(vectors, n_tokens if phase.random_lengths else None)
         terms["l1"] = F.l1_loss(decoded, video)
         terms["squared_error"] = F.mse_loss(decoded, video)
+        if self.weights.ordering and phase.random_lengths:
+            terms["ordering"] = self._ordering(vectors, n_tokens, decoded, video)
         perceptual, discriminator = self._critics
         if perceptual is not None:
             terms["perceptual"] = perceptual(decoded, video).mean()
@@ -140,12 +145,19 @@ class CompleteLoss(nn.Module):
         watched["tokens"] = n_tokens.float().mean()
         return StepResult(loss, watched, codes, unit.detach(), decoded.detach())
 
+    def _ordering(self, vectors: Tensor, n_tokens: Tensor, decoded: Tensor, video: Tensor) -> Tensor:
+        """How much worse the last kept token makes its clip, or 0 where it helps; the mean over clips."""
+        with torch.no_grad(), self.model.autocast():
+            before = self.model.reconstruct(vectors, (n_tokens - 1).clamp(min=1))
+        with_it, without = ((some.float() - video).square().flatten(1).mean(1) for some in (decoded, before))
+        return torch.where(n_tokens > 1, F.relu(with_it - without), 0.0).mean()
+
     def _quantized(
         self, latents: Tensor, n_tokens: Tensor, phase: Phase, uniform: Uniform, terms: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Quantises, adds the terms that need codes, and returns decoder vectors, unit latents and codes."""
         model, book = self.model, self.model.bottleneck.regularizer
-        quantized = model.bottleneck.quantize(latents, uniform)
+        quantized = model.bottleneck.quantize(latents, uniform if self._sampled_codes else None)
         unit, codes = quantized.unit, quantized.codes
         take = uniform(codes.shape) < phase.quantized_share
         vectors = torch.where(take[..., None], quantized.vectors, unit)

@@ -12,10 +12,12 @@ from vaportok_rl.tokenizer.pretraining.config import PretrainConfig
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Returns (matrices inside blocks, everything else), each parameter once."""
+    """Returns (matrices inside blocks, everything else), each parameter that is trained once."""
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         inside = ".blocks." in name and parameter.dim() == 2
         (matrices if inside else others).append(parameter)
     return matrices, others

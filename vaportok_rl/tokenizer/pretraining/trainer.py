@@ -36,7 +36,7 @@ from vaportok_rl.tokenizer.pretraining.training_state import (
     read_state,
     write_state,
 )
-from vaportok_rl.tokenizer.pretraining.warm_start import start_from
+from vaportok_rl.tokenizer.pretraining.warm_start import freeze_encoder, start_from
 
 
 class NonFiniteLossError(RuntimeError):
@@ -120,6 +120,8 @@ class Pretrainer:
         self._codebook_given = warm_start is not None
         if warm_start is not None:
             start_from(self.model, warm_start)
+        if config.frozen_encoder:
+            freeze_encoder(self.model, given=self._codebook_given or state is not None)
         self.average: AveragedModel | None = None
         if config.ema_decay:
             self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
@@ -136,6 +138,7 @@ class Pretrainer:
                 perceptual,
                 self.critic.discriminator if self.critic is not None else None,
                 self._mean_over_processes,
+                sampled_codes=not config.frozen_encoder,
             )
         )
         self.care = CodebookCare(calibrated.codebook_size)
@@ -272,11 +275,10 @@ class Pretrainer:
 
     def _care_for_codes(self, codes: Tensor, unit: Tensor) -> float:
         """Counts the codes and revives unused ones when it is time; returns the share in use."""
-        config = self.config
         self.care.record(self.accelerator.gather(codes))
         share = self.care.used_share()
-        if self.step % config.revive_every == 0 and self.step < config.decay_from * config.steps:
-            generator = torch.Generator().manual_seed(derive_seed("revive", config.seed, self.step))
+        if self.config.revives_codes(self.step):
+            generator = torch.Generator().manual_seed(derive_seed("revive", self.config.seed, self.step))
             embedding = self.model.bottleneck.regularizer.embedding
             self.care.revive(embedding, self.accelerator.gather(unit), self.optimizers["adamw"], generator)
         return share
@@ -309,6 +311,8 @@ class Pretrainer:
                     self.weights.eval()
                     validate(self.weights, self.step)
                     self.weights.train()
+                    if self.config.frozen_encoder:
+                        freeze_encoder(self.model)
                 if last or self._stop or self.step % self.config.save_every == 0:
                     self.save()
                 if self._stop and not last:

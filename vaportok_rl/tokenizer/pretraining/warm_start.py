@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import operator
+
+from torch import nn
+
 from vaportok_rl.tokenizer.model import VaporTok
 
 # The taildrop module learns lengths for this run's clips and strategy, so it never comes from elsewhere.
 _FRESH = "taildrop_module."
+# From video to codes.
+_ENCODER = ("x_embedder", "encoder", "bottleneck.in_linear", "bottleneck.norm_layer", "bottleneck.regularizer")
 
 
 def start_from(model: VaporTok, source: VaporTok) -> None:
@@ -30,3 +36,22 @@ def start_from(model: VaporTok, source: VaporTok) -> None:
                 " pretrain with the preset or the geometry that the checkpoint was made with."
             )
     model.load_state_dict({**model.state_dict(), **given})
+
+
+def freeze_encoder(model: VaporTok, given: bool = True) -> None:
+    """Puts everything between video and codes in evaluation mode and out of training; to repeat after ``train()``.
+
+    Args:
+        model: the tokenizer to be trained.
+        given: whether its encoder comes from a trained tokenizer.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not given:
+        raise ValueError("Expected a warm start with frozen_encoder, got none; name one, or train the encoder as well.")
+    model.encoder_latent_query_embed.requires_grad_(False)
+    for name in _ENCODER:
+        # Without standardisation there is no such layer.
+        if isinstance(part := operator.attrgetter(name)(model), nn.Module):
+            part.eval().requires_grad_(False)
