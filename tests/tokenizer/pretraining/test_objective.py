@@ -212,3 +212,36 @@ def test_critics_enter_with_their_weights(model: VaporTok, clips: Tensor) -> Non
     assert result.loss.item() == pytest.approx(0.3 * perceptual + 0.7 * adversarial, rel=1e-4)
     quiet = CompleteLoss(model, weights, distance, Verdict())(clips, QUANTIZED, torch.rand)
     assert "adversarial" not in quiet.terms
+
+
+def test_ordering_counts_only_what_the_last_token_spoils(
+    model: VaporTok, clips: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = torch.tensor([1, 2, 3, 5, 7, 8])
+    monkeypatch.setattr(objective, "training_lengths", lambda log_p, strategy, **options: lengths)
+    result = evaluate(model, clips, replace(QUANTIZED, random_lengths=True), replace(NOTHING, ordering=3.0))
+    vectors = model.bottleneck.regularizer.lookup(model.encode(clips).codes)
+    spoilt = []
+    for row, n in enumerate(lengths.tolist()):
+        errors = [
+            (model.reconstruct(vectors[row : row + 1, :kept])[0] - clips[row].float() / 255).square().mean().item()
+            for kept in (max(1, n - 1), n)
+        ]
+        spoilt.append(max(0.0, errors[1] - errors[0]))
+    assert 0 < sum(value > 0 for value in spoilt) < 6
+    assert result.terms["ordering"].item() == pytest.approx(sum(spoilt) / 6, rel=1e-3)
+    assert result.loss.item() == pytest.approx(3 * sum(spoilt) / 6, rel=1e-3)
+    reached = {name.split(".")[0] for name, size in gradients(model, result).items() if size > 0}
+    assert "decoder" in reached
+    assert not reached & {"prior_model", "taildrop_module"}
+
+
+def test_codes_are_drawn_or_the_nearest(tiny: VaporTok, clips: Tensor) -> None:
+    hot = VaporTok(replace(tiny.config, quantizer_temperature=10.0))
+    hot.load_state_dict(tiny.state_dict())
+    nearest = tiny.encode(clips).codes
+    for sampled in (True, False):
+        torch.manual_seed(0)
+        result = CompleteLoss(hot.eval(), LossWeights(), sampled_codes=sampled)(clips, QUANTIZED, torch.rand)
+        assert result.codes is not None
+        assert torch.equal(result.codes, nearest) is not sampled

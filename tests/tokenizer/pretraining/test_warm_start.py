@@ -46,3 +46,43 @@ def test_a_warm_run_keeps_the_given_codebook(tiny: VaporTok, tiny_config: VaporT
     moved = (one.model.bottleneck.regularizer.embedding.weight - given).norm() / given.norm()
     assert 0 < moved < 0.1  # trained on from there, not placed anew
     assert one.model.config.complexity != tiny.config.complexity  # calibrated on these clips
+
+
+FROZEN = PretrainConfig(
+    steps=4,
+    batch_size=4,
+    bfloat16=False,
+    calibration_clips=8,
+    continuous_until=0,
+    quantized_from=0,
+    random_lengths_from=0,
+    frozen_encoder=True,
+    revive_every=1,
+    decay_from=0.9,
+    validate_every=2,
+)
+
+
+def test_a_frozen_encoder_keeps_every_code(tiny: VaporTok, tiny_config: VaporTokConfig, tmp_path: Path) -> None:
+    clips = ProceduralClips(frames=tiny_config.frames, size=tiny_config.size, length=40)
+    run = Pretrainer(tiny_config, FROZEN, clips, tmp_path, warm_start=tiny)
+    run.run(validate=lambda model, step: None)
+    fixed = ("x_embedder.", "encoder.", "encoder_latent", "bottleneck.in", "bottleneck.norm", "bottleneck.regularizer")
+    for name, value in run.model.state_dict().items():
+        if not name.startswith("complexity_scale."):
+            same = torch.equal(value, tiny.state_dict()[name])
+            assert same == (name.startswith(fixed) or name in dict(tiny.named_buffers())), name
+    videos = clips.batch(range(40)).clips
+    assert torch.equal(run.model.eval().encode(videos).codes, tiny.encode(videos).codes)
+    held = {id(p) for optimizer in run.optimizers.values() for group in optimizer.param_groups for p in group["params"]}
+    assert held == {id(value) for name, value in run.model.named_parameters() if not name.startswith(fixed)}
+    resumed = Pretrainer(tiny_config, FROZEN, clips, tmp_path, resume=True)
+    assert not resumed.model.encoder.training
+
+
+def test_a_frozen_encoder_comes_from_somewhere(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
+    clips = ProceduralClips(frames=tiny_config.frames, size=tiny_config.size, length=40)
+    with pytest.raises(ValueError, match="Expected a warm start with frozen_encoder, got none"):
+        Pretrainer(tiny_config, FROZEN, clips, tmp_path)
+    with pytest.raises(ValueError, match="Expected quantized_from=0 with frozen_encoder, got 0.5"):
+        replace(FROZEN, quantized_from=0.5, random_lengths_from=0.5)

@@ -137,7 +137,7 @@ class PretrainConfig:
             raise ValueError(f"Expected 0 ≤ ema_decay < 1, got {self.ema_decay}; pass 0 for no average.")
         if self.frozen_encoder and self.quantized_from > 0:
             raise ValueError(
-                f"Expected quantized_from=0 with frozen_encoder, got {self.quantized_from}; codes that stay what they are "
+                f"Expected quantized_from=0 with frozen_encoder, got {self.quantized_from}; fixed codes "
                 "have no continuous phase."
             )
         shares = (0.0, self.continuous_until, self.quantized_from, self.random_lengths_from, 1.0)
