@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from vaportok_rl.experiments.learnable import LearnableSettings, LearningCurve, learnable_gap, main, summary
+from vaportok_rl.experiments.learnable import FRESH, LearnableSettings, learnable_gap, main
+from vaportok_rl.experiments.learning_curves import LearningCurve, markdown_table, summary
 from vaportok_rl.experiments.run_folder import plain
 
 
@@ -28,19 +30,25 @@ def settings(world: str) -> LearnableSettings:
     )
 
 
-def curve(method: str, seed: int, held_out: float, training: tuple[float, ...] = (0.0, 0.4, 0.5)) -> LearningCurve:
+def curve(method: str, seed: int, held_out: float, start: str = "pretrained") -> LearningCurve:
+    training = (0.0, 0.4, 0.5)
     share = tuple(np.linspace(0, 1, len(training)).tolist())
-    return LearningCurve(method, seed, share, training, training, {"gap_closed": held_out}, 2.0)  # type: ignore[arg-type]
+    figures = {"gap_closed": held_out, "tokens": 3.0, "spearman_complexity": 0.5}
+    return LearningCurve(method, start, seed, share, training, training, figures, 2.0)  # type: ignore[arg-type]
 
 
 def test_medians_and_the_share_of_the_learnable_gap() -> None:
     curves = [curve("grpo", seed, gap) for seed, gap in enumerate((0.2, 0.45, 0.9))]
     curves += [curve("enumerated", seed, gap) for seed, gap in enumerate((0.5, 0.4, 0.6))]
     curves += [curve("router", seed, gap) for seed, gap in enumerate((0.3, 0.31, 0.1))]
+    curves += [curve("grpo", 0, 0.4, "fresh"), curve("enumerated", 0, 0.48, "fresh")]
     found = summary(curves)
     assert found["learnable_gap"] == 0.5
-    assert found["grpo_share_of_learnable"] == pytest.approx(0.9)
-    assert found["methods"]["router"]["held_out_gap_closed"] == 0.3
+    assert found["grpo_share_of_learnable"] == pytest.approx({"pretrained": 0.9, "fresh": 0.8})
+    assert found["runs"]["pretrained"]["router"]["held_out_gap_closed"] == 0.3
+    table = markdown_table(curves)
+    assert "| pretrained | grpo | 45.0 % | 20.0 / 45.0 / 90.0 | 50.0 % | 0.50 | 3.0 | 2 |" in table
+    assert table.endswith("Learnable part of the gap: 50.0 %. GRPO reaches 90 % (pretrained), 80 % (fresh) of it.")
     assert curves[0].late_rise == pytest.approx(0.05)
 
 
@@ -48,28 +56,42 @@ def test_every_method_is_followed_on_training_and_held_out_clips(tiny_world: str
     seen: list[LearningCurve] = []
     curves = learnable_gap(settings(tiny_world), seen.append)
     assert curves == seen
-    assert [found.method for found in curves] == ["grpo", "enumerated", "router"]
+    assert [(found.start, found.method) for found in curves] == [
+        (start, method) for start in ("pretrained", "fresh") for method in ("grpo", "enumerated", "router")
+    ]
     for found in curves:
         assert found.share[0] == 0
         assert found.share[-1] == 1
         assert list(found.share) == sorted(found.share)
         assert len(found.share) == len(found.training) == len(found.held_out) >= 3
-    # All begin with the pretrained module, and what is reported is where GRPO and the enumerated gradient end.
-    assert len({found.held_out[0] for found in curves}) == len({found.training[0] for found in curves}) == 1
-    for found in curves[:2]:
+    # All of one start begin alike, and what is reported is where GRPO and the enumerated gradient end.
+    for some in (curves[:3], curves[3:]):
+        assert len({found.held_out[0] for found in some}) == len({found.training[0] for found in some}) == 1
+    for found in (*curves[:2], *curves[3:5]):
         assert found.figures["gap_closed"] == pytest.approx(found.held_out[-1], abs=1e-6)
 
 
+def test_what_the_methods_are_given() -> None:
+    some = LearnableSettings()
+    assert some.options("grpo", "fresh")["batch_size"] == FRESH.batch_size
+    given = some.options("enumerated", "pretrained")
+    assert (given["gradient"], given["kl_coef"], given["learning_rate"]) == ("enumerated", 0.0, 3e-4)
+
+
 def test_the_folder(tiny_world: str, tmp_path: Path) -> None:
-    main(settings(tiny_world), tmp_path / "out")
+    once = replace(settings(tiny_world), starts=("fresh",))
+    main(once, tmp_path / "out", tmp_path / "docs.md")
+    assert (tmp_path / "images" / "docs.png").is_file()
+    assert "![Gap closed during training](images/docs.png)" in (tmp_path / "docs.md").read_text()
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "config.yaml",
         "results.json",
         "runs.csv",
         "learnable.png",
+        "learnable.md",
     }
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert set(results["methods"]) == {"grpo", "enumerated", "router"}
+    assert set(results["runs"]["fresh"]) == {"grpo", "enumerated", "router"}
     assert len(results["curves"]) == 3
     assert plain(results) == results
     rows = pd.read_csv(tmp_path / "out" / "runs.csv")

@@ -1,0 +1,187 @@
+"""Curves of policies trained with and without full information: medians, a table, a picture and the files."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from vaportok_rl.experiments.figures import save_figure
+from vaportok_rl.experiments.run_folder import write_json
+
+Method = Literal["grpo", "enumerated", "router"]
+Start = Literal["pretrained", "fresh"]
+FULL_INFORMATION: tuple[Method, ...] = ("enumerated", "router")
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """One run.
+
+    Attributes:
+        method: how the network was trained.
+        start: from what.
+        seed: of the run.
+        share: of the training done at each point, 0 … 1.
+        training: gap closed on training scenes at each point.
+        held_out: gap closed on held-out scenes at each point.
+        figures: of the policy at the end, on held-out scenes; see `Comparison.results`.
+        seconds: the whole run, measurements included.
+    """
+
+    method: Method
+    start: Start
+    seed: int
+    share: tuple[float, ...]
+    training: tuple[float, ...]
+    held_out: tuple[float, ...]
+    figures: dict[str, float]
+    seconds: float
+
+    @property
+    def late_rise(self) -> float:
+        """What the training gap rose by in the last quarter: near 0 when training has converged."""
+        return self.training[-1] - float(np.interp(0.75, self.share, self.training))
+
+
+def summary(curves: Sequence[LearningCurve]) -> dict[str, Any]:
+    """Medians over seeds by start and method; the most that full information closes; GRPO's share of it by start."""
+    runs: dict[Start, dict[Method, dict[str, float]]] = {}
+    for start, method in dict.fromkeys((curve.start, curve.method) for curve in curves):
+        some = [curve for curve in curves if (curve.start, curve.method) == (start, method)]
+        runs.setdefault(start, {})[method] = {
+            "held_out_gap_closed": float(np.median([curve.figures["gap_closed"] for curve in some])),
+            "training_gap_closed": float(np.median([curve.training[-1] for curve in some])),
+            "late_rise": float(np.median([curve.late_rise for curve in some])),
+            "tokens": float(np.median([curve.figures["tokens"] for curve in some])),
+            "spearman": float(np.median([curve.figures["spearman_complexity"] for curve in some])),
+            "seconds": float(np.median([curve.seconds for curve in some])),
+        }
+    informed = [
+        found["held_out_gap_closed"]
+        for methods in runs.values()
+        for method, found in methods.items()
+        if method in FULL_INFORMATION
+    ]
+    learnable = max(informed, default=float("nan"))
+    shares = {
+        start: methods["grpo"]["held_out_gap_closed"] / learnable if learnable > 0 else float("nan")
+        for start, methods in runs.items()
+        if "grpo" in methods
+    }
+    return {"runs": runs, "learnable_gap": learnable, "grpo_share_of_learnable": shares}
+
+
+def markdown_table(curves: Sequence[LearningCurve]) -> str:
+    """A row a start and method: medians over seeds, the seeds' own held-out gaps, and GRPO's share in sentences."""
+    found = summary(curves)
+    lines = [
+        "| start | method | held-out gap closed | by seed | on training clips | Spearman(n, complexity) | tokens | "
+        "seconds |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for start, methods in found["runs"].items():
+        for method, row in methods.items():
+            seeds = [
+                f"{100 * curve.figures['gap_closed']:.1f}"
+                for curve in curves
+                if (curve.start, curve.method) == (start, method)
+            ]
+            lines.append(
+                f"| {start} | {method} | {100 * row['held_out_gap_closed']:.1f} % | {' / '.join(seeds)} | "
+                f"{100 * row['training_gap_closed']:.1f} % | {row['spearman']:.2f} | {row['tokens']:.1f} | "
+                f"{row['seconds']:.0f} |"
+            )
+    shares = ", ".join(f"{100 * share:.0f} % ({start})" for start, share in found["grpo_share_of_learnable"].items())
+    return (
+        "\n".join(lines) + f"\n\nLearnable part of the gap: {100 * found['learnable_gap']:.1f} %. GRPO reaches "
+        f"{shares} of it."
+    )
+
+
+def learning_figure(curves: Sequence[LearningCurve]) -> Figure:
+    """Gap closed on training clips (dashed) and on held-out clips by training done: a row a start, a panel a method."""
+    starts = list(dict.fromkeys(curve.start for curve in curves))
+    methods = list(dict.fromkeys(curve.method for curve in curves))
+    size = (3.6 * len(methods), 0.6 + 2.8 * len(starts))
+    figure, axes = plt.subplots(len(starts), len(methods), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for row, start in zip(axes, starts, strict=True):
+        for axis, method in zip(row, methods, strict=True):
+            runs = [curve for curve in curves if (curve.start, curve.method) == (start, method)]
+            for number, curve in enumerate(runs):
+                axis.plot(curve.share, curve.training, "--", color=f"C{number}", lw=1)
+                axis.plot(curve.share, curve.held_out, "-", color=f"C{number}", lw=1.5, label=f"seed {curve.seed}")
+            axis.set_title(f"{method}, {start}", fontsize=10)
+            axis.grid(alpha=0.2)
+        row[0].set_ylabel("gap closed")
+    for axis in axes[-1]:
+        axis.set_xlabel("share of training")
+    axes[0][0].plot([], [], "--", color="gray", lw=1, label="training clips")
+    axes[0][0].legend(frameon=False, fontsize=8)
+    axes[0][0].set_ylim(bottom=-1.05)
+    figure.tight_layout()
+    return figure
+
+
+def page(curves: Sequence[LearningCurve], heading: str, picture: str) -> str:
+    """The Markdown page.
+
+    Args:
+        curves: of all runs.
+        heading: clips, budgets and seeds.
+        picture: the figure's path from the page.
+    """
+    return (
+        "# How much of the gap can be learnt\n\n"
+        "Written by `python -m vaportok_rl.experiments.learnable`. The gap is that between the best fixed length and "
+        "the oracle, which knows all clips of a path where the policy sees one; so a part of it cannot be learnt. `grpo` "
+        "learns from a few sampled lengths; `enumerated` is the same network with the policy gradient over all K "
+        "lengths, `router` the same taught the oracle's lengths. Medians over seeds on held-out clips of "
+        f"{heading}\n\n{markdown_table(curves)}\n\n![Gap closed during training]({picture})\n\n"
+        "Dashed: on clips that it was trained on.\n"
+    )
+
+
+def write(folder: Path, curves: Sequence[LearningCurve], heading: str, docs: Path | None = None) -> list[Path]:
+    """Writes ``results.json``, ``runs.csv`` (a row a run), the picture and the page; returns their paths.
+
+    Args:
+        folder: for all of them.
+        curves: of all runs.
+        heading: see `page`.
+        docs: the page once more, with its picture in ``images`` beside it.
+    """
+    matplotlib.use("Agg")
+    rows = [
+        {
+            "variant": curve.method,
+            "start": curve.start,
+            "seed": curve.seed,
+            **curve.figures,
+            "training_gap_closed": curve.training[-1],
+            "late_rise": curve.late_rise,
+            "seconds": curve.seconds,
+        }
+        for curve in curves
+    ]
+    table = folder / "runs.csv"
+    pd.DataFrame(rows).to_csv(table, index=False)
+    results = write_json(folder / "results.json", {**summary(curves), "curves": list(curves)})
+    picture = save_figure(learning_figure(curves), folder / "learnable.png")
+    text = folder / "learnable.md"
+    text.write_text(page(curves, heading, picture.name))
+    written = [results, table, picture, text]
+    if docs is not None:
+        shown = docs.parent / "images" / f"{docs.stem}.png"
+        shown.parent.mkdir(parents=True, exist_ok=True)
+        docs.write_text(page(curves, heading, f"images/{shown.name}"))
+        written += [docs, Path(shutil.copy(picture, shown))]
+    return written
