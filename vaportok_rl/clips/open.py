@@ -67,7 +67,8 @@ def _open_one(name: str, split: Split, frames: int, size: int, seed: int, starts
     if name == PROCEDURAL:
         return ProceduralClips(seed, split, frames=frames, size=size)
     if name.startswith(PROCEDURAL_PREFIX):
-        return ProceduralClips(seed, split, frames=frames, size=size, **_knob_ranges(name))
+        spatial, temporal = _knob_ranges(name)
+        return ProceduralClips(seed, split, frames=frames, size=size, spatial=spatial, temporal=temporal)
     if name.startswith(GAMEPLAY_PREFIX):
         environments = name.removeprefix(GAMEPLAY_PREFIX).split(",")
         return GameplayClips(environments, frames=frames, size=size, split=split, seed=seed)
@@ -82,8 +83,8 @@ def _open_one(name: str, split: Split, frames: int, size: int, seed: int, starts
     return VideoClips(name, frames=frames, size=size, split=split, seed=seed, starts=starts or "grid")
 
 
-def _knob_ranges(name: str) -> dict[str, tuple[float, float]]:
-    """The ranges in ``"procedural:spatial=0.5-1,temporal=0.3"``, by knob."""
+def _knob_ranges(name: str) -> list[tuple[float, float]]:
+    """The ranges in ``"procedural:spatial=0.5-1,temporal=0.3"``, a knob each."""
     ranges: dict[str, tuple[float, float]] = {}
     for setting in name.removeprefix(PROCEDURAL_PREFIX).split(","):
         knob, _, written = setting.partition("=")
@@ -97,4 +98,4 @@ def _knob_ranges(name: str) -> dict[str, tuple[float, float]]:
                 f"Expected procedural:spatial=LOW-HIGH,temporal=LOW-HIGH, or one of the two, got {name!r}; correct "
                 f"{setting!r}."
             ) from None
-    return ranges
+    return [ranges.get(knob, (0.0, 1.0)) for knob in _KNOBS]

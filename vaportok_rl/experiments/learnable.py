@@ -177,7 +177,8 @@ def main(
     def report(curve: LearningCurve) -> None:
         console.print(
             f"{curve.start:<11}{curve.method:<11}seed {curve.seed}  held-out "
-            f"{100 * curve.figures['gap_closed']:5.1f} %  training {100 * curve.training[-1]:5.1f} %  {curve.seconds:.0f} s",
+            f"{100 * curve.figures['gap_closed']:5.1f} %  training {100 * curve.training[-1]:5.1f} %  "
+            f"{curve.seconds:.0f} s",
             highlight=False,
         )
 
