@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from vaportok_rl.clips.suggestion import closest_name, did_you_mean
+from vaportok_rl.clips.suggestion import closest_name, did_you_mean, no_such_path
 
 KNOWN = ("latents", "complexity", "codes", "clip")
 
@@ -27,3 +29,13 @@ def test_where_nothing_is_known_nothing_is_suggested() -> None:
 
 def test_of_several_alike_the_closest_is_suggested() -> None:
     assert closest_name("min_token", ["max_tokens", "min_tokens", "token_budget"]) == "min_tokens"
+
+
+def test_a_path_that_leads_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    error = no_such_path("a video file", "clps/a.mp4", "does not exist")
+    assert isinstance(error, FileNotFoundError)
+    assert str(error) == (
+        f"Expected a video file, got 'clps/a.mp4', which does not exist (working directory {tmp_path}); check the "
+        "spelling or pass an absolute path."
+    )

@@ -9,23 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vaportok_rl.clips import ProceduralClips
-from vaportok_rl.envs import Scene, ScoringEngine, shared_world
+from vaportok_rl.envs import Scene, ScoringEngine
 from vaportok_rl.tokenizer import VaporTok
 
 PATHS, LENGTH, TOKENS = 2, 3, 16
-
-
-@pytest.fixture(scope="module")
-def world(tiny_world: str) -> VaporTok:
-    return shared_world(tiny_world)
-
-
-@pytest.fixture(scope="module")
-def clips(world: VaporTok) -> Tensor:
-    config = world.config
-    batch = ProceduralClips(3, "train", frames=config.frames, size=config.size).batch(range(PATHS * LENGTH))
-    return batch.clips.unflatten(0, (PATHS, LENGTH))
 
 
 @pytest.fixture(scope="module")

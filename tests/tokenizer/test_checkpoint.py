@@ -165,7 +165,7 @@ class TestTwoFilesOfDifferentSaves:
         move = Path.replace
 
         def killed_at_the_second(self: Path, target: Path) -> Path:
-            if self.name == CONFIG:
+            if Path(target).name == CONFIG:
                 raise KeyboardInterrupt
             return move(self, target)
 

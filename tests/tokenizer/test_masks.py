@@ -4,10 +4,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from vaportok_rl.tokenizer import VaporTok
-from vaportok_rl.tokenizer.masks import decoder_visible, kept_tokens, prior_attention, prior_supervised
+from vaportok_rl.tokenizer.masks import decoder_visible, kept_tokens, prior_supervised
 from vaportok_rl.tokenizer.prior import prior_loss
+
+
+def prior_attention(n_tokens: Tensor, tokens: int) -> Tensor:
+    """The explicit attention mask of Figure 2(b): ``bool [B, tokens, tokens]``, True where row may attend to column.
+
+    Both tokens are kept and the column is not later. A dropped one sees only itself, so that its row is a distribution.
+    """
+    causal = torch.ones(tokens, tokens, dtype=torch.bool).tril()
+    kept = kept_tokens(n_tokens, tokens)
+    return (causal & kept[:, :, None] & kept[:, None, :]) | torch.eye(tokens, dtype=torch.bool)
 
 
 @st.composite

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vaportok_rl.clips.source import Split
+from vaportok_rl.clips.suggestion import no_such_path
 
 VIDEO_SUFFIXES = (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 """What folders and glob patterns are searched for, in any case. Not ``.gif``, ``.ogv`` (decord cannot open
@@ -98,10 +99,7 @@ def _expand(text: str) -> list[FoundVideo]:
                 f"(working directory {Path.cwd()}); correct the pattern."
             )
         return videos
-    raise FileNotFoundError(
-        f"Expected a video file, a folder or a glob pattern, got {text!r}, which does not exist "
-        f"(working directory {Path.cwd()}); check the spelling or pass an absolute path."
-    )
+    raise no_such_path("a video file, a folder or a glob pattern", text, "does not exist")
 
 
 def _single(path: Path) -> FoundVideo:

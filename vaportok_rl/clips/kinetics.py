@@ -12,6 +12,7 @@ from vaportok_rl.clips.file_split import held_out_files
 from vaportok_rl.clips.footage import FootageClips, ListedVideo, Starts
 from vaportok_rl.clips.skipping import OnError
 from vaportok_rl.clips.source import Split
+from vaportok_rl.clips.suggestion import no_such_path
 
 _PATH_COLUMNS = ("path", "video", "video_path", "file", "filename")
 _LABEL_COLUMNS = ("label", "class")
@@ -136,10 +137,7 @@ def _in_order(labels: set[str]) -> tuple[str, ...]:
 def _read_csv(path: Path, folder: Path) -> list[ListedVideo]:
     """The rows of a CSV file; at least one."""
     if not path.is_file():
-        raise FileNotFoundError(
-            f"Expected a CSV file with the columns path,label, got {str(path)!r}, which is no file (working directory "
-            f"{Path.cwd()}); check the spelling or pass an absolute path."
-        )
+        raise no_such_path("a CSV file with the columns path,label", str(path), "is no file")
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream, skipinitialspace=True)
         try:

@@ -1,9 +1,10 @@
-"""What somebody who mistyped a name may have meant."""
+"""What is said to somebody who mistyped a name or a path."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 def closest_name(given: str, known: Iterable[str]) -> str | None:
@@ -24,3 +25,17 @@ def did_you_mean(given: str, known: Iterable[str], otherwise: str) -> str:
     """
     close = closest_name(given, known)
     return otherwise if close is None else f"did you mean {close!r}?"
+
+
+def no_such_path(expected: str, given: str, lack: str) -> FileNotFoundError:
+    """The error about a path that leads nowhere.
+
+    Args:
+        expected: what should be there, such as ``"a video file"``.
+        given: the path as the user wrote it.
+        lack: what is the matter with it, such as ``"does not exist"``.
+    """
+    return FileNotFoundError(
+        f"Expected {expected}, got {given!r}, which {lack} (working directory {Path.cwd()}); check the spelling or "
+        "pass an absolute path."
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 from vaportok_rl.clips.footage import FootageClips, ListedVideo, Starts
 from vaportok_rl.clips.skipping import OnError
 from vaportok_rl.clips.source import Split
+from vaportok_rl.clips.suggestion import no_such_path
 
 _LISTS = "ucfTrainTestlist"
 _VIDEOS = "UCF-101"
@@ -61,10 +62,7 @@ class UCF101(FootageClips):
             raise ValueError(f"Expected fold 1, 2 or 3 (the official splits of UCF101), got {fold!r}; pass fold=1.")
         root = Path(folder).expanduser()
         if not root.is_dir():
-            raise FileNotFoundError(
-                f"Expected the folder of UCF101, got {str(folder)!r}, which is no folder (working directory "
-                f"{Path.cwd()}); check the spelling or pass an absolute path."
-            )
+            raise no_such_path("the folder of UCF101", str(folder), "is no folder")
         lists = _find_lists(root)
         videos_folder = (root / _VIDEOS if (root / _VIDEOS).is_dir() else root).resolve()
         classes = _read_classes(lists / "classInd.txt")

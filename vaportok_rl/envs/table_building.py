@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vaportok_rl.clips import ClipBatch, ClipSource, open_clips
+from vaportok_rl.clips.whole_writes import scratch_path
 from vaportok_rl.envs.engine import MAX_BATCH_TOKENS, ScoringEngine
 from vaportok_rl.envs.outcome_table import OutcomeTable
 from vaportok_rl.envs.scene import Scene
@@ -204,7 +205,7 @@ class TableBuilder:
 
     def _only_leftovers(self) -> bool:
         """Whether the folder holds nothing but what a kill during the very first write left."""
-        return all(path.name == f".{MANIFEST_FILE}.part" for path in self.folder.iterdir())
+        return all(path == scratch_path(self.folder / MANIFEST_FILE) for path in self.folder.iterdir())
 
     @staticmethod
     def _wait_for(condition: Callable[[], bool]) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from vaportok_rl.clips.whole_writes import whole_write
 from vaportok_rl.tokenizer import Precision, VaporTokConfig
 
 MANIFEST_FILE = "manifest.json"
@@ -167,7 +167,10 @@ class TableManifest:
 
     def write(self, folder: Path) -> Path:
         """Writes the manifest, whole or not at all."""
-        return write_whole(folder / MANIFEST_FILE, self.to_json())
+        path = folder / MANIFEST_FILE
+        with whole_write(path) as scratch:
+            scratch.write_bytes(self.to_json())
+        return path
 
 
 def read_manifest(folder: str | Path, *, unfinished: bool = False) -> TableManifest:
@@ -220,20 +223,6 @@ def read_manifest(folder: str | Path, *, unfinished: bool = False) -> TableManif
 def _split_record(values: Mapping[str, Any]) -> SplitRecord:
     shards = tuple(ShardRecord(**shard) for shard in values["shards"])
     return SplitRecord(**{**values, "label_names": tuple(values["label_names"]), "shards": shards})
-
-
-def write_whole(path: Path, content: bytes) -> Path:
-    """Writes a file that appears whole or not at all.
-
-    The scratch file is named after the file, so whoever writes it after a kill leaves nothing behind.
-    """
-    scratch = path.with_name(f".{path.name}.part")
-    with scratch.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
-    return path
 
 
 def _digest_of(content: Any) -> str:

@@ -12,7 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from vaportok_rl.envs.table_manifest import ShardRecord, write_whole
+from vaportok_rl.clips.whole_writes import whole_write
+from vaportok_rl.envs.table_manifest import ShardRecord
 
 _METADATA = "table"
 
@@ -37,7 +38,8 @@ def write_shard(path: Path, tensors: Mapping[str, Tensor], build: str) -> None:
     """
     # One entry of metadata only: the library writes several in no particular order.
     metadata = {_METADATA: json.dumps({"build": build, "sha256": tensors_digest(tensors)}, sort_keys=True)}
-    write_whole(path, save({name: value.contiguous() for name, value in tensors.items()}, metadata))
+    with whole_write(path) as scratch:
+        scratch.write_bytes(save({name: value.contiguous() for name, value in tensors.items()}, metadata))
 
 
 def own_shard(path: Path, build: str) -> dict[str, Tensor] | None:

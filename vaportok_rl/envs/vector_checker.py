@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from gymnasium.vector import VectorEnv
 
+from vaportok_rl.clips.suggestion import did_you_mean
 from vaportok_rl.envs import vector_autoreset_checks as autoreset
 from vaportok_rl.envs import vector_format_checks as formats
 from vaportok_rl.envs import vector_seeding_checks as seeding
@@ -129,8 +129,7 @@ def check_vector_env(
     skip = (skip,) if isinstance(skip, str) else skip
     for name in skip:
         if name not in CHECKS:
-            close = difflib.get_close_matches(name, CHECKS, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"choose among {', '.join(CHECKS)}."
+            hint = did_you_mean(name, CHECKS, f"choose among {', '.join(CHECKS)}.")
             raise ValueError(f"Expected skip to name checks, got {name!r}; {hint}")
     if group_size is None:
         group_size = getattr(envs.unwrapped, "group_size", 1)

@@ -143,7 +143,7 @@ def page(curves: Sequence[LearningCurve], heading: str, picture: str) -> str:
         "# How much of the gap can be learnt\n\n"
         "Written by `python -m vaportok_rl.experiments.learnable`. The gap is that between the best fixed length and "
         "the oracle, which knows all clips of a path where the policy sees one; so a part of it cannot be learnt. "
-        "`grpo` learns from a few sampled lengths; `enumerated` is the same network with the policy gradient over all K "
+        "`grpo` learns from a few sampled lengths; `enumerated` is the same network with the gradient over all K "
         "lengths, `router` the same taught the oracle's lengths. Medians over seeds on held-out clips of "
         f"{heading}\n\n{markdown_table(curves)}\n\n![Gap closed during training]({picture})\n\n"
         "Dashed: on clips that it was trained on.\n"

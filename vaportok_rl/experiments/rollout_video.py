@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import imageio.v2 as imageio
 
+from vaportok_rl.clips.whole_writes import whole_write
 from vaportok_rl.envs import ScoringEngine
 from vaportok_rl.envs.rendering import Frames, render_decision, tile_frames, to_frames
 from vaportok_rl.experiments.rollouts import Episode
@@ -75,7 +77,7 @@ class RolloutVideo:
         self.engine = engine
         self.scenes = scenes
         self.fps = fps
-        self._scratch = path.with_name(f".part-{path.name}")
+        self._file = ExitStack()
         self._writer: Any = None
         self._shown = 0
 
@@ -88,8 +90,13 @@ class RolloutVideo:
             return
         if self._writer is None:
             self._writer = imageio.get_writer(
-                self._scratch, format="FFMPEG", fps=self.fps, macro_block_size=1, ffmpeg_log_level="error"
+                self._file.enter_context(whole_write(self.path)),
+                format="FFMPEG",
+                fps=self.fps,
+                macro_block_size=1,
+                ffmpeg_log_level="error",
             )
+            self._file.push(self._close)
         for picture in episode_frames(episode, self.engine):
             self._writer.append_data(picture)
         self._shown += 1
@@ -97,15 +104,11 @@ class RolloutVideo:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._writer is None:
-            return
-        if kind is None:
+        self._file.__exit__(kind, error, trace)
+
+    def _close(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Ctrl-C reaches the encoder too.
+        with nullcontext() if error is None else suppress(OSError):
             self._writer.close()
-            self._scratch.replace(self.path)
-            return
-        try:
-            self._writer.close()
-        except OSError:
-            pass  # Ctrl-C reaches the encoder too
-        finally:
-            self._scratch.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vaportok_rl.agents import LengthPolicy, build_length_policy
 from vaportok_rl.agents.callable_policy import ScriptedPolicy, checked_policy
+from vaportok_rl.clips.whole_writes import whole_write
 from vaportok_rl.envs import (
     Outcome,
     RewardResult,
@@ -140,9 +141,8 @@ class Rollout:
     def write(self, folder: Path) -> tuple[Path, Path]:
         """Writes ``decisions.parquet`` and ``summary.json``, each whole or not at all; returns their paths."""
         rows = folder / ROWS_FILE
-        scratch = rows.with_name(rows.name + ".part")
-        self.rows.to_parquet(scratch, index=False)
-        scratch.replace(rows)
+        with whole_write(rows) as scratch:
+            self.rows.to_parquet(scratch, index=False)
         return rows, write_json(folder / SUMMARY_FILE, self.summary())
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from vaportok_rl.clips.whole_writes import whole_write
 from vaportok_rl.version import __version__
 
 
@@ -58,9 +59,8 @@ def write_config(folder: Path, config: Any, **extra: Any) -> Path:
 
 def write_json(path: Path, content: Any) -> Path:
     """Writes JSON with sorted keys, whole or not at all."""
-    scratch = path.with_name(path.name + ".part")
-    scratch.write_text(json.dumps(plain(content), indent=2, sort_keys=True) + "\n")
-    scratch.replace(path)
+    with whole_write(path) as scratch:
+        scratch.write_text(json.dumps(plain(content), indent=2, sort_keys=True) + "\n")
     return path
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -15,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vaportok_rl.clips.suggestion import did_you_mean
+from vaportok_rl.clips.whole_writes import whole_write
 from vaportok_rl.tokenizer.config import VaporTokConfig
 from vaportok_rl.tokenizer.larp import import_larp, is_larp
 from vaportok_rl.tokenizer.larp_trainer_file import read_trainer_file
@@ -66,12 +66,10 @@ def save_checkpoint(model: VaporTok, folder: str | Path, *, half: bool = False) 
         for name, value in model.state_dict().items()
     }
     settings = model.config.to_dict()
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        weights, config = Path(scratch) / WEIGHTS_FILE, Path(scratch) / CONFIG_FILE
+    # Both are written before either is replaced, the weights first.
+    with whole_write(folder / CONFIG_FILE) as config, whole_write(folder / WEIGHTS_FILE) as weights:
         save_file(state, weights, metadata={"config": json.dumps(settings)})
         config.write_text(json.dumps(settings, indent=2) + "\n")
-        weights.replace(folder / WEIGHTS_FILE)
-        config.replace(folder / CONFIG_FILE)
     return folder
 
 

@@ -50,20 +50,3 @@ def prior_supervised(n_tokens: Tensor, tokens: int) -> Tensor:
         ``bool [..., K - 1]``.
     """
     return torch.arange(1, tokens, device=n_tokens.device) < n_tokens[..., None]
-
-
-def prior_attention(n_tokens: Tensor, tokens: int) -> Tensor:
-    """The explicit attention mask of Figure 2(b), kept as the oracle for "causal mask + loss mask".
-
-    Args:
-        n_tokens: ``int64 [B]`` in 1 … K.
-        tokens: length of the prior's input sequence.
-
-    Returns:
-        ``bool [B, tokens, tokens]``, True where the row's token may attend to the column's token: both are kept and
-        the column is not later. A dropped token sees only itself, so that its row is a distribution.
-    """
-    causal = torch.ones(tokens, tokens, dtype=torch.bool, device=n_tokens.device).tril()
-    kept = kept_tokens(n_tokens, tokens)
-    alone = torch.eye(tokens, dtype=torch.bool, device=n_tokens.device)
-    return (causal & kept[:, :, None] & kept[:, None, :]) | alone

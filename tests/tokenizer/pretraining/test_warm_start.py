@@ -84,5 +84,5 @@ def test_a_frozen_encoder_comes_from_somewhere(tiny_config: VaporTokConfig, tmp_
     clips = ProceduralClips(frames=tiny_config.frames, size=tiny_config.size, length=40)
     with pytest.raises(ValueError, match="Expected a warm start with frozen_encoder, got none"):
         Pretrainer(tiny_config, FROZEN, clips, tmp_path)
-    with pytest.raises(ValueError, match="Expected quantized_from=0 with frozen_encoder, got 0.5"):
+    with pytest.raises(ValueError, match=r"Expected quantized_from=0 with frozen_encoder, got 0\.5"):
         replace(FROZEN, quantized_from=0.5, random_lengths_from=0.5)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from vaportok_rl.clips.whole_writes import whole_write
 
 STATE_FILE = "training_state.pt"
 MODEL_FOLDER = "model"
@@ -20,10 +21,8 @@ def write_state(folder: Path, state: Mapping[str, Any]) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / STATE_FILE
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        part = Path(scratch) / STATE_FILE
-        torch.save(dict(state), part)
-        part.replace(path)
+    with whole_write(path) as scratch:
+        torch.save(dict(state), scratch)
     return path
 
 
