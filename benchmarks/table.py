@@ -1,10 +1,9 @@
-"""The environment on an outcome table: decisions a second by face and number of environments, and the time to build.
-
-Run: python benchmarks/table.py
-"""
+"""The environment on an outcome table: decisions a second by face and number of environments, and the time to build."""
 
 from __future__ import annotations
 
+import json
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,48 +12,50 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
 
+from benchmarks.timing import seconds, table
 from vaportok_rl.envs import Outcome, TaildropProcess, TaildropVectorEnv
 from vaportok_rl.envs.outcome_table import OutcomeTable, TableSplit
 from vaportok_rl.envs.scene import Scene
 from vaportok_rl.envs.table_building import TableBuilder, plan_table
 
+GRID = 4
+ENVIRONMENTS = (1, 8, 64, 512, 4096)
+GROUP_SIZES = (1, 8)
+# Group size G, scenes P and path length L of the tensor face.
+TENSOR_SHAPE = (8, 512, 8)
+
 
 @dataclass(frozen=True)
-class Arguments:
-    """How fast the environment is without a network."""
+class Effort:
+    """How long to measure.
 
-    table: Path | None = None
-    """An outcome table; a new one of `clips` procedural clips if not given."""
-    clips: int = 128
-    """Training clips of the new table."""
-    grid: str = "4"
-    """Grid step of the new table."""
-    tokenizer: str = "nano"
-    """Tokenizer of the new table."""
-    environments: tuple[int, ...] = (1, 8, 64, 512, 4096)
-    """Numbers of environments."""
-    group_sizes: tuple[int, ...] = (1, 8)
-    """Group sizes G."""
-    tensor_shape: tuple[int, int, int] = (8, 512, 8)
-    """Group size G, scenes P and path length L of the tensor face."""
+    Attributes:
+        clips: of the table that is built.
+        environments: numbers of environments.
+        seconds: least time a measurement.
+        repeats: measurements; the median counts.
+    """
+
+    clips: int = 1000
+    environments: tuple[int, ...] = ENVIRONMENTS
     seconds: float = 1.0
-    """Least time a measurement."""
     repeats: int = 3
-    """Measurements; the median is printed."""
 
 
-def rate(run: Callable[[], int], seconds: float, repeats: int) -> float:
+QUICK = Effort(clips=32, environments=(1, 64), seconds=0.1, repeats=1)
+
+
+def rate(run: Callable[[], int], effort: Effort) -> float:
     """Median of how many a second, where each run returns how many it did."""
     run()
     rates = []
-    for _ in range(repeats):
+    for _ in range(effort.repeats):
         started, done = time.perf_counter(), 0
-        while time.perf_counter() - started < seconds:
+        while time.perf_counter() - started < effort.seconds:
             done += run()
         rates.append(done / (time.perf_counter() - started))
-    return sorted(rates)[repeats // 2]
+    return statistics.median(rates)
 
 
 def one_by_one(split: TableSplit, scene: Scene, n_tokens: torch.Tensor) -> Outcome:
@@ -67,7 +68,7 @@ def one_by_one(split: TableSplit, scene: Scene, n_tokens: torch.Tensor) -> Outco
     return Outcome(n_tokens, mse, accuracy, scene.complexity, split.tokens)
 
 
-def vector_face(folder: Path, arguments: Arguments, count: int, group_size: int) -> float:
+def vector_face(folder: Path, effort: Effort, count: int, group_size: int) -> float:
     """Decisions a second through `TaildropVectorEnv`, automatic resets among them."""
     env = TaildropVectorEnv(count, group_size=group_size, table=str(folder), obs="complexity")
     env.reset(seed=0)
@@ -78,12 +79,12 @@ def vector_face(folder: Path, arguments: Arguments, count: int, group_size: int)
             env.step(row)
         return actions.size
 
-    return rate(episode, arguments.seconds, arguments.repeats)
+    return rate(episode, effort)
 
 
-def tensor_face(folder: Path, arguments: Arguments) -> tuple[float, float, float]:
+def tensor_face(folder: Path, effort: Effort) -> tuple[float, float, float]:
     """Decisions a second of score and reward; the same with drawing the scenes; and of the loop in Python."""
-    group, paths, length = arguments.tensor_shape
+    group, paths, length = TENSOR_SHAPE
     process = TaildropProcess(table=str(folder), path_length=length)
     generators = [np.random.default_rng(path) for path in range(paths)]
     scene = process.sample_scene(generators)
@@ -109,38 +110,49 @@ def tensor_face(folder: Path, arguments: Arguments) -> tuple[float, float, float
         _ = process.reward(one_by_one(split, some, few)).total
         return few.numel()
 
-    seconds, repeats = arguments.seconds, arguments.repeats
-    return rate(score, seconds, repeats), rate(draw_and_score, seconds, repeats), rate(loop, seconds, repeats)
+    return rate(score, effort), rate(draw_and_score, effort), rate(loop, effort)
 
 
-def build(arguments: Arguments, folder: Path) -> str:
+def build(effort: Effort, folder: Path) -> str:
     """Builds a table; says how long it took."""
-    plan = plan_table(tokenizer=arguments.tokenizer, count=arguments.clips, held_out=0, grid=arguments.grid)
+    plan = plan_table(count=effort.clips, held_out=0, grid=str(GRID))
     builder = TableBuilder(plan, folder)
-    started = time.perf_counter()
-    builder.run()
-    seconds = time.perf_counter() - started
-    decodes = builder.decodes / seconds
-    return f"built {arguments.clips} clips, grid {arguments.grid}, in {seconds:.1f} s: {decodes:.0f} decoded clips/s"
+    taken = seconds(builder.run)
+    return (
+        f"Built from {effort.clips:,} procedural clips at step {GRID} on nano in **{taken:.0f} s** (target: 1,000 in "
+        f"600 s), {builder.decodes / taken:.0f} decoded clips/s; interpolated errors are off by "
+        f"{100 * mean_interpolation_error(folder):.1f} % on average."
+    )
 
 
-def main(arguments: Arguments) -> None:
-    """Measures and prints."""
+def mean_interpolation_error(folder: Path) -> float:
+    """What the manifest says of the lengths between the grid's, relative to their error."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    error: float = manifest["interpolation"]["mean_relative"]
+    return error
+
+
+def section(quick: bool) -> str:
+    """The page's part about outcome tables."""
+    effort = QUICK if quick else Effort()
     with tempfile.TemporaryDirectory() as scratch:
-        folder = arguments.table or Path(scratch) / "table"
-        if arguments.table is None:
-            print(build(arguments, folder))
-        print(f"{torch.get_num_threads()} threads, {len(OutcomeTable.load(folder)['train'])} clips")
-        score, drawn, loop = tensor_face(folder, arguments)
-        shape = list(arguments.tensor_shape)
-        print(f"tensor face {shape}: {score:,.0f} decisions/s, {score / loop:.0f} times a Python loop ({loop:,.0f})")
-        print(f"tensor face {shape} with drawing scenes: {drawn:,.0f} decisions/s")
-        for count in arguments.environments:
-            for group_size in arguments.group_sizes:
-                if count % group_size == 0:
-                    found = vector_face(folder, arguments, count, group_size)
-                    print(f"vector face, {count} environments, groups of {group_size}: {found:,.0f} decisions/s")
-
-
-if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+        folder = Path(scratch) / "table"
+        built = build(effort, folder)
+        score, drawn, loop = tensor_face(folder, effort)
+        rows = []
+        for count in effort.environments:
+            rates = [
+                f"{vector_face(folder, effort, count, group):,.0f}" if count % group == 0 else ""
+                for group in GROUP_SIZES
+            ]
+            rows.append([f"{count:,}", *rates])
+    group, paths, length = TENSOR_SHAPE
+    head = ["environments", *(f"groups of {size}, decisions/s" for size in GROUP_SIZES)]
+    return (
+        f"## The environment on an outcome table\n\n{built}\n\nTensor face, {group} paths through each of {paths} "
+        f"scenes of {length} clips: **{score:,.0f} decisions/s** scored and rewarded (target 1,000,000), "
+        f"{score / loop:.0f}× a Python loop over the same table ({loop:,.0f}); with drawing the scenes "
+        f"{drawn:,.0f}.\n\n"
+        "Gymnasium's vector face, complexity observation, resets included (target 200,000 decisions/s):\n\n"
+        + table(head, rows)
+    )

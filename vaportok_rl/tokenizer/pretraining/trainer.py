@@ -111,10 +111,8 @@ class Pretrainer:
             rank=self.accelerator.process_index,
             world_size=self.accelerator.num_processes,
         )
-        if state is not None:
-            calibrated = VaporTokConfig.from_dict(state["model_config"])
-        else:
-            calibrated = replace(model_config, complexity=self._calibrate(model_config))
+        given = None if state is None else VaporTokConfig.from_dict(state["model_config"])
+        calibrated = given or replace(model_config, complexity=self._calibrate(model_config))
         self.model = VaporTok(calibrated, "bfloat16" if config.bfloat16 else "float32")
         self.model = self.model.to(self.accelerator.device).train()
         self._codebook_given = warm_start is not None

@@ -1,0 +1,56 @@
+"""Timings that can be compared: alternatives take turns, and the median of each counts."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from vaportok_rl.tokenizer.precision import multiplies_bfloat16
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """How long one call takes."""
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def interleaved(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each alternative; in every repeat all of them take a turn, after one that is not counted.
+
+    Args:
+        runs: alternatives by name.
+        repeats: turns that count.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(repeats + 1):
+        for name, run in runs.items():
+            spent = seconds(run)
+            if turn:
+                taken[name].append(spent)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def machine() -> str:
+    """The processor, the threads in use and the versions, for the head of a page."""
+    name = platform.processor() or platform.machine()
+    listed = Path("/proc/cpuinfo")
+    if listed.is_file():
+        names = [line.partition(":")[2].strip() for line in listed.read_text().splitlines() if "model name" in line]
+        name = names[0] if names else name
+    halves = "with" if multiplies_bfloat16("cpu") else "without"
+    return (
+        f"{name}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()} {halves} bfloat16 "
+        f"products; torch {torch.__version__.partition('+')[0]}, Python {platform.python_version()}"
+    )
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; every column but the first is aligned to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

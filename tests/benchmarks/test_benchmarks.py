@@ -1,0 +1,81 @@
+"""The benchmarks: what they count is what is computed, and every part writes its section."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import engine, growth, memory, table, timing, worlds
+from vaportok_rl.envs import ScoringEngine, shared_world
+from vaportok_rl.tokenizer import VaporTok
+
+
+@pytest.fixture
+def tiny(tiny_world: str) -> VaporTok:
+    return shared_world(tiny_world)
+
+
+def counted(run: Callable[[], object]) -> float:
+    """Multiplications that torch counts in a call."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        run()
+    return counter.get_total_flops() / 2
+
+
+@pytest.mark.parametrize("n", [1, 3, 8])
+def test_products_are_those_that_torch_counts(tiny: VaporTok, n: int) -> None:
+    config = tiny.config
+    clips = worlds.random_clips(tiny, 1, 2)[0]
+    codes = torch.zeros(2, n, dtype=torch.int64)
+    patch = math.prod(tiny.x_embedder.proj.weight.shape[1:])
+    outside = {
+        "encode": config.patches * patch * config.width
+        + config.tokens * (config.width * config.code_width + config.code_width * config.codebook_size),
+        "decode": n * config.code_width * config.width + config.patches * config.width * patch,
+    }
+    encode = counted(lambda: tiny.encode(clips))
+    decode = counted(lambda: tiny.decode(codes))
+    assert encode / 2 - outside["encode"] == pytest.approx(engine.encode_products(tiny), rel=0.02)
+    assert decode / 2 - outside["decode"] == pytest.approx(engine.decode_products(tiny, n), rel=0.02)
+
+
+def test_lengths_have_the_mean_that_is_asked_for() -> None:
+    lengths = worlds.random_lengths((8, 4, 4), 19.2, 64)
+    assert lengths.float().mean().item() == pytest.approx(19.2, abs=0.5)
+    assert (lengths.min() >= 1) & (lengths.max() <= 64)
+    assert worlds.random_lengths((1, 1, 2), 64, 64).tolist() == [[[64, 64]]]
+
+
+def test_alternatives_take_turns() -> None:
+    calls: list[str] = []
+    taken = timing.interleaved({name: lambda name=name: calls.append(name) for name in "ab"}, 2)  # type: ignore[misc]
+    assert "".join(calls) == "ababab"
+    assert set(taken) == {"a", "b"}
+
+
+def test_sections(tiny: VaporTok, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (engine, growth, worlds, memory):
+        if hasattr(module, "nano"):
+            monkeypatch.setattr(module, "nano", lambda: tiny)
+        if hasattr(module, "large_world"):
+            monkeypatch.setattr(module, "large_world", lambda quick, depth=None: tiny)
+    monkeypatch.setattr(growth, "TOKENS", (4, 8))
+    monkeypatch.setattr(growth, "random_world", lambda config: tiny)
+    assert "vaportok-b geometry" in engine.section(quick=True)
+    assert "How cost grows" in growth.section(quick=True)
+    for name in ("nano", "vaportok-b"):
+        peak, at_once = memory.measure(name, 4, quick=True).split(", ")
+        assert float(peak.removesuffix(" GiB")) > 0
+        assert int(at_once) == ScoringEngine(tiny).clips_at_once
+
+
+def test_the_table_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "QUICK", table.Effort(clips=8, environments=(1, 8), seconds=0.01, repeats=1))
+    monkeypatch.setattr(table, "TENSOR_SHAPE", (2, 64, 2))
+    section = table.section(quick=True)
+    assert "Built from 8 procedural clips" in section
+    assert section.count("\n| ") >= 3
