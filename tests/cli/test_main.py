@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -28,13 +29,6 @@ def videos(tmp_path: Path) -> Path:
         imageio.imwrite(folder / f"{name}.mp4", frames, plugin="FFMPEG", fps=8, ffmpeg_log_level="error")
     (folder / "broken.mp4").write_text("not a video")
     return folder
-
-
-def _fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    assert stopped.value.code == 2
-    return " ".join(capsys.readouterr().err.split())
 
 
 def test_train_then_evaluate_and_roll_out_the_agent(
@@ -76,7 +70,11 @@ def test_rollout_writes_the_same_bytes_twice(tiny_world: str, tmp_path: Path, po
 
 
 def test_rollout_with_video_and_dataset(
-    tiny_world: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_world: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fails: Callable[..., str],
 ) -> None:
     minari = pytest.importorskip("minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))
@@ -94,7 +92,7 @@ def test_rollout_with_video_and_dataset(
     dataset = minari.load_dataset("vaportok/tiny-v0")
     assert [len(episode) for episode in dataset.iterate_episodes()] == [3] * 4
     again = ["rollout", *world, *options, "--out", str(tmp_path / "more")]
-    assert "which exists in" in _fails(capsys, *again)
+    assert "which exists in" in fails(*again)
     assert not (tmp_path / "more").exists()
 
 
@@ -125,12 +123,14 @@ def test_an_interrupted_rollout_says_so(
     assert not list((tmp_path / "datasets").glob("half*"))
 
 
-def test_pretrain_runs_resumes_and_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pretrain_runs_resumes_and_loads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fails: Callable[..., str]
+) -> None:
     out = str(tmp_path / "pre")
     settings = ["--steps", "4", "--batch-size", "2", "--calibration-clips", "4", "--codebook-clips", "2"]
     settings += ["--validation-clips", "2", "--validate-every", "4", "--save-every", "2", "--no-bfloat16"]
     main(["pretrain", "--out", out, *settings])
-    assert "Expected a new run folder" in _fails(capsys, "pretrain", "--out", out, *settings)
+    assert "Expected a new run folder" in fails("pretrain", "--out", out, *settings)
     main(["pretrain", "--out", out, "--resume", *settings])
     assert "resuming" in capsys.readouterr().out
     main(["info", f"{out}/model", "--measure", "procedural", "--count", "2"])
@@ -140,7 +140,7 @@ def test_pretrain_runs_resumes_and_loads(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_mistakes_are_answered_with_one_clear_message(
-    tiny_world: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_world: str, tmp_path: Path, fails: Callable[..., str]
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -172,7 +172,7 @@ def test_mistakes_are_answered_with_one_clear_message(
     for number, (arguments, expected) in enumerate(cases):
         if "--out" not in arguments and arguments[0] != "pretrain":
             arguments = [*arguments, "--out", str(tmp_path / f"out{number}")]
-        assert expected in _fails(capsys, *arguments), arguments
+        assert expected in fails(*arguments), arguments
 
 
 def test_help_reads_like_documentation(capsys: pytest.CaptureFixture[str]) -> None:

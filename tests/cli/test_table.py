@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -21,14 +22,7 @@ def table(tiny_world: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     return folder
 
 
-def _fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    assert stopped.value.code == 2
-    return " ".join(capsys.readouterr().err.split())
-
-
-def test_describe_and_verify(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_describe_and_verify(table: Path, capsys: pytest.CaptureFixture[str], fails: Callable[..., str]) -> None:
     main(["table", "info", str(table)])
     assert "procedural" in capsys.readouterr().out
     main(["table", "verify", str(table), "--clips"])
@@ -39,11 +33,11 @@ def test_describe_and_verify(table: Path, capsys: pytest.CaptureFixture[str]) ->
     content = bytearray(shard.read_bytes())
     content[-1] ^= 1
     shard.write_bytes(content)
-    assert shard.name in _fails(capsys, "table", "verify", str(table)).replace(" ", "")
+    assert shard.name in fails("table", "verify", str(table)).replace(" ", "")
 
 
 def test_train_evaluate_and_roll_out_on_a_table(
-    table: Path, tiny_world: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    table: Path, tiny_world: str, tmp_path: Path, fails: Callable[..., str]
 ) -> None:
     run = tmp_path / "run"
     tiny = ["--path-length", "3", "--scenes", "2", "--group-size", "4", "--decisions", "48", "--held-out-scenes", "2"]
@@ -54,12 +48,12 @@ def test_train_evaluate_and_roll_out_on_a_table(
     assert "argmax" in json.loads((tmp_path / "eval" / "results.json").read_text())
     main(["rollout", "--policy", "oracle", *world, "--episodes", "2", "--out", str(tmp_path / "roll")])
     assert len(pd.read_parquet(tmp_path / "roll" / "decisions.parquet")) == 6
-    message = _fails(capsys, "evaluate", *world, "--tokenizer", "nano")
+    message = fails("evaluate", *world, "--tokenizer", "nano")
     assert "Expected the tokenizer that the outcome table" in message
-    message = _fails(capsys, "evaluate", *world, "--clips", "gym:CartPole-v1")
+    message = fails("evaluate", *world, "--clips", "gym:CartPole-v1")
     assert "Expected clips=procedural" in message
 
 
-def test_another_build_into_the_folder(table: Path, tiny_world: str, capsys: pytest.CaptureFixture[str]) -> None:
-    message = _fails(capsys, "table", "build", "--tokenizer", tiny_world, "--count", "9", "--out", str(table))
+def test_another_build_into_the_folder(table: Path, tiny_world: str, fails: Callable[..., str]) -> None:
+    message = fails("table", "build", "--tokenizer", tiny_world, "--count", "9", "--out", str(table))
     assert "hold a table of the same build" in message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,12 @@ from vaportok_rl.experiments.algorithms import ALGORITHMS
 _SHAPE = ["--path-length", "3", "--scenes", "2", "--group-size", "4", "--held-out-scenes", "2"]
 
 
-def _fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    assert stopped.value.code == 2
-    return " ".join(capsys.readouterr().err.split())
-
-
 def test_every_algorithm_trains_resumes_and_is_evaluated(
-    tiny_world: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_world: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    fails: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("vaportok_rl.experiments.training.draw", lambda *_: None)
     runs = []
@@ -31,7 +29,7 @@ def test_every_algorithm_trains_resumes_and_is_evaluated(
         command = ["train", "--algo", algo, "--tokenizer", tiny_world, *_SHAPE, "--out", out]
         main([*command, "--decisions", "24"])
         assert "gap closed" in capsys.readouterr().out
-        assert "nothing was overwritten" in _fails(capsys, *command, "--decisions", "48")
+        assert "nothing was overwritten" in fails(*command, "--decisions", "48")
         main([*command, "--decisions", "48", "--resume"])
         assert "at decision 24" in capsys.readouterr().out
         results = json.loads((tmp_path / algo / "results.json").read_text())
@@ -45,10 +43,10 @@ def test_every_algorithm_trains_resumes_and_is_evaluated(
     assert all(algo in text for algo in ALGORITHMS)
 
 
-def test_mistakes(tiny_world: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes(tiny_world: str, tmp_path: Path, fails: Callable[..., str]) -> None:
     world, out = ["--tokenizer", tiny_world], ["--out", str(tmp_path / "run")]
-    assert "--out with --resume" in _fails(capsys, "train", *world, "--resume")
-    assert "start it without --resume" in _fails(capsys, "train", *world, *out, "--resume")
-    assert "which only grpo reads" in _fails(capsys, "train", *world, *out, "--algo", "ppo", "--kl-coef", "0.2")
-    assert "which only ppo reads" in _fails(capsys, "train", *world, *out, "--ppo.n-epochs", "7")
+    assert "--out with --resume" in fails("train", *world, "--resume")
+    assert "start it without --resume" in fails("train", *world, *out, "--resume")
+    assert "which only grpo reads" in fails("train", *world, *out, "--algo", "ppo", "--kl-coef", "0.2")
+    assert "which only ppo reads" in fails("train", *world, *out, "--ppo.n-epochs", "7")
     assert not (tmp_path / "run").exists()
