@@ -174,3 +174,17 @@ def test_the_description_says_what_it_is() -> None:
     text = ProceduralClips(3, "test", frames=8, size=16).describe()
     for part in ("procedural", "18 families", "'test'", "seed 3", "8x16x16"):
         assert part in text
+
+
+def test_the_number_of_threads_changes_no_pixel() -> None:
+    source, threads = ProceduralClips(0, "test"), torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            found.append(source.batch(range(96, 128)).clips)
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert found[0].equal(found[1])
+    assert found[0].equal(found[2])

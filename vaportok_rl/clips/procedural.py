@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -43,6 +44,17 @@ def _check_range(name: str, value: Range) -> Range:
             f"Expected {name} to be (low, high) with 0 ≤ low ≤ high ≤ 1, got {value}; pass equal ends to pin it."
         )
     return float(ends[0]), float(ends[1])
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One torch thread: where work is cut into threads decides the last bit of a sine, and so, rarely, a pixel."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class ProceduralClips(ClipSource):
@@ -120,9 +132,10 @@ class ProceduralClips(ClipSource):
         labels = self._families[draws.choice("family", len(self._families))]
         spatial, temporal = self.complexity_of(listed.tolist())
         clips = torch.empty(len(listed), 3, self.frames, self.size, self.size, dtype=torch.uint8)
-        for start in range(0, len(listed), _GROUP):
-            rows = torch.arange(start, min(start + _GROUP, len(listed)))
-            clips[rows] = self._render(draws.rows(rows), labels[rows], spatial[rows], temporal[rows])
+        with _one_thread():
+            for start in range(0, len(listed), _GROUP):
+                rows = torch.arange(start, min(start + _GROUP, len(listed)))
+                clips[rows] = self._render(draws.rows(rows), labels[rows], spatial[rows], temporal[rows])
         return ClipBatch(clips, labels, torch.from_numpy(listed))
 
     def complexity_of(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
