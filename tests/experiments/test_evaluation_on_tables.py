@@ -62,4 +62,8 @@ def test_the_learnable_gap(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
         points=1,
         seeds=(0,),
     )
-    assert [curve.method for curve in learnable_gap(settings)] == ["grpo", "enumerated", "router"]
+    curves = learnable_gap(settings)
+    methods = ("grpo", "enumerated", "router")
+    assert [(curve.start, curve.method) for curve in curves] == [
+        (start, method) for start in ("pretrained", "fresh") for method in methods
+    ]

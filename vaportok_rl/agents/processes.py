@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ class Processes:
             if on_gpu:
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
             dist.init_process_group("nccl" if on_gpu else "gloo")
+            atexit.register(_leave)
         return cls.current()
 
     @property
@@ -106,3 +108,9 @@ class Processes:
         if self.count > 1:
             for value in module.state_dict().values():
                 dist.broadcast(value, 0)
+
+
+def _leave() -> None:
+    """Ends the group's threads before the interpreter does, which would abort on one that still runs."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import atexit
 import dataclasses
 import os
 from collections.abc import Mapping
@@ -82,7 +83,9 @@ class Pretrain:
             for split in ("train", "test")
         )
         # Only one process makes the folder; the others may find it there already.
-        main = PartialState(cpu=torch.device(self.device).type == "cpu").is_main_process
+        processes = PartialState(cpu=torch.device(self.device).type == "cpu")
+        atexit.register(processes.destroy_process_group)
+        main = processes.is_main_process
         folder = self.out if self.out is not None else Path("runs/pretrain")
         if main and not self.resume:
             folder = create_run_folder(Path("runs"), "pretrain", self.out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import pickle
 import signal
 import traceback
@@ -11,6 +12,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import cast
 
@@ -145,7 +147,7 @@ class ClipLoader:
             sampler=cast(Sampler[int], itertools.count(first_step)),
             num_workers=self.workers,
             multiprocessing_context="spawn",
-            worker_init_fn=_ignore_interrupts,
+            worker_init_fn=_prepare_worker,
             prefetch_factor=_PREFETCHED,
             # Of its own, as the loader otherwise draws a number from the global one.
             generator=torch.Generator(),
@@ -210,6 +212,11 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _ignore_interrupts(_: int) -> None:
-    """Ctrl-C reaches every process of the terminal; the one that trains decides what becomes of it."""
+def _prepare_worker(_: int) -> None:
+    """Leaves Ctrl-C to the process that trains, and the end to the operating system.
+
+    A decoding library's thread that is still at work when an interpreter is taken down would abort the process, and
+    the loader would report a worker that was killed; so a worker whose queues are flushed exits without that.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Finalize(None, os._exit, (0,), exitpriority=-100)
