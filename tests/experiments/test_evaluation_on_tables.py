@@ -67,3 +67,12 @@ def test_the_learnable_gap(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(curve.start, curve.method) for curve in curves] == [
         (start, method) for start in ("pretrained", "fresh") for method in methods
     ]
+
+
+def test_held_out_clips_of_another_table(table: str, tiny_world: str, tmp_path: Path) -> None:
+    other = str(tmp_path / "other")
+    plan = plan_table(clips="procedural:spatial=0.9-1", tokenizer=tiny_world, count=9, held_out=9, grid=1)
+    TableBuilder(plan, Path(other)).run()
+    settings = LearnableSettings(table=table, held_out_table=other, path_length=3)
+    assert settings.process("train").source.describe() == TaildropProcess(table=table, split="train").source.describe()
+    assert settings.process("test").source.describe() == TaildropProcess(table=other, split="test").source.describe()

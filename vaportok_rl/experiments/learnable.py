@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -22,6 +22,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from vaportok_rl.agents import GRPO, HeldOut, TaildropPolicy
 from vaportok_rl.agents.lengths import most_probable
 from vaportok_rl.agents.router import train_router
+from vaportok_rl.clips import Split
 from vaportok_rl.envs import TaildropProcess, TaildropVecEnv
 from vaportok_rl.experiments.algorithms import GRPOSettings
 from vaportok_rl.experiments.learning_curves import LearningCurve, Method, Start, markdown_table, write
@@ -35,6 +36,8 @@ FRESH = GRPOSettings(learning_rate=1e-3, kl_coef=0.0, credit="clip", batch_size=
 class LearnableSettings(WorldSettings):
     """What is trained, on what (`--table` makes it cheap), for how long."""
 
+    held_out_table: str | None = None
+    """Outcome table whose test split is held out, if that is not `--table`'s: other clips than one trained on."""
     decisions: int = 81_920
     """Of GRPO and of the enumerated gradient; enough for both to converge."""
     scenes: int = 16
@@ -57,6 +60,12 @@ class LearnableSettings(WorldSettings):
     """`pretrained`: from the tokenizer's own taildrop module; `fresh`: from a random one."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One run of each method and start a seed."""
+
+    def process(self, split: Split) -> TaildropProcess:
+        """The process that is trained on, or the held-out one."""
+        elsewhere = split == "test" and self.held_out_table is not None
+        chosen = replace(self, table=self.held_out_table) if elsewhere else self
+        return TaildropProcess(**chosen.environment(split))
 
     def options(self, method: Method, start: Start) -> dict[str, Any]:
         """Arguments of `GRPO` for one of the two methods that use it."""
@@ -146,10 +155,8 @@ def learnable_gap(
         settings: see there.
         on_run: called with each finished run.
     """
-    training, held_out = (
-        HeldOut(TaildropProcess(**settings.environment(split)), scenes)
-        for split, scenes in (("train", settings.training_scenes), ("test", settings.held_out_scenes))
-    )
+    training = HeldOut(settings.process("train"), settings.training_scenes)
+    held_out = HeldOut(settings.process("test"), settings.held_out_scenes)
     curves = []
     for seed, start, method in itertools.product(settings.seeds, settings.starts, get_args(Method)):
         curves.append(learn(settings, method, start, seed, training, held_out))
@@ -182,9 +189,10 @@ def main(
             highlight=False,
         )
 
-    process = TaildropProcess(**settings.environment("test"))
+    taught = f" Trained on {settings.process('train').source.describe()}." if settings.held_out_table else ""
     heading = (
-        f"{process.source.describe()}. {settings.decisions:,} decisions for GRPO and for the enumerated gradient, "
+        f"{settings.process('test').source.describe()}.{taught} "
+        f"{settings.decisions:,} decisions for GRPO and for the enumerated gradient, "
         f"{settings.epochs} passes for the router, seeds {', '.join(map(str, settings.seeds))}."
     )
     curves = learnable_gap(settings, report)
