@@ -60,6 +60,10 @@ def test_settings_reach_their_variant(settings: Optimisers) -> None:
     path, clip, ppo = (changed.run_settings(variant, 3) for variant in ("grpo", "grpo-clip", "ppo"))
     assert (path.algo, path.credit, path.kl_coef, path.seed) == ("grpo", "path", 0.5, 3)
     assert (clip.algo, clip.credit, clip.kl_coef) == ("grpo", "clip", 0.5)
+    matched = changed.run_settings("grpo-matched", 3)
+    assert (matched.credit, matched.kl_coef) == ("path", 0.0)
+    assert matched.batch_size is not None
+    assert changed.scenes // matched.batch_size == min(changed.scenes, changed.ppo.minibatches)
     assert (ppo.algo, ppo.ppo.vf_coef, ppo.decisions, ppo.pretrained) == ("ppo", 0.125, 16, False)
     for run in (path, clip, ppo):
         run.check()

@@ -31,11 +31,12 @@ from vaportok_rl.experiments.figures import save_figure
 from vaportok_rl.experiments.training import TrainSettings, learn, open_held_out, resumable_record
 from vaportok_rl.experiments.world_settings import WorldSettings
 
-Variant = Literal["grpo", "grpo-clip", "ppo", "a2c", "reinforce"]
+Variant = Literal["grpo", "grpo-clip", "grpo-matched", "ppo", "a2c", "reinforce"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 COLOURS: Mapping[str, str] = {
     "grpo": "tab:blue",
     "grpo-clip": "tab:cyan",
+    "grpo-matched": "tab:purple",
     "ppo": "tab:orange",
     "a2c": "tab:green",
     "reinforce": "tab:red",
@@ -48,7 +49,8 @@ class Optimisers(WorldSettings):
     """Train the taildrop module with each optimiser and each seed, and compare at equal decisions and in time."""
 
     variants: tuple[Variant, ...] = VARIANTS
-    """Which optimisers; `grpo-clip` is GRPO with one advantage a clip instead of one a path."""
+    """Which optimisers; `grpo-clip` is GRPO with one advantage a clip instead of one a path, `grpo-matched` GRPO with
+    PPO's minibatches and, as the others, no penalty for leaving the policy that it began with."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One run of each variant a seed; the scenes of a seed are the same for all variants."""
     decisions: int = 40_960
@@ -62,7 +64,7 @@ class Optimisers(WorldSettings):
     held_out_scenes: int = 32
     """Held-out scenes, the same for all runs."""
     grpo: GRPOSettings = field(default_factory=GRPOSettings)
-    """Settings of `grpo`, and but for the credit of `grpo-clip`."""
+    """Settings of `grpo`, and of its variants but for what their names say."""
     ppo: PPOSettings = field(default_factory=PPOSettings)
     """PPO's settings."""
     a2c: A2CSettings = field(default_factory=A2CSettings)
@@ -75,8 +77,13 @@ class Optimisers(WorldSettings):
         mine = {part.name for part in fields(self)} & {part.name for part in fields(TrainSettings)}
         shared = {name: getattr(self, name) for name in mine - {"ppo", "a2c", "reinforce"}}
         own: dict[str, Any]
-        if variant == "grpo" or variant == "grpo-clip":
-            own = asdict(self.grpo) | ({"credit": "clip"} if variant == "grpo-clip" else {})
+        changes: dict[str, dict[str, Any]] = {
+            "grpo": {},
+            "grpo-clip": {"credit": "clip"},
+            "grpo-matched": {"kl_coef": 0.0, "batch_size": max(1, self.scenes // self.ppo.minibatches)},
+        }
+        if variant in changes:
+            own = asdict(self.grpo) | changes[variant]
         else:
             own = {"algo": variant, variant: getattr(self, variant)}
         return TrainSettings(**shared, **own, seed=seed)
@@ -222,8 +229,9 @@ def page(settings: Optimisers, rows: pd.DataFrame, held_out: HeldOut) -> str:
         "on the same policy class with a linear critic on the module's features; REINFORCE has a moving-average "
         "baseline and no critic. These three step through the `VecEnv`; GRPO samples and scores a round at once, and "
         "its update reads each clip once for all paths of a group. `grpo-clip` gives each clip its own advantage "
-        "(`--credit clip`). Seconds are of training alone, without the measurements. Means over seeds "
-        f"{', '.join(map(str, settings.seeds))} with 95 % bootstrap intervals over seeds, on "
+        "(`--credit clip`); `grpo-matched` has no KL penalty (`--kl-coef 0`), as the other optimisers have none, and "
+        "PPO's number of minibatches (`--batch-size`). Seconds are of training alone, without the measurements. Means "
+        f"over seeds {', '.join(map(str, settings.seeds))} with 95 % bootstrap intervals over seeds, on "
         f"{held_out.scene.ids.numel()} held-out clips of {held_out.process.source.describe()}.\n\n"
         f"{reading(rows)}\n\n{markdown_table(rows)}\n\n![Held-out gap closed](images/{FIGURE_FILE})\n"
     )
