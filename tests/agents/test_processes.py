@@ -15,6 +15,7 @@ from vaportok_rl.envs import TaildropVecEnv
 
 SCRIPT = """
 import json
+import os
 import sys
 
 import torch
@@ -57,6 +58,8 @@ if processes.is_main:
         },
         sys.argv[2],
     )
+# What is tested is done. An interpreter that is taken down after torch.distributed was in use aborts now and then.
+os._exit(0)
 """
 
 
