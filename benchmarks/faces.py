@@ -11,7 +11,7 @@ from gymnasium.utils import seeding
 from benchmarks.timing import seconds, table
 from vaportok_rl.envs import TaildropEnv, TaildropVecEnv, TaildropVectorEnv
 
-ENVIRONMENTS, LENGTH = 64, 8
+ENVIRONMENTS, LENGTH, TURNS = 64, 8, 3
 
 
 def _bare(vector_env: TaildropVectorEnv, actions: np.ndarray, seed: int) -> float:
@@ -67,10 +67,10 @@ def section(quick: bool) -> str:
                 partial(_vector, vector_env, actions, seed),
                 partial(_sb3, sb3_env, actions, seed),
             ]
-            # The first seed warms up; which goes first changes, as what was read last may be in a cache. Each takes two
-            # turns, of which the shorter counts: what interrupts a turn makes it longer, never shorter.
+            # The first seed warms up; which goes first changes, as what was read last may be in a cache. Each takes some
+            # turns, of which the shortest counts: what interrupts a turn makes it longer, never shorter.
             turns = [(place + seed) % 3 for place in range(3)]
-            rounds = [{place: order[place]() for place in turns} for _ in range(2)]
+            rounds = [{place: order[place]() for place in turns} for _ in range(TURNS)]
             spent = {place: min(turn[place] for turn in rounds) for place in turns}
             if seed:
                 taken.append([spent[0], spent[1], spent[2]])
@@ -90,7 +90,7 @@ def section(quick: bool) -> str:
     single = np.random.default_rng(0).integers(0, 38, (LENGTH, 1))
     pairs = []
     for seed in range(1, 3 if quick else 8):
-        twice = [(_bare(alone, single, seed), _scalar(env, single[:, 0], seed)) for _ in range(2)]
+        twice = [(_bare(alone, single, seed), _scalar(env, single[:, 0], seed)) for _ in range(TURNS)]
         pairs.append(tuple(map(min, *twice)))
     share = np.median([face / bare - 1 for bare, face in pairs])
     scalar = np.median([face for _, face in pairs])

@@ -162,10 +162,7 @@ class TaildropProcess:
         """Reads and encodes the clips at ``int64 [P, L]`` indices of the source."""
         if isinstance(self.engine, TableEngine):
             return self.engine.scene(torch.from_numpy(indices))
-        batch = self.source.batch(torch.from_numpy(indices.reshape(-1)))
-        return self.engine.encode(
-            *(torch.unflatten(values, 0, indices.shape) for values in (batch.clips, batch.labels, batch.ids))
-        )
+        return self.engine.encode(*self._read(indices))
 
     def open_each(self, indices: NDArray[np.int64]) -> Scene:
         """As `open_scene`, but clips are encoded a scene at a time.
@@ -174,7 +171,16 @@ class TaildropProcess:
         """
         if isinstance(self.engine, TableEngine):
             return self.open_scene(indices)
-        return join_scenes([self.open_scene(row[None]) for row in indices])
+        parts = zip(*(values.split(1) for values in self._read(indices)), strict=True)
+        return join_scenes([self.engine.encode(*part) for part in parts])
+
+    def _read(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+        """Clips, labels and ids at ``[P, L]`` indices, read in one batch: many small ones take half as long again."""
+        batch = self.source.batch(torch.from_numpy(indices.reshape(-1)))
+        clips, labels, ids = (
+            torch.unflatten(values, 0, indices.shape) for values in (batch.clips, batch.labels, batch.ids)
+        )
+        return clips, labels, ids
 
     def observe(self, scene: Scene, steps: NDArray[np.int64]) -> dict[str, NDArray[np.generic]]:
         """What each of P scenes shows at its step, on the host, in fresh memory: arrays ``[P, ...]`` by name."""
