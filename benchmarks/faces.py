@@ -67,8 +67,8 @@ def section(quick: bool) -> str:
                 partial(_vector, vector_env, actions, seed),
                 partial(_sb3, sb3_env, actions, seed),
             ]
-            # The first seed warms up; which goes first changes, as what was read last may be in a cache. Each takes some
-            # turns, of which the shortest counts: what interrupts a turn makes it longer, never shorter.
+            # The first seed warms up; which goes first changes, as what was read last may be in a cache. Each takes
+            # some turns, of which the shortest counts: what interrupts a turn makes it longer, never shorter.
             turns = [(place + seed) % 3 for place in range(3)]
             rounds = [{place: order[place]() for place in turns} for _ in range(TURNS)]
             spent = {place: min(turn[place] for turn in rounds) for place in turns}
