@@ -113,6 +113,20 @@ class ClipLoader:
         self.skipped.update(self.source.skipped)
         return clips
 
+    def first_clips(self, count: int, batch_size: int = 64) -> Iterator[Tensor]:
+        """The first clips of the order as they are, without a training visit's start or flip; equal on every process.
+
+        Args:
+            count: at most so many; a source that has fewer gives each once.
+            batch_size: clips a batch.
+
+        Yields:
+            ``uint8 [at most batch_size, C, T, H, W]``.
+        """
+        count = min(count, len(self.source))
+        for start in range(0, count, batch_size):
+            yield self.source.batch(self.order.take(start, min(batch_size, count - start))).clips
+
     def batches(self, first_step: int = 0) -> Generator[Tensor, None, None]:
         """This process's share of the batches of steps ``first_step, first_step + 1, …``, without end.
 

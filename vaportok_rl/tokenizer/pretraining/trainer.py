@@ -29,6 +29,7 @@ from vaportok_rl.tokenizer.pretraining.interruption import DeferredInterrupt
 from vaportok_rl.tokenizer.pretraining.noise import ClipNoise, derive_seed
 from vaportok_rl.tokenizer.pretraining.objective import CompleteLoss, Phase, StepResult
 from vaportok_rl.tokenizer.pretraining.optimizers import build_optimizers
+from vaportok_rl.tokenizer.pretraining.repeated_tokens import redraw_queries
 from vaportok_rl.tokenizer.pretraining.training_state import (
     MODEL_FOLDER,
     STATE_FILE,
@@ -64,6 +65,7 @@ class Pretrainer:
         model: the tokenizer in training.
         step: optimiser steps done.
         seconds: time spent in them.
+        redrawn_tokens: queries that began anew; see `PretrainConfig.redraw_repeated`.
 
     Raises:
         FileNotFoundError: ``resume`` without a state, or LPIPS without its backbone.
@@ -112,12 +114,15 @@ class Pretrainer:
             world_size=self.accelerator.num_processes,
         )
         given = None if state is None else VaporTokConfig.from_dict(state["model_config"])
-        calibrated = given or replace(model_config, complexity=self._calibrate(model_config))
+        calibrated = given or replace(model_config, complexity=self._calibrated(model_config.complexity))
         self.model = VaporTok(calibrated, "bfloat16" if config.bfloat16 else "float32")
         self.model = self.model.to(self.accelerator.device).train()
-        self._codebook_given = warm_start is not None
+        self._codebook_given, self.redrawn_tokens = warm_start is not None, 0
         if warm_start is not None:
             start_from(self.model, warm_start)
+            if config.redraw_repeated:
+                seen = self.loader.first_clips(config.codebook_clips)
+                self.redrawn_tokens = redraw_queries(self.model, seen, config.redraw_repeated, config.seed)
         if config.frozen_encoder:
             freeze_encoder(self.model, given=self._codebook_given or state is not None)
         self.average: AveragedModel | None = None
@@ -159,13 +164,9 @@ class Pretrainer:
         mean: Tensor = self.accelerator.reduce(value, reduction="mean")
         return mean
 
-    def _calibrate(self, model_config: VaporTokConfig) -> ComplexityConfig:
-        count = min(self.config.calibration_clips, len(self.source))
-        parts = [
-            clip_complexity(self.source.batch(self.loader.order.take(start, min(64, count - start))).clips)
-            for start in range(0, count, 64)
-        ]
-        return calibrate(torch.cat(parts), model_config.complexity)
+    def _calibrated(self, complexity: ComplexityConfig) -> ComplexityConfig:
+        seen = self.loader.first_clips(self.config.calibration_clips)
+        return calibrate(torch.cat([clip_complexity(clips) for clips in seen]), complexity)
 
     def phase(self, step: int) -> Phase:
         """What the schedule asks of a step."""
