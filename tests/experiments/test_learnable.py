@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vaportok_rl.experiments.learnable import FRESH, LearnableSettings, learnable_gap, main
+from vaportok_rl.experiments.algorithms import GRPOSettings
+from vaportok_rl.experiments.learnable import FRESH, LearnableSettings, describe, learnable_gap, main
 from vaportok_rl.experiments.learning_curves import LearningCurve, markdown_table, summary
 from vaportok_rl.experiments.run_folder import plain
 
@@ -76,6 +77,11 @@ def test_what_the_methods_are_given() -> None:
     assert some.options("grpo", "fresh")["batch_size"] == FRESH.batch_size
     given = some.options("enumerated", "pretrained")
     assert (given["gradient"], given["kl_coef"], given["learning_rate"]) == ("enumerated", 0.0, 3e-4)
+
+
+def test_what_departs_from_the_supplement_is_said() -> None:
+    assert describe(GRPOSettings()) == "the defaults"
+    assert describe(GRPOSettings(kl_coef=0.0, batch_size=4)) == "`--batch-size 4` `--kl-coef 0.0`"
 
 
 def test_the_folder(tiny_world: str, tmp_path: Path) -> None:

@@ -29,7 +29,9 @@ from vaportok_rl.experiments.learning_curves import LearningCurve, Method, Start
 from vaportok_rl.experiments.run_folder import create_run_folder, write_config
 from vaportok_rl.experiments.world_settings import WorldSettings
 
-FRESH = GRPOSettings(learning_rate=1e-3, kl_coef=0.0, credit="clip", batch_size=4)
+# The penalty of the supplement's settings keeps a policy near the one it began with, whatever there is to be learnt.
+FREE = GRPOSettings(kl_coef=0.0, credit="clip", batch_size=4)
+FRESH = replace(FREE, learning_rate=1e-3)
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,10 @@ class LearnableSettings(WorldSettings):
     """P, scenes a round."""
     group_size: int = 8
     """G, paths through each scene."""
-    grpo: GRPOSettings = field(default_factory=GRPOSettings)
+    grpo: GRPOSettings = field(default_factory=lambda: FREE)
     """GRPO's settings from the pretrained module; the enumerated gradient has the same but no penalty."""
     fresh_grpo: GRPOSettings = field(default_factory=lambda: FRESH)
-    """The same from a fresh policy, which has more to learn and no reference worth staying close to."""
+    """The same from a fresh policy, which has more to learn."""
     epochs: int = 40
     """Passes of the router over the training scenes."""
     training_scenes: int = 128
@@ -165,6 +167,13 @@ def learnable_gap(
     return curves
 
 
+def describe(chosen: GRPOSettings) -> str:
+    """Where settings depart from the supplement's, as on the command line of ``train``."""
+    plain = asdict(GRPOSettings())
+    changed = {name: value for name, value in asdict(chosen).items() if value != plain[name]}
+    return " ".join(f"`--{name.replace('_', '-')} {value}`" for name, value in changed.items()) or "the defaults"
+
+
 def main(
     settings: Annotated[LearnableSettings, tyro.conf.arg(name="")],
     out: Path | None = None,
@@ -192,7 +201,8 @@ def main(
     taught = f" Trained on {settings.process('train').source.describe()}." if settings.held_out_table else ""
     heading = (
         f"{settings.process('test').source.describe()}.{taught} "
-        f"{settings.decisions:,} decisions for GRPO and for the enumerated gradient, "
+        f"{settings.decisions:,} decisions for GRPO and for the enumerated gradient ({describe(settings.grpo)}; fresh: "
+        f"{describe(settings.fresh_grpo)}), "
         f"{settings.epochs} passes for the router, seeds {', '.join(map(str, settings.seeds))}."
     )
     curves = learnable_gap(settings, report)
