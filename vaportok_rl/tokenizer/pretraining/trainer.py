@@ -161,8 +161,7 @@ class Pretrainer:
         return self.model if self.average is None else self.average.module  # type: ignore[return-value]
 
     def _mean_over_processes(self, value: Tensor) -> Tensor:
-        mean: Tensor = self.accelerator.reduce(value, reduction="mean")
-        return mean
+        return self.accelerator.reduce(value, reduction="mean")  # type: ignore[no-any-return]
 
     def _calibrated(self, complexity: ComplexityConfig) -> ComplexityConfig:
         seen = self.loader.first_clips(self.config.calibration_clips)
