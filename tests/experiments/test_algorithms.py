@@ -16,7 +16,14 @@ from vaportok_rl.agents import TaildropPolicy, build_length_policy
 from vaportok_rl.agents.lengths import AGENT_FILE
 from vaportok_rl.agents.saved_agents import load_agent
 from vaportok_rl.envs import TaildropProcess
-from vaportok_rl.experiments.algorithms import ALGORITHMS, CLASSES, A2CSettings, PPOSettings, ReinforceSettings
+from vaportok_rl.experiments.algorithms import (
+    ALGORITHMS,
+    CLASSES,
+    A2CSettings,
+    GRPOSettings,
+    PPOSettings,
+    ReinforceSettings,
+)
 from vaportok_rl.experiments.run_folder import create_run_folder
 from vaportok_rl.experiments.seeded_rounds import SeededRounds
 from vaportok_rl.experiments.training import TrainedRun, TrainSettings, open_held_out, prepare, train
@@ -128,7 +135,8 @@ def assert_same_run(first: Path, second: Path) -> None:
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_a_resumed_run_is_the_uninterrupted_one(tiny_world: str, tmp_path: Path, algo: str) -> None:
-    settings = settings_for(tiny_world, algo)
+    # A rate that falls shows whether a resumed run knows how far it is.
+    settings = settings_for(tiny_world, algo, **({"final_learning_rate": 0.0} if algo == "grpo" else {}))
     whole = run(settings, tmp_path / "whole")
     results = json.loads((whole.folder / "results.json").read_text())
     assert (results["algorithm"], results["decisions"], results["interrupted"]) == (algo, 4 * ROUND, False)
@@ -182,3 +190,13 @@ def test_a_run_folder_is_a_policy(tiny_world: str, tmp_path: Path, algo: str) ->
     ]
     assert torch.equal(chosen[0].n_tokens, chosen[1].n_tokens)
     torch.testing.assert_close(chosen[0].log_prob, chosen[1].log_prob)
+
+
+def test_grpos_learning_rate_falls_linearly_to_its_final_share() -> None:
+    options = GRPOSettings(learning_rate=4e-4, final_learning_rate=0.25).options()
+    schedule = options["learning_rate"]
+    assert [schedule(left) for left in (1.0, 0.5, 0.0)] == pytest.approx([4e-4, 2.5e-4, 1e-4])
+    assert "final_learning_rate" not in options
+    assert GRPOSettings(learning_rate=4e-4).options()["learning_rate"] == 4e-4
+    with pytest.raises(ValueError, match="Expected 0 ≤ final_learning_rate ≤ 1"):
+        GRPOSettings(final_learning_rate=2.0).options()

@@ -76,7 +76,7 @@ def test_what_the_methods_are_given() -> None:
     some = LearnableSettings()
     assert some.options("grpo", "fresh")["batch_size"] == FRESH.batch_size
     given = some.options("enumerated", "pretrained")
-    assert (given["gradient"], given["kl_coef"], given["learning_rate"]) == ("enumerated", 0.0, 3e-4)
+    assert (given["gradient"], given["kl_coef"], given["learning_rate"](1.0)) == ("enumerated", 0.0, 3e-4)
 
 
 def test_what_departs_from_the_supplement_is_said() -> None:

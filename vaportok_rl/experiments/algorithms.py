@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypedDict, get_args
 
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from vaportok_rl.agents import GRPO, TaildropPolicy
@@ -35,6 +36,8 @@ class GRPOSettings:
 
     learning_rate: float = 3e-4
     """Adam's."""
+    final_learning_rate: float = 1.0
+    """Share of the learning rate that is left at the end; it falls linearly."""
     n_epochs: int = 2
     """Inner iterations μ."""
     batch_size: int | None = None
@@ -69,6 +72,20 @@ class GRPOSettings:
     """The policy's share in such an update."""
     max_grad_norm: float = 1.0
     """Gradient clipping."""
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of `GRPO`, the learning rate as a schedule where it falls.
+
+        Raises:
+            ValueError: a final share outside [0, 1].
+        """
+        options = {part.name: getattr(self, part.name) for part in fields(GRPOSettings)}
+        final = options.pop("final_learning_rate")
+        if not 0 <= final <= 1:
+            raise ValueError(f"Expected 0 ≤ final_learning_rate ≤ 1, got {final}; it is a share of learning_rate.")
+        if final < 1:
+            options["learning_rate"] = LinearSchedule(self.learning_rate, self.learning_rate * final, 1.0)
+        return options
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ from vaportok_rl.experiments.run_folder import create_run_folder, write_config
 from vaportok_rl.experiments.world_settings import WorldSettings
 
 # The penalty of the supplement's settings keeps a policy near the one it began with, whatever there is to be learnt.
-FREE = GRPOSettings(kl_coef=0.0, credit="clip", batch_size=4)
+# What is measured is the end of a run, so steps grow small towards it.
+FREE = GRPOSettings(kl_coef=0.0, credit="clip", batch_size=4, final_learning_rate=0.0)
 FRESH = replace(FREE, learning_rate=1e-3)
 
 
@@ -73,7 +74,7 @@ class LearnableSettings(WorldSettings):
         """Arguments of `GRPO` for one of the two methods that use it."""
         chosen = self.grpo if start == "pretrained" else self.fresh_grpo
         full = {"gradient": "enumerated", "kl_coef": 0.0, "kl_estimator": "exact", "ref_sync_every": None}
-        return asdict(chosen) | (full if method == "enumerated" else {})
+        return chosen.options() | (full if method == "enumerated" else {})
 
 
 class _Follow(BaseCallback):

@@ -132,8 +132,7 @@ def prepare(settings: TrainSettings, resumed: Path | None = None) -> BaseAlgorit
         "device": settings.device,
     }
     if settings.algo == "grpo":
-        own = {part.name: getattr(settings, part.name) for part in fields(GRPOSettings)}
-        return GRPO("TaildropPolicy", monitored, **own, **shared)
+        return GRPO("TaildropPolicy", monitored, **GRPOSettings.options(settings), **shared)
     options: PPOSettings | A2CSettings | ReinforceSettings = getattr(settings, settings.algo)
     return options.build(monitored, shared)
 
