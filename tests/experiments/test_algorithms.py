@@ -193,10 +193,10 @@ def test_a_run_folder_is_a_policy(tiny_world: str, tmp_path: Path, algo: str) ->
 
 
 def test_grpos_learning_rate_falls_linearly_to_its_final_share() -> None:
-    options = GRPOSettings(learning_rate=4e-4, final_learning_rate=0.25).options()
+    options = GRPOSettings(learning_rate=4e-4, final_learning_rate=0.25).grpo_options()
     schedule = options["learning_rate"]
     assert [schedule(left) for left in (1.0, 0.5, 0.0)] == pytest.approx([4e-4, 2.5e-4, 1e-4])
     assert "final_learning_rate" not in options
-    assert GRPOSettings(learning_rate=4e-4).options()["learning_rate"] == 4e-4
+    assert GRPOSettings(learning_rate=4e-4).grpo_options()["learning_rate"] == 4e-4
     with pytest.raises(ValueError, match="Expected 0 ≤ final_learning_rate ≤ 1"):
-        GRPOSettings(final_learning_rate=2.0).options()
+        GRPOSettings(final_learning_rate=2.0).grpo_options()

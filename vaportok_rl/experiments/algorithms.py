@@ -73,7 +73,7 @@ class GRPOSettings:
     max_grad_norm: float = 1.0
     """Gradient clipping."""
 
-    def options(self) -> dict[str, Any]:
+    def grpo_options(self) -> dict[str, Any]:
         """Arguments of `GRPO`, the learning rate as a schedule where it falls.
 
         Raises:

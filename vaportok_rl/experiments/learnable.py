@@ -74,7 +74,7 @@ class LearnableSettings(WorldSettings):
         """Arguments of `GRPO` for one of the two methods that use it."""
         chosen = self.grpo if start == "pretrained" else self.fresh_grpo
         full = {"gradient": "enumerated", "kl_coef": 0.0, "kl_estimator": "exact", "ref_sync_every": None}
-        return chosen.options() | (full if method == "enumerated" else {})
+        return chosen.grpo_options() | (full if method == "enumerated" else {})
 
 
 class _Follow(BaseCallback):
@@ -202,8 +202,9 @@ def main(
     taught = f" Trained on {settings.process('train').source.describe()}." if settings.held_out_table else ""
     heading = (
         f"{settings.process('test').source.describe()}.{taught} "
-        f"{settings.decisions:,} decisions for GRPO and for the enumerated gradient ({describe(settings.grpo)}; fresh: "
-        f"{describe(settings.fresh_grpo)}), "
+        f"{settings.decisions:,} decisions ({settings.scenes} scenes × {settings.group_size} paths × "
+        f"{settings.path_length} clips a round) for GRPO and for the enumerated gradient "
+        f"({describe(settings.grpo)}; fresh: {describe(settings.fresh_grpo)}), "
         f"{settings.epochs} passes for the router, seeds {', '.join(map(str, settings.seeds))}."
     )
     curves = learnable_gap(settings, report)

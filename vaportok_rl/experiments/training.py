@@ -132,7 +132,7 @@ def prepare(settings: TrainSettings, resumed: Path | None = None) -> BaseAlgorit
         "device": settings.device,
     }
     if settings.algo == "grpo":
-        return GRPO("TaildropPolicy", monitored, **GRPOSettings.options(settings), **shared)
+        return GRPO("TaildropPolicy", monitored, **settings.grpo_options(), **shared)
     options: PPOSettings | A2CSettings | ReinforceSettings = getattr(settings, settings.algo)
     return options.build(monitored, shared)
 
