@@ -128,7 +128,7 @@ def test_pretrain_runs_resumes_and_loads(
 ) -> None:
     out = str(tmp_path / "pre")
     settings = ["--steps", "4", "--batch-size", "2", "--calibration-clips", "4", "--codebook-clips", "2"]
-    settings += ["--validation-clips", "2", "--validate-every", "4", "--save-every", "2", "--no-bfloat16"]
+    settings += ["--validation-clips", "2", "--validate-every", "4", "--save-every", "2", "--precision", "float32"]
     main(["pretrain", "--out", out, *settings])
     assert "Expected a new run folder" in fails("pretrain", "--out", out, *settings)
     main(["pretrain", "--out", out, "--resume", *settings])

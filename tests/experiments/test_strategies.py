@@ -17,7 +17,7 @@ from vaportok_rl.tokenizer.pretraining.training_state import STATE_FILE
 BUDGET = PretrainConfig(
     steps=6,
     batch_size=4,
-    bfloat16=False,
+    precision="float32",
     continuous_until=0.2,
     quantized_from=0.4,
     random_lengths_from=0.5,

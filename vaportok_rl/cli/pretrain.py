@@ -105,7 +105,7 @@ class Pretrain:
         if self.resume:
             console.print(f"resuming {folder} at step {trainer.step}", highlight=False)
         else:
-            write_config(folder, dataclasses.replace(self, out=folder))
+            write_config(folder, dataclasses.replace(self, out=folder, config=trainer.config))
         console.print(f"training clips: {train.describe()}", highlight=False, soft_wrap=True)
         console.print(describe_complexity(trainer.model.config.complexity), highlight=False, soft_wrap=True)
         if trainer.redrawn_tokens:

@@ -30,7 +30,7 @@ geometry = VaporTokConfig(
     prior=PriorConfig(layers=1, heads=2, width=16, positions=8),
 )
 config = PretrainConfig(
-    steps=30, batch_size=8, bfloat16=False, continuous_until=0.1, quantized_from=0.2, random_lengths_from=0.3,
+    steps=30, batch_size=8, precision="float32", continuous_until=0.1, quantized_from=0.2, random_lengths_from=0.3,
     codebook_clips=16, calibration_clips=16, revive_every=4, save_every=3, validate_every=1000,
     weights=LossWeights(adversarial=0.1), adversarial_from=0.4, ema_decay=0.9,
 )

@@ -61,7 +61,7 @@ def test_a_run_redraws_them_once_and_says_how_many(tiny_config: VaporTokConfig, 
     run = PretrainConfig(
         steps=2,
         batch_size=4,
-        bfloat16=False,
+        precision="float32",
         continuous_until=0,
         quantized_from=0,
         random_lengths_from=0,

@@ -20,7 +20,7 @@ from vaportok_rl.tokenizer.pretraining.training_state import STATE_FILE
 RUN = PretrainConfig(
     steps=12,
     batch_size=4,
-    bfloat16=False,
+    precision="float32",
     continuous_until=0.3,
     quantized_from=0.5,
     random_lengths_from=0.6,
@@ -74,9 +74,9 @@ class KilledError(Exception):
     [
         (2, {}),
         (4, {"accumulate": 2}),
-        (5, {"bfloat16": True}),
+        (5, {"precision": "bfloat16"}),
         (8, {"ema_decay": 0.8}),
-        (11, {"bfloat16": True, "ema_decay": 0.5, "weights": LossWeights(adversarial=0.1)}),
+        (11, {"precision": "bfloat16", "ema_decay": 0.5, "weights": LossWeights(adversarial=0.1)}),
     ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(
@@ -105,6 +105,24 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     second.run(lambda step, terms: resumed.append(terms["loss"].item()))
     assert resumed == losses[second.step - len(resumed) :]
     assert_same(snapshot(second), expected)
+
+
+def test_precision_is_the_devices_choice_but_stays_what_a_run_began_with(
+    tiny_config: VaporTokConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = replace(RUN, precision="auto", steps=4, save_every=2)
+    multiplies = "vaportok_rl.tokenizer.pretraining.config.multiplies_bfloat16"
+    monkeypatch.setattr(multiplies, lambda device: True)
+    first = trainer(tiny_config, run, tmp_path / "run")
+    assert first.model.precision == first.config.precision == "bfloat16"
+    first.run()
+    monkeypatch.setattr(multiplies, lambda device: False)
+    assert trainer(tiny_config, run, tmp_path / "run", resume=True).config.precision == "bfloat16"
+    assert trainer(tiny_config, run, tmp_path / "other").config.precision == "float32"
+    with pytest.raises(ValueError, match=r"precision: 'bfloat16' then, 'float32' now"):
+        trainer(tiny_config, replace(run, precision="float32"), tmp_path / "run", resume=True)
+    with pytest.raises(ValueError, match="Expected precision auto, float32 or bfloat16, got 'half'"):
+        replace(run, precision="half")  # type: ignore[arg-type]
 
 
 def test_validation_and_checkpoints_do_not_change_the_run(tiny_config: VaporTokConfig, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_more_tokens_than_the_checkpoint_has_are_refused(tiny: VaporTok) -> None
 
 def test_a_warm_run_keeps_the_given_codebook(tiny: VaporTok, tiny_config: VaporTokConfig, tmp_path: Path) -> None:
     config = PretrainConfig(
-        steps=2, batch_size=4, bfloat16=False, calibration_clips=8, continuous_until=0, quantized_from=0
+        steps=2, batch_size=4, precision="float32", calibration_clips=8, continuous_until=0, quantized_from=0
     )
     clips = ProceduralClips(frames=tiny_config.frames, size=tiny_config.size, length=40)
     one = Pretrainer(tiny_config, config, clips, tmp_path, warm_start=tiny)
@@ -51,7 +51,7 @@ def test_a_warm_run_keeps_the_given_codebook(tiny: VaporTok, tiny_config: VaporT
 FROZEN = PretrainConfig(
     steps=4,
     batch_size=4,
-    bfloat16=False,
+    precision="float32",
     calibration_clips=8,
     continuous_until=0,
     quantized_from=0,

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, get_args
+
+import torch
 
 from vaportok_rl.tokenizer.perceptual import PerceptualNetwork
+from vaportok_rl.tokenizer.precision import PrecisionChoice, multiplies_bfloat16
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,8 @@ class PretrainConfig:
         accumulate: parts that a process's share of the batch is split into, to save memory. Each part is averaged on
             its own: batch statistics (``code_norm="batch"``) and the mean over retained tokens are those of the part.
         seed: decides initialisation, the order of clips and every draw.
-        bfloat16: run the transformers under bfloat16 autocast.
+        precision: what the transformers compute in: ``"float32"``, ``"bfloat16"`` (autocast), or ``"auto"``, bfloat16
+            where the device multiplies it in hardware, since elsewhere it is far slower than float32.
         muon_learning_rate: for 2-D weights inside transformer blocks (Muon, RMS-matched to AdamW).
         adam_learning_rate: for everything else (AdamW).
         weight_decay: of both.
@@ -86,7 +92,7 @@ class PretrainConfig:
     batch_size: int = 40
     accumulate: int = 1
     seed: int = 0
-    bfloat16: bool = True
+    precision: PrecisionChoice = "auto"
     muon_learning_rate: float = 3e-3
     adam_learning_rate: float = 1e-3
     weight_decay: float = 0.01
@@ -132,6 +138,8 @@ class PretrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"Expected {name} ≥ 1, got {getattr(self, name)}; raise it.")
+        if self.precision not in get_args(PrecisionChoice):
+            raise ValueError(f"Expected precision auto, float32 or bfloat16, got {self.precision!r}; pass one.")
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"Expected batch_size divisible by accumulate={self.accumulate}, got {self.batch_size}; change one."
@@ -154,6 +162,14 @@ class PretrainConfig:
                 "Expected 0 ≤ continuous_until ≤ quantized_from ≤ random_lengths_from ≤ 1, got "
                 f"{shares[1]}, {shares[2]}, {shares[3]}; reorder the phases."
             )
+
+    def decided(self, device: torch.device, begun: Mapping[str, Any] | None = None) -> PretrainConfig:
+        """These settings with ``precision="auto"`` decided: as a resumed run was ``begun``, else by the device."""
+        if self.precision != "auto":
+            return self
+        if begun is not None:
+            return replace(self, precision=begun.get("precision", self.precision))
+        return replace(self, precision="bfloat16" if multiplies_bfloat16(device) else "float32")
 
     def learning_rate_factor(self, step: int) -> float:
         """The share of the peak learning rate at a step."""

@@ -52,7 +52,7 @@ class Critic:
         both = torch.cat([clips.float() / 255, decoded])
         with (
             contextlib.nullcontext() if last else self.accelerator.no_sync(self._wrapped),
-            torch.autocast(both.device.type, torch.bfloat16, enabled=self.config.bfloat16),
+            torch.autocast(both.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"),
         ):
             real, fake = self._wrapped(both).float().chunk(2)
             loss = discriminator_loss(real, fake, self.config.label_smoothing)

@@ -89,19 +89,18 @@ class Pretrainer:
                 f"Expected clips of {model_config.frames} frames and {model_config.size} pixels, got {source.frames} "
                 f"and {source.size}; open the clips with the tokenizer's geometry."
             )
-        self.config, self.source, self.folder = config, source, Path(folder)
+        self.source, self.folder = source, Path(folder)
         self.accelerator = Accelerator(
             cpu=torch.device(device).type == "cpu",
             # Prior and codebook take no part while latents are continuous.
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
+        state = read_state(self.folder) if resume else None
+        self.config = config = config.decided(self.accelerator.device, state and state["config"])
         parts = self.accelerator.num_processes * config.accumulate
         if config.batch_size % parts:
-            raise ValueError(
-                f"Expected batch_size divisible by processes × accumulate = {parts}, got {config.batch_size}; "
-                "change one of them."
-            )
-        state = read_state(self.folder) if resume else None
+            found = f"processes × accumulate = {parts}, got {config.batch_size}"
+            raise ValueError(f"Expected batch_size divisible by {found}; change one of them.")
         if state is not None:
             check_settings(self.folder, state, asdict(config), model_config.to_dict(), source.describe())
         torch.manual_seed(config.seed)
@@ -115,7 +114,7 @@ class Pretrainer:
         )
         given = None if state is None else VaporTokConfig.from_dict(state["model_config"])
         calibrated = given or replace(model_config, complexity=self._calibrated(model_config.complexity))
-        self.model = VaporTok(calibrated, "bfloat16" if config.bfloat16 else "float32")
+        self.model = VaporTok(calibrated, config.precision)  # type: ignore[arg-type]  # no longer "auto"
         self.model = self.model.to(self.accelerator.device).train()
         self._codebook_given, self.redrawn_tokens = warm_start is not None, 0
         if warm_start is not None:
@@ -253,7 +252,7 @@ class Pretrainer:
         kept = f"the last good checkpoint is {state}" if state.is_file() else "no checkpoint was written yet"
         return (
             f"Expected a finite loss, got {loss} (gradient norm {norm}) at step {self.step}; {kept}. Lower the "
-            "learning rates or turn bfloat16 off, and start again or resume."
+            "learning rates or pass precision float32, and start again or resume."
         )
 
     @torch.no_grad()
