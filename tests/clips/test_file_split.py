@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vaportok_rl.clips.file_split import clips_of_split, find_videos, fraction_of, held_out_files
+from vaportok_rl.clips.file_split import clips_of_split, find_videos, fraction_of, held_out_files, held_out_fold
 
 KEYS = st.text(alphabet="abcdefgh/_0123456789é", min_size=1, max_size=12)
 FRACTIONS = st.floats(min_value=0.01, max_value=0.99)
@@ -167,3 +167,33 @@ def test_paths_may_be_path_like(tmp_path: Path) -> None:
 
     place(tmp_path, ["a.mp4"])
     assert len(find_videos([Mine()])) == 1
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(KEYS, st.integers(1, 40)), min_size=2, max_size=12), st.integers(2, 4))
+def test_over_the_folds_each_file_is_held_out_once(files: list[tuple[str, int]], folds: int) -> None:
+    if len(files) < folds:
+        with pytest.raises(ValueError, match="Expected at least one readable file a fold"):
+            held_out_fold(files, (1, folds))
+        return
+    flags = [held_out_fold(files, (number, folds)) for number in range(1, folds + 1)]
+    assert [sum(column) for column in zip(*flags, strict=True)] == [1] * len(files)
+    assert all(any(fold) for fold in flags)
+    # Longest-first dealing: no fold exceeds another by more than its own shortest file.
+    held = [[clips for (_, clips), flag in zip(files, fold, strict=True) if flag] for fold in flags]
+    assert max(sum(one) - min(one) for one in held) <= min(sum(one) for one in held)
+
+
+def test_folds_of_a_known_folder_are_balanced() -> None:
+    files = [("a", 19), ("b", 18), ("c", 17), ("d", 15), ("e", 8), ("f", 4), ("g", 1), ("h", 1)]
+    held = [
+        {name for (name, _), flag in zip(files, held_out_fold(files, (number, 3)), strict=True) if flag}
+        for number in (1, 2, 3)
+    ]
+    assert held == [{"a", "f", "g", "h"}, {"b", "e"}, {"c", "d"}]
+
+
+@pytest.mark.parametrize("fold", [(0, 3), (4, 3), (1, 1), (1, 0)])
+def test_folds_out_of_range_are_refused(fold: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=r"Expected a fold such as 1/3, 2/3 or 3/3, got"):
+        held_out_fold([("a", 1), ("b", 1), ("c", 1)], fold)

@@ -69,6 +69,20 @@ def test_folds_and_starts(footage: Path) -> None:
     assert len(open_clips(f"ucf101:{footage}", frames=4, size=8, starts="grid")) == 5
 
 
+def test_folds_of_footage(tmp_path: Path, write_numbered: Callable[..., Path]) -> None:
+    for name in ("a", "b"):
+        write_numbered(tmp_path / f"{name}.mp4", 9)
+    folds = [open_clips(f"fold:{number}/2:{tmp_path}", split="test", frames=4, size=8) for number in (1, 2)]
+    assert all(isinstance(fold, VideoClips) for fold in folds)
+    assert sorted(fold.source_of(0)[0].name for fold in folds) == ["a.mp4", "b.mp4"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["fold:1:videos", "fold:1/3", "fold:a/3:videos", "fold:1/3:", "fold:-1/3:videos"])
+def test_mistaken_folds_are_named(name: str) -> None:
+    with pytest.raises(ValueError, match="Expected fold:NUMBER/FOLDS:PATH"):
+        open_clips(name)
+
+
 def test_games_and_mixtures() -> None:
     pytest.importorskip("pygame")
     games = open_clips("gym:CartPole-v1,Acrobot-v1", frames=2, size=8, seed=3)

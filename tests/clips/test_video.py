@@ -102,6 +102,17 @@ def test_the_two_splits_share_no_file_and_lose_none(library: Path) -> None:
     assert len(train) + len(test) == sum((20 + 5 * number) // 8 for number in range(6))
 
 
+def test_folds_hold_out_each_file_once_and_train_on_the_rest(library: Path) -> None:
+    every = {path.resolve() for path in library.rglob("*.mp4")}
+    seen: list[Path] = []
+    for number in (1, 2, 3):
+        train, test = (VideoClips(library, frames=8, split=split, fold=(number, 3)) for split in ("train", "test"))
+        held = {test.source_of(index)[0] for index in range(len(test))}
+        assert {train.source_of(index)[0] for index in range(len(train))} == every - held
+        seen += held
+    assert sorted(seen) == sorted(every)
+
+
 def test_a_lone_short_video_serves_both_splits_with_a_warning(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", 5)
     for split in ("train", "test"):

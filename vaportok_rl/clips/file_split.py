@@ -164,6 +164,34 @@ def held_out_files(keys: Iterable[str], test_fraction: float) -> list[bool]:
     return flags
 
 
+def held_out_fold(files: Sequence[tuple[str, int]], fold: tuple[int, int]) -> list[bool]:
+    """Which files one fold of a cross-validation holds out: over all folds each file is held out once.
+
+    The files are dealt longest first, each to the fold with the fewest clips so far, so that all folds hold about
+    equally many. Unlike `held_out_files`, adding files may move others.
+
+    Args:
+        files: name and number of clips of each.
+        fold: ``(number, of)``, the number from 1.
+
+    Returns:
+        One flag a file, in the order of ``files``; at least one True and one False.
+
+    Raises:
+        ValueError: not ``1 ≤ number ≤ of``, fewer than two folds, or fewer files than folds.
+    """
+    number, folds = fold
+    if not (folds >= 2 and 1 <= number <= folds):
+        raise ValueError(f"Expected a fold such as 1/3, 2/3 or 3/3, got {number}/{folds}; count from 1.")
+    if len(files) < folds:
+        raise ValueError(f"Expected at least one readable file a fold, got {len(files)} for {folds}; ask for fewer.")
+    dealt: list[list[int]] = [[] for _ in range(folds)]
+    for position in sorted(range(len(files)), key=lambda one: (-files[one][1], fraction_of(files[one][0]), one)):
+        # An empty fold comes first even where files hold no clips.
+        min(dealt, key=lambda hand: (sum(files[one][1] for one in hand), len(hand))).append(position)
+    return [position in dealt[number - 1] for position in range(len(files))]
+
+
 def clips_of_split(n_clips: int, split: Split, test_fraction: float) -> range:
     """The clips of a lone file that belong to a split: the beginning is trained on, the end held out.
 

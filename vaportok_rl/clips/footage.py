@@ -14,7 +14,8 @@ from torch import Tensor
 
 from vaportok_rl.clips.cache import ClipCache
 from vaportok_rl.clips.decoding import UnreadableVideoError, VideoFile, first_frame_at, probe, read_clip_at, read_clips
-from vaportok_rl.clips.file_split import check_test_fraction, clips_of_split, fraction_of, held_out_files
+from vaportok_rl.clips.file_split import check_test_fraction, clips_of_split, fraction_of, held_out_files, held_out_fold
+from vaportok_rl.clips.listed_video import ListedVideo
 from vaportok_rl.clips.notices import warn_user
 from vaportok_rl.clips.skipping import OnError, SkippedFiles
 from vaportok_rl.clips.source import ClipBatch, ClipSource, Split, check_split
@@ -25,23 +26,6 @@ Starts = Literal["grid", "random"]
 # costs about a group of pictures (250 frames in x264's default), so the neighbours are nearly free. The stretches are
 # fixed places in the file. A clip is therefore always decoded in the same way, whatever was asked for before.
 _STRETCH_FRAMES = 512
-
-
-@dataclass(frozen=True)
-class ListedVideo:
-    """A video file as a data set lists it.
-
-    Attributes:
-        path: the file; it need not exist.
-        key: its name within the data set, which moving the data set does not change.
-        label: its class.
-        split: the split it belongs to, or None to decide by a hash of the key.
-    """
-
-    path: Path
-    key: str
-    label: str
-    split: Split | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +58,7 @@ class FootageClips(ClipSource):
         on_error: ``"skip"`` or ``"raise"``.
         cache_megabytes: memory (MiB) for decoded clips.
         test_fraction: share of the files to hold out where the list does not say, in (0, 1).
+        fold: the fold to hold out instead; see `held_out_fold`.
     """
 
     def __init__(
@@ -90,6 +75,7 @@ class FootageClips(ClipSource):
         on_error: OnError,
         cache_megabytes: float,
         test_fraction: float = 0.2,
+        fold: tuple[int, int] | None = None,
     ) -> None:
         if frames < 1:
             raise ValueError(f"Expected frames of at least 1, got {frames}; pass frames=16 for 16-frame clips.")
@@ -109,7 +95,7 @@ class FootageClips(ClipSource):
         self.split = check_split(split)
         self.starts = starts
         self.seed = int(seed)
-        self.test_fraction = check_test_fraction(test_fraction)
+        self.test_fraction, self._fold = check_test_fraction(test_fraction), fold
         self._skipped = SkippedFiles(origin, on_error)
         self._cache = ClipCache(int(cache_megabytes * 2**20))
         self._unreadable: set[int] = set()
@@ -140,11 +126,14 @@ class FootageClips(ClipSource):
             self._find_one_readable(listed)
             return self._number([(video, 1) for video in listed], names, by_time=False)
         probed = self._probe(listed)
-        if decided or len(probed) == 1:
+        if decided or (len(probed) == 1 and self._fold is None):
             return self._number(probed, names, by_time=not decided)
         # Names come from both splits, so that a label means the same in either.
         names = names or _sorted_labels(video for video, _ in probed)
-        held_out = held_out_files([video.key for video, _ in probed], self.test_fraction)
+        if self._fold is None:
+            held_out = held_out_files([video.key for video, _ in probed], self.test_fraction)
+        else:
+            held_out = held_out_fold([(video.key, n_clips) for video, n_clips in probed], self._fold)
         mine = [one for one, is_test in zip(probed, held_out, strict=True) if is_test == (self.split == "test")]
         return self._number(mine, names, by_time=False)
 

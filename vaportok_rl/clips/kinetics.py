@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from vaportok_rl.clips.file_split import held_out_files
-from vaportok_rl.clips.footage import FootageClips, ListedVideo, Starts
+from vaportok_rl.clips.footage import FootageClips, Starts
+from vaportok_rl.clips.listed_video import ListedVideo
 from vaportok_rl.clips.skipping import OnError
 from vaportok_rl.clips.source import Split
 from vaportok_rl.clips.suggestion import no_such_path

@@ -19,6 +19,7 @@ _KNOBS = ("spatial", "temporal")
 GAMEPLAY_PREFIX = "gym:"
 UCF101_PREFIX = "ucf101:"
 KINETICS_PREFIX = "kinetics:"
+FOLD_PREFIX = "fold:"
 _FOLDS = ("1", "2", "3")
 
 
@@ -41,6 +42,7 @@ def open_clips(
             - ``"ucf101:FOLDER"``, UCF101 by its first official split (``"ucf101:FOLDER:2"`` by its second);
             - ``"kinetics:FILE.csv"`` or ``"kinetics:TRAIN.csv,VAL.csv"``, videos listed with labels (`KineticsCSV`);
             - a video file, a folder of videos or a glob pattern (`VideoClips`);
+            - ``"fold:2/3:PATH"``, the same with the second of three folds held out (`held_out_fold`);
             - several of these, taken in turn; one named twice gets two turns.
         split: ``"train"`` or ``"test"`` (held out).
         frames: T, frames a clip.
@@ -80,7 +82,17 @@ def _open_one(name: str, split: Split, frames: int, size: int, seed: int, starts
     if name.startswith(KINETICS_PREFIX):
         files = name.removeprefix(KINETICS_PREFIX).split(",")
         return KineticsCSV(files, frames=frames, size=size, split=split, seed=seed, starts=starts or "random")
-    return VideoClips(name, frames=frames, size=size, split=split, seed=seed, starts=starts or "grid")
+    chosen, path = _fold(name) if name.startswith(FOLD_PREFIX) else (None, name)
+    return VideoClips(path, frames=frames, size=size, split=split, seed=seed, starts=starts or "grid", fold=chosen)
+
+
+def _fold(name: str) -> tuple[tuple[int, int], str]:
+    """Number and count in ``"fold:2/3:PATH"``, and the path."""
+    which, _, path = name.removeprefix(FOLD_PREFIX).partition(":")
+    number, _, folds = which.partition("/")
+    if not (number.isdecimal() and folds.isdecimal() and path):
+        raise ValueError(f"Expected fold:NUMBER/FOLDS:PATH, for instance fold:1/3:videos, got {name!r}; correct it.")
+    return (int(number), int(folds)), path
 
 
 def _knob_ranges(name: str) -> list[tuple[float, float]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from vaportok_rl.clips.footage import FootageClips, ListedVideo, Starts
+from vaportok_rl.clips.footage import FootageClips, Starts
+from vaportok_rl.clips.listed_video import ListedVideo
 from vaportok_rl.clips.skipping import OnError
 from vaportok_rl.clips.source import Split
 from vaportok_rl.clips.suggestion import no_such_path

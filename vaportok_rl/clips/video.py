@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 
 from vaportok_rl.clips.file_split import find_videos
-from vaportok_rl.clips.footage import FootageClips, ListedVideo, Starts
+from vaportok_rl.clips.footage import FootageClips, Starts
+from vaportok_rl.clips.listed_video import ListedVideo
 from vaportok_rl.clips.skipping import OnError
 from vaportok_rl.clips.source import Split
 
@@ -41,6 +42,8 @@ class VideoClips(FootageClips):
         starts: ``"grid"`` for all non-overlapping clips of a file, ``"random"`` for one clip a file.
         seed: decides where the one clip begins outside training.
         test_fraction: share of the files (of the clips, if there is a lone file) to hold out, in (0, 1).
+        fold: ``(number, of)`` to hold out that fold of a cross-validation instead, whole files as well: over all folds
+            each file is held out once, and the folds hold about equally many clips.
         on_error: ``"skip"`` warns once about each unreadable file and goes on; ``"raise"`` stops at the first.
         cache_megabytes: memory (MiB) for decoded clips, least recently used out first; 0 for none. Reading clips at
             random is fast as long as the split fits. Random starts of training are not kept.
@@ -67,6 +70,7 @@ class VideoClips(FootageClips):
         starts: Starts = "grid",
         seed: int = 0,
         test_fraction: float = 0.2,
+        fold: tuple[int, int] | None = None,
         on_error: OnError = "skip",
         cache_megabytes: float = 256,
     ) -> None:
@@ -80,6 +84,7 @@ class VideoClips(FootageClips):
             starts=starts,
             seed=seed,
             test_fraction=test_fraction,
+            fold=fold,
             on_error=on_error,
             cache_megabytes=cache_megabytes,
         )
