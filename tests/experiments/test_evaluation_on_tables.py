@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,21 +49,22 @@ def test_all_policies_without_decoding(table: str, tmp_path: Path, monkeypatch: 
     assert results["oracle"]["reward"] == max(results[name]["reward"] for name in names)
 
 
+BRIEF = LearnableSettings(
+    path_length=3,
+    decisions=48,
+    scenes=2,
+    group_size=4,
+    epochs=1,
+    training_scenes=5,
+    held_out_scenes=3,
+    points=1,
+    seeds=(0,),
+)
+
+
 def test_the_learnable_gap(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(VaporTok, "decode", None)
-    settings = LearnableSettings(
-        table=table,
-        path_length=3,
-        decisions=48,
-        scenes=2,
-        group_size=4,
-        epochs=1,
-        training_scenes=5,
-        held_out_scenes=3,
-        points=1,
-        seeds=(0,),
-    )
-    curves = learnable_gap(settings)
+    curves = learnable_gap(replace(BRIEF, table=table))
     methods = ("grpo", "enumerated", "router")
     assert [(curve.start, curve.method) for curve in curves] == [
         (start, method) for start in ("pretrained", "fresh") for method in methods
@@ -76,3 +78,19 @@ def test_held_out_clips_of_another_table(table: str, tiny_world: str, tmp_path: 
     settings = LearnableSettings(table=table, held_out_table=other, path_length=3)
     assert settings.process("train").source.describe() == TaildropProcess(table=table, split="train").source.describe()
     assert settings.process("test").source.describe() == TaildropProcess(table=other, split="test").source.describe()
+
+
+def test_each_fold_is_trained_and_judged_on_its_own_table(table: str, tiny_world: str, tmp_path: Path) -> None:
+    other = str(tmp_path / "other")
+    TableBuilder(plan_table(tokenizer=tiny_world, clip_seed=1, count=18, held_out=9, grid=1), Path(other)).run()
+    brief = replace(BRIEF, starts=("pretrained",))
+    together = learnable_gap(replace(brief, folds=(table, other)))
+    one, two = (learnable_gap(replace(brief, table=name)) for name in (table, other))
+    assert [curve.method for curve in together] == ["grpo", "enumerated", "router"]
+    for found, first, second in zip(together, one, two, strict=True):
+        assert found.folds == (first.figures["gap_closed"], second.figures["gap_closed"])
+        assert found.figures["reward"] == pytest.approx((first.figures["reward"] + second.figures["reward"]) / 2)
+        means = [sum(gaps) / 2 for gaps in zip(first.held_out, second.held_out, strict=True)]
+        assert found.held_out == pytest.approx(means)
+    with pytest.raises(ValueError, match=r"Expected --folds or else a table, got --folds a b beside --table c"):
+        LearnableSettings(folds=("a", "b"), table="c")

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from vaportok_rl.experiments.algorithms import GRPOSettings
-from vaportok_rl.experiments.learnable import FRESH, LearnableSettings, describe, learnable_gap, main
-from vaportok_rl.experiments.learning_curves import LearningCurve, markdown_table, summary
+from vaportok_rl.experiments.learnable import FROM_FRESH, LearnableSettings, describe, learnable_gap, main
+from vaportok_rl.experiments.learning_curves import LearningCurve, markdown_table, mean_over_folds, summary
 from vaportok_rl.experiments.run_folder import plain
 
 
@@ -53,6 +53,18 @@ def test_medians_and_the_share_of_the_learnable_gap() -> None:
     assert curves[0].late_rise == pytest.approx(0.05)
 
 
+def test_means_over_folds() -> None:
+    folds = [curve("grpo", 3, gap) for gap in (0.3, 0.6, 0.0)]
+    found = mean_over_folds([replace(one, seconds=float(place)) for place, one in enumerate(folds)])
+    assert found.figures == pytest.approx({"gap_closed": 0.3, "tokens": 3.0, "spearman_complexity": 0.5})
+    assert (found.folds, found.seconds, found.seed) == ((0.3, 0.6, 0.0), 1.0, 3)
+    assert found.training == pytest.approx(folds[0].training)
+    table = markdown_table([found, replace(found, seed=4, folds=(0.5, 0.8, 0.2))])
+    assert "| by seed | by fold | on training clips |" in table
+    assert "| 30.0 / 30.0 | 40.0 / 70.0 / 10.0 | 50.0 % |" in table
+    assert mean_over_folds(folds[:1]) is folds[0]
+
+
 def test_every_method_is_followed_on_training_and_held_out_clips(tiny_world: str) -> None:
     seen: list[LearningCurve] = []
     curves = learnable_gap(settings(tiny_world), seen.append)
@@ -74,7 +86,7 @@ def test_every_method_is_followed_on_training_and_held_out_clips(tiny_world: str
 
 def test_what_the_methods_are_given() -> None:
     some = LearnableSettings()
-    assert some.options("grpo", "fresh")["batch_size"] == FRESH.batch_size
+    assert some.options("grpo", "fresh")["batch_size"] == FROM_FRESH.batch_size
     given = some.options("enumerated", "pretrained")
     assert (given["gradient"], given["kl_coef"], given["learning_rate"](1.0)) == ("enumerated", 0.0, 3e-4)
 

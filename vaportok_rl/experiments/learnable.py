@@ -25,14 +25,14 @@ from vaportok_rl.agents.router import train_router
 from vaportok_rl.clips import Split
 from vaportok_rl.envs import TaildropProcess, TaildropVecEnv
 from vaportok_rl.experiments.algorithms import GRPOSettings
-from vaportok_rl.experiments.learning_curves import LearningCurve, Method, Start, markdown_table, write
+from vaportok_rl.experiments.learning_curves import LearningCurve, Method, Start, markdown_table, mean_over_folds, write
 from vaportok_rl.experiments.run_folder import create_run_folder, write_config
 from vaportok_rl.experiments.world_settings import WorldSettings
 
-# The penalty of the supplement's settings keeps a policy near the one it began with, whatever there is to be learnt.
-# What is measured is the end of a run, so steps grow small towards it.
-FREE = GRPOSettings(kl_coef=0.0, credit="clip", batch_size=4, final_learning_rate=0.0)
-FRESH = replace(FREE, learning_rate=1e-3)
+# What is measured is the end of a run, so steps are many and grow small towards it. The supplement's penalty stays
+# where the policy that training began with is worth staying near; a random one is not.
+FROM_PRETRAINED = GRPOSettings(batch_size=4, final_learning_rate=0.0)
+FROM_FRESH = replace(FROM_PRETRAINED, learning_rate=1e-3, kl_coef=0.0, credit="clip")
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,18 @@ class LearnableSettings(WorldSettings):
 
     held_out_table: str | None = None
     """Outcome table whose test split is held out, if that is not `--table`'s: other clips than one trained on."""
+    folds: tuple[str, ...] = ()
+    """Instead of `--table`: tables of all folds of the same footage (`table build --clips fold:1/3:PATH` and so on).
+    Every run trains on each fold's training clips, and the means over the folds are shown."""
     decisions: int = 81_920
     """Of GRPO and of the enumerated gradient; enough for both to converge."""
     scenes: int = 16
     """P, scenes a round."""
     group_size: int = 8
     """G, paths through each scene."""
-    grpo: GRPOSettings = field(default_factory=lambda: FREE)
+    grpo: GRPOSettings = field(default_factory=lambda: FROM_PRETRAINED)
     """GRPO's settings from the pretrained module; the enumerated gradient has the same but no penalty."""
-    fresh_grpo: GRPOSettings = field(default_factory=lambda: FRESH)
+    fresh_grpo: GRPOSettings = field(default_factory=lambda: FROM_FRESH)
     """The same from a fresh policy, which has more to learn."""
     epochs: int = 40
     """Passes of the router over the training scenes."""
@@ -63,6 +66,17 @@ class LearnableSettings(WorldSettings):
     """`pretrained`: from the tokenizer's own taildrop module; `fresh`: from a random one."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One run of each method and start a seed."""
+
+    def __post_init__(self) -> None:
+        if self.folds and (self.table is not None or self.held_out_table is not None):
+            raise ValueError(
+                f"Expected --folds or else a table, got --folds {' '.join(self.folds)} beside --table {self.table}, "
+                f"--held-out-table {self.held_out_table}; each fold holds out clips of its own."
+            )
+
+    def by_fold(self) -> list[LearnableSettings]:
+        """The settings of each fold, or these alone."""
+        return [replace(self, folds=(), table=fold) for fold in self.folds] or [self]
 
     def process(self, split: Split) -> TaildropProcess:
         """The process that is trained on, or the held-out one."""
@@ -158,11 +172,21 @@ def learnable_gap(
         settings: see there.
         on_run: called with each finished run.
     """
-    training = HeldOut(settings.process("train"), settings.training_scenes)
-    held_out = HeldOut(settings.process("test"), settings.held_out_scenes)
+    folds = [
+        (
+            fold,
+            HeldOut(fold.process("train"), fold.training_scenes),
+            HeldOut(fold.process("test"), fold.held_out_scenes),
+        )
+        for fold in settings.by_fold()
+    ]
     curves = []
     for seed, start, method in itertools.product(settings.seeds, settings.starts, get_args(Method)):
-        curves.append(learn(settings, method, start, seed, training, held_out))
+        curves.append(
+            mean_over_folds(
+                [learn(fold, method, start, seed, training, held_out) for fold, training, held_out in folds]
+            )
+        )
         if on_run is not None:
             on_run(curves[-1])
     return curves
@@ -173,6 +197,18 @@ def describe(chosen: GRPOSettings) -> str:
     plain = asdict(GRPOSettings())
     changed = {name: value for name, value in asdict(chosen).items() if value != plain[name]}
     return " ".join(f"`--{name.replace('_', '-')} {value}`" for name, value in changed.items()) or "the defaults"
+
+
+def _held_out(settings: LearnableSettings) -> str:
+    """Which clips are held out, and of whom."""
+    described = "; ".join(fold.process("test").source.describe() for fold in settings.by_fold())
+    if settings.folds:
+        return (
+            f"{described}. Each fold is held out once, from policies trained on the others alone; figures are means "
+            "over the folds."
+        )
+    taught = f" Trained on {settings.process('train').source.describe()}." if settings.held_out_table else ""
+    return f"{described}.{taught}"
 
 
 def main(
@@ -199,9 +235,8 @@ def main(
             highlight=False,
         )
 
-    taught = f" Trained on {settings.process('train').source.describe()}." if settings.held_out_table else ""
     heading = (
-        f"{settings.process('test').source.describe()}.{taught} "
+        f"{_held_out(settings)} "
         f"{settings.decisions:,} decisions ({settings.scenes} scenes × {settings.group_size} paths × "
         f"{settings.path_length} clips a round) for GRPO and for the enumerated gradient "
         f"({describe(settings.grpo)}; fresh: {describe(settings.fresh_grpo)}), "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +35,7 @@ class LearningCurve:
         held_out: gap closed on held-out scenes at each point.
         figures: of the policy at the end, on held-out scenes; see `Comparison.results`.
         seconds: the whole run, measurements included.
+        folds: gap closed on the held-out scenes of each fold, of which the rest are means; empty without folds.
     """
 
     method: Method
@@ -45,11 +46,27 @@ class LearningCurve:
     held_out: tuple[float, ...]
     figures: dict[str, float]
     seconds: float
+    folds: tuple[float, ...] = ()
 
     @property
     def late_rise(self) -> float:
         """What the training gap rose by in the last quarter: near 0 when training has converged."""
         return self.training[-1] - float(np.interp(0.75, self.share, self.training))
+
+
+def mean_over_folds(curves: Sequence[LearningCurve]) -> LearningCurve:
+    """One run from its curves on each fold: the means, every fold counting alike; a lone curve is returned as it is."""
+    first = curves[0]
+    if len(curves) == 1:
+        return first
+    return replace(
+        first,
+        training=tuple(np.mean([curve.training for curve in curves], axis=0).tolist()),
+        held_out=tuple(np.mean([curve.held_out for curve in curves], axis=0).tolist()),
+        figures={name: float(np.mean([curve.figures[name] for curve in curves])) for name in first.figures},
+        seconds=float(np.mean([curve.seconds for curve in curves])),
+        folds=tuple(curve.figures["gap_closed"] for curve in curves),
+    )
 
 
 def summary(curves: Sequence[LearningCurve]) -> dict[str, Any]:
@@ -81,25 +98,40 @@ def summary(curves: Sequence[LearningCurve]) -> dict[str, Any]:
 
 
 def markdown_table(curves: Sequence[LearningCurve]) -> str:
-    """A row a start and method: medians over seeds, the seeds' own held-out gaps, and GRPO's share in sentences."""
+    """A row a start and method: medians over seeds, the seeds' own held-out gaps, and GRPO's share in sentences.
+
+    Where the curves are means over folds there is a column more: the median over seeds on each fold.
+    """
     found = summary(curves)
-    lines = [
-        "| start | method | held-out gap closed | by seed | on training clips | Spearman(n, complexity) | tokens | "
-        "seconds |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+    folded = any(curve.folds for curve in curves)
+    names = [
+        "start",
+        "method",
+        "held-out gap closed",
+        "by seed",
+        *(["by fold"] if folded else []),
+        "on training clips",
+        "Spearman(n, complexity)",
+        "tokens",
+        "seconds",
     ]
+    lines = [f"| {' | '.join(names)} |", f"|---|---|{'---:|' * (len(names) - 2)}"]
     for start, methods in found["runs"].items():
         for method, row in methods.items():
-            seeds = [
-                f"{100 * curve.figures['gap_closed']:.1f}"
-                for curve in curves
-                if (curve.start, curve.method) == (start, method)
+            some = [curve for curve in curves if (curve.start, curve.method) == (start, method)]
+            folds = np.median([curve.folds for curve in some], axis=0).tolist()
+            cells = [
+                start,
+                method,
+                f"{100 * row['held_out_gap_closed']:.1f} %",
+                " / ".join(f"{100 * curve.figures['gap_closed']:.1f}" for curve in some),
+                *([" / ".join(f"{100 * gap:.1f}" for gap in folds)] if folded else []),
+                f"{100 * row['training_gap_closed']:.1f} %",
+                f"{row['spearman']:.2f}",
+                f"{row['tokens']:.1f}",
+                f"{row['seconds']:.0f}",
             ]
-            lines.append(
-                f"| {start} | {method} | {100 * row['held_out_gap_closed']:.1f} % | {' / '.join(seeds)} | "
-                f"{100 * row['training_gap_closed']:.1f} % | {row['spearman']:.2f} | {row['tokens']:.1f} | "
-                f"{row['seconds']:.0f} |"
-            )
+            lines.append(f"| {' | '.join(cells)} |")
     shares = ", ".join(f"{100 * share:.0f} % ({start})" for start, share in found["grpo_share_of_learnable"].items())
     return (
         "\n".join(lines) + f"\n\nLearnable part of the gap: {100 * found['learnable_gap']:.1f} %. GRPO reaches "
