@@ -133,7 +133,7 @@ def test_pretrain_runs_resumes_and_loads(
     assert "Expected a new run folder" in fails("pretrain", "--out", out, *settings)
     main(["pretrain", "--out", out, "--resume", *settings])
     assert "resuming" in capsys.readouterr().out
-    main(["info", f"{out}/model", "--measure", "procedural", "--count", "2"])
+    main(["info", f"{out}/model", "--measure", "procedural", "--count", "2", "--every-length"])
     printed = capsys.readouterr().out
     assert "explained variance" in printed
     assert "640 bits" in printed

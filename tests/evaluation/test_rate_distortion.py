@@ -54,6 +54,9 @@ def test_against_one_at_a_time(world: VaporTok, source: ProceduralClips) -> None
         for name, values in rows.items():
             table[name].append(values)
     assert result.mse == pytest.approx(np.mean(table["mse"], axis=1), rel=1e-5)
+    changes = np.diff(table["psnr"], axis=0)
+    expected = np.stack([changes.mean(1), changes.std(1, ddof=1) / np.sqrt(len(indices))], axis=1)
+    assert np.array(result.rises) == pytest.approx(expected, abs=1e-4)
     assert result.psnr == pytest.approx(np.mean(table["psnr"], axis=1), rel=1e-5)
     assert result.explained_variance == pytest.approx(np.median(table["explained"], axis=1), abs=1e-4)
     assert result.prior_top5 == pytest.approx(np.mean(table["top5"], axis=1), abs=1e-6)
@@ -78,6 +81,22 @@ def test_clip_batches_are_the_first_clips(
     batches = list(clip_batches(source, count, size))
     assert [len(batch) for batch in batches] == expected
     assert torch.equal(torch.cat(batches), source.batch(range(sum(expected))).clips)
+
+
+def test_one_clip_has_no_standard_error(world: VaporTok, source: ProceduralClips) -> None:
+    result = rate_distortion(world, clip_batches(source, 1), (1, 16))
+    assert result.rises[0][0] == pytest.approx(result.psnr[1] - result.psnr[0], abs=1e-5)
+    assert np.isnan(result.rises[0][1])
+
+
+def test_where_psnr_falls_is_said() -> None:
+    ends = ((0.1, 0.5, 0.6), (0.01, 0.009, 0.001), (0.0, 0.1, 0.4), 0.5, 3)
+    rising = RateDistortion((1, 2, 16), (20.0, 21.0, 30.0), *ends, rises=((1.0, 0.2), (9.0, 0.1)))
+    assert rising.monotony() == "PSNR rises with each of the 2 steps."
+    falling = RateDistortion((1, 2, 16), (20.0, 19.9, 30.0), *ends, rises=((-0.1, 0.25), (10.1, 0.1)))
+    assert falling.monotony() == (
+        "PSNR rises with each of the 2 steps but to n = 2 (-0.1000 ± 0.2500 dB); ± one standard error."
+    )
 
 
 def test_markdown() -> None:

@@ -25,6 +25,8 @@ class Info:
     """A shipped name, a checkpoint folder, or a hub id."""
     measure: tuple[str, ...] = ()
     """Clips to measure on: `procedural`, or paths; prints a rate–distortion table for each."""
+    every_length: bool = False
+    """Measure at every length rather than at a few."""
     count: int = 512
     """Most clips of each split to measure on."""
     device: str = "cpu"
@@ -59,10 +61,12 @@ class Info:
             splits = ("test",) if clips == PROCEDURAL else ("train", "test")
             sources = [open_clips(clips, split=split, frames=config.frames, size=config.size) for split in splits]
             batches = chain.from_iterable(clip_batches(source, self.count) for source in sources)
-            figures = rate_distortion(world, batches)
+            lengths = range(1, config.tokens + 1) if self.every_length else None
+            figures = rate_distortion(world, batches, lengths)
             console.print(
                 f"\n{clips}: {figures.clips} clips, {100 * figures.codes_used:.1f} % of the codes in use\n",
                 highlight=False,
                 soft_wrap=True,
             )
             console.print(figures.markdown(), highlight=False, markup=False, soft_wrap=True)
+            console.print(f"\n{figures.monotony()}", highlight=False, soft_wrap=True)

@@ -26,6 +26,8 @@ class RateDistortion:
         prior_top5: mean over clips, in [0, 1], ``[N]``.
         codes_used: share of the codebook that occurs.
         clips: number of clips.
+        rises: by how much PSNR changes from each length to the next: mean over clips and its standard error (NaN for
+            one clip), decibels, ``[N - 1, 2]``.
     """
 
     lengths: tuple[int, ...]
@@ -35,6 +37,7 @@ class RateDistortion:
     prior_top5: tuple[float, ...]
     codes_used: float
     clips: int
+    rises: tuple[tuple[float, float], ...] = ()
 
     def markdown(self) -> str:
         """The table in Markdown."""
@@ -44,6 +47,17 @@ class RateDistortion:
             for n, p, v, a in zip(self.lengths, self.psnr, self.explained_variance, self.prior_top5, strict=True)
         ]
         return "\n".join(rows)
+
+    def monotony(self) -> str:
+        """A sentence: PSNR rises from row to row, or where it falls and by how much, with its standard error."""
+        falls = [
+            f"n = {n} ({change:.4f} ± {error:.4f} dB)"
+            for n, (change, error) in zip(self.lengths[1:], self.rises, strict=True)
+            if not change > 0
+        ]
+        if not falls:
+            return f"PSNR rises with each of the {len(self.rises)} steps."
+        return f"PSNR rises with each of the {len(self.rises)} steps but to {', '.join(falls)}; ± one standard error."
 
 
 def default_lengths(tokens: int) -> tuple[int, ...]:
@@ -92,12 +106,17 @@ def rate_distortion(world: VaporTok, batches: Iterable[Tensor], lengths: Sequenc
         asked = torch.tensor(lengths, device=codes.device)
         accuracies.append(top_k_accuracy(hits.expand(len(lengths), -1, -1), asked[:, None].expand(-1, len(codes))))
     mse, variance, accuracy = (torch.cat(parts, 1) for parts in (errors, variances, accuracies))
+    levels = psnr(mse)
+    changes = levels.diff(dim=0).double()
+    spread = changes.std(1) if changes.shape[1] > 1 else torch.full_like(changes[:, 0], torch.nan)
+    errors_of_mean = spread / changes.shape[1] ** 0.5
     return RateDistortion(
         lengths=lengths,
-        psnr=tuple(psnr(mse).mean(1).tolist()),
+        psnr=tuple(levels.mean(1).tolist()),
         explained_variance=tuple(variance.quantile(0.5, dim=1).tolist()),
         mse=tuple(mse.mean(1).tolist()),
         prior_top5=tuple(accuracy.mean(1).tolist()),
         codes_used=float(used.float().mean()),
         clips=mse.shape[1],
+        rises=tuple(zip(changes.mean(1).tolist(), errors_of_mean.tolist(), strict=True)),
     )
