@@ -92,5 +92,9 @@ def test_each_fold_is_trained_and_judged_on_its_own_table(table: str, tiny_world
         assert found.figures["reward"] == pytest.approx((first.figures["reward"] + second.figures["reward"]) / 2)
         means = [sum(gaps) / 2 for gaps in zip(first.held_out, second.held_out, strict=True)]
         assert found.held_out == pytest.approx(means)
+    swapped = replace(brief, folds=(table, other), fold_training=(other, table)).by_fold()
+    assert [(fold.table, fold.held_out_table) for fold in swapped] == [(other, table), (table, other)]
+    with pytest.raises(ValueError, match="Expected as many tables in --fold-training as in --folds, got 1 and 2"):
+        LearnableSettings(folds=("a", "b"), fold_training=("c",))
     with pytest.raises(ValueError, match=r"Expected --folds or else a table, got --folds a b beside --table c"):
         LearnableSettings(folds=("a", "b"), table="c")

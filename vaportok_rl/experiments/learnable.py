@@ -44,6 +44,9 @@ class LearnableSettings(WorldSettings):
     folds: tuple[str, ...] = ()
     """Instead of `--table`: tables of all folds of the same footage (`table build --clips fold:1/3:PATH` and so on).
     Every run trains on each fold's training clips, and the means over the folds are shown."""
+    fold_training: tuple[str, ...] = ()
+    """Tables to train on, one a fold, if not the folds' own: procedural clips and the fold's films, for instance
+    (`table build --clips procedural fold:1/3:PATH`)."""
     decisions: int = 81_920
     """Of GRPO and of the enumerated gradient; enough for both to converge."""
     scenes: int = 16
@@ -73,10 +76,17 @@ class LearnableSettings(WorldSettings):
                 f"Expected --folds or else a table, got --folds {' '.join(self.folds)} beside --table {self.table}, "
                 f"--held-out-table {self.held_out_table}; each fold holds out clips of its own."
             )
+        if self.fold_training and len(self.fold_training) != len(self.folds):
+            raise ValueError(
+                f"Expected as many tables in --fold-training as in --folds, got {len(self.fold_training)} and "
+                f"{len(self.folds)}; name one for each fold, in their order."
+            )
 
     def by_fold(self) -> list[LearnableSettings]:
         """The settings of each fold, or these alone."""
-        return [replace(self, folds=(), table=fold) for fold in self.folds] or [self]
+        pairs = zip(self.fold_training or self.folds, self.folds, strict=True)
+        alone = replace(self, folds=(), fold_training=())
+        return [replace(alone, table=taught, held_out_table=fold) for taught, fold in pairs] or [self]
 
     def process(self, split: Split) -> TaildropProcess:
         """The process that is trained on, or the held-out one."""
@@ -201,14 +211,12 @@ def describe(chosen: GRPOSettings) -> str:
 
 def _held_out(settings: LearnableSettings) -> str:
     """Which clips are held out, and of whom."""
-    described = "; ".join(fold.process("test").source.describe() for fold in settings.by_fold())
+    described, taught = (
+        "; ".join(fold.process(split).source.describe() for fold in settings.by_fold()) for split in ("test", "train")
+    )
     if settings.folds:
-        return (
-            f"{described}. Each fold is held out once, from policies trained on the others alone; figures are means "
-            "over the folds."
-        )
-    taught = f" Trained on {settings.process('train').source.describe()}." if settings.held_out_table else ""
-    return f"{described}.{taught}"
+        return f"{described}; means over these folds, each by policies that were trained without it, on {taught}."
+    return f"{described}." + (f" Trained on {taught}." if settings.held_out_table else "")
 
 
 def main(
