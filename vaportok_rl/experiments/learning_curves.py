@@ -178,7 +178,8 @@ def page(curves: Sequence[LearningCurve], heading: str, picture: str) -> str:
         "`grpo` learns from a few sampled lengths; `enumerated` is the same network with the gradient over all K "
         "lengths, `router` the same taught the oracle's lengths. Medians over seeds on held-out clips of "
         f"{heading}\n\n{markdown_table(curves)}\n\n![Gap closed during training]({picture})\n\n"
-        "Dashed: on clips that it was trained on.\n"
+        "Dashed: on clips that it was trained on. The router's figures in the table are those of its best pass, judged "
+        "on training scenes that it is not taught on; the others' are of the end of training.\n"
     )
 
 
