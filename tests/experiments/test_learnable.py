@@ -10,9 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from vaportok_rl.experiments import learnable
 from vaportok_rl.experiments.algorithms import GRPOSettings
 from vaportok_rl.experiments.learnable import FROM_FRESH, LearnableSettings, describe, learnable_gap, main
-from vaportok_rl.experiments.learning_curves import LearningCurve, markdown_table, mean_over_folds, summary
+from vaportok_rl.experiments.learning_curves import (
+    LearningCurve,
+    load_curves,
+    markdown_table,
+    mean_over_folds,
+    save_curve,
+    summary,
+)
 from vaportok_rl.experiments.run_folder import plain
 
 
@@ -107,6 +115,7 @@ def test_the_folder(tiny_world: str, tmp_path: Path) -> None:
         "runs.csv",
         "learnable.png",
         "learnable.md",
+        "curves",
     }
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert set(results["runs"]["fresh"]) == {"grpo", "enumerated", "router"}
@@ -114,3 +123,47 @@ def test_the_folder(tiny_world: str, tmp_path: Path) -> None:
     assert plain(results) == results
     rows = pd.read_csv(tmp_path / "out" / "runs.csv")
     assert {"variant", "seed", "tokens", "mse", "psnr", "accuracy", "reward", "gap_closed"} <= set(rows.columns)
+
+
+def test_an_interrupted_run_goes_on_with_the_runs_that_are_missing(
+    tiny_world: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = replace(settings(tiny_world), starts=("fresh",))
+    main(once, tmp_path / "whole")
+    whole = {path.name: path.read_text() for path in (tmp_path / "whole" / "curves").iterdir()}
+    assert set(whole) == {"fresh-grpo-0.json", "fresh-enumerated-0.json", "fresh-router-0.json"}
+
+    def interrupted(*given: object) -> LearningCurve:
+        if given[1] == "router":
+            raise KeyboardInterrupt
+        return learn(*given)  # type: ignore[arg-type]
+
+    learn = learnable.learn
+    monkeypatch.setattr(learnable, "learn", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        main(once, tmp_path / "parts")
+    trained: list[object] = []
+    monkeypatch.setattr(learnable, "learn", lambda *given: trained.append(given[1]) or learn(*given))
+    main(once, tmp_path / "parts", resume=True)
+    assert trained == ["router"]
+    both = [json.loads((tmp_path / name / "results.json").read_text())["curves"] for name in ("whole", "parts")]
+    for curves in both:
+        for found in curves:
+            del found["seconds"]
+    assert both[0] == both[1]
+
+    with pytest.raises(ValueError, match=r"Expected the settings that .* was begun with, got other values for points"):
+        main(replace(once, points=3), tmp_path / "parts", resume=True)
+    with pytest.raises(FileNotFoundError, match="Expected --out with the folder of a run to resume"):
+        main(once, tmp_path / "nowhere", resume=True)
+    with pytest.raises(FileExistsError, match="nothing was overwritten"):
+        main(once, tmp_path / "parts")
+
+
+def test_a_curve_is_read_as_it_was_written(tmp_path: Path) -> None:
+    one = replace(curve("router", 2, 0.25), figures={"gap_closed": 0.1, "spearman_complexity": float("nan")})
+    save_curve(tmp_path / "curves", one)
+    (read,) = load_curves(tmp_path / "curves")
+    assert np.isnan(read.figures.pop("spearman_complexity"))
+    assert read == replace(one, figures={"gap_closed": 0.1})
+    assert load_curves(tmp_path / "nowhere") == []

@@ -34,7 +34,7 @@ from vaportok_rl.experiments.figures import (
     save_figure,
 )
 from vaportok_rl.experiments.lpips import with_lpips
-from vaportok_rl.experiments.run_folder import write_json
+from vaportok_rl.experiments.run_folder import CONFIG_FILE, write_json
 from vaportok_rl.experiments.tables import markdown_table
 from vaportok_rl.tokenizer.perceptual import PerceptualNetwork
 
@@ -79,7 +79,7 @@ class AgentRun:
     def seed(self) -> int | None:
         """The seed in its ``config.yaml``, if there is one."""
         try:
-            found = yaml.safe_load((self.folder / "config.yaml").read_text())["seed"]
+            found = yaml.safe_load((self.folder / CONFIG_FILE).read_text())["seed"]
         except (OSError, KeyError, TypeError, yaml.YAMLError):
             return None
         return found if isinstance(found, int) else None

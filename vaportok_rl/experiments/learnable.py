@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import torch
 import tyro
+import yaml
 from rich.console import Console
 from stable_baselines3.common.callbacks import BaseCallback
 
@@ -25,8 +26,17 @@ from vaportok_rl.agents.router import train_router
 from vaportok_rl.clips import Split
 from vaportok_rl.envs import TaildropProcess, TaildropVecEnv
 from vaportok_rl.experiments.algorithms import GRPOSettings
-from vaportok_rl.experiments.learning_curves import LearningCurve, Method, Start, markdown_table, mean_over_folds, write
-from vaportok_rl.experiments.run_folder import create_run_folder, write_config
+from vaportok_rl.experiments.learning_curves import (
+    LearningCurve,
+    Method,
+    Start,
+    load_curves,
+    markdown_table,
+    mean_over_folds,
+    save_curve,
+    write,
+)
+from vaportok_rl.experiments.run_folder import CONFIG_FILE, create_run_folder, plain, write_config
 from vaportok_rl.experiments.world_settings import WorldSettings
 
 # What is measured is the end of a run, so steps are many and grow small towards it. The supplement's penalty stays
@@ -174,14 +184,18 @@ def learn(
 
 
 def learnable_gap(
-    settings: LearnableSettings, on_run: Callable[[LearningCurve], None] | None = None
+    settings: LearnableSettings,
+    on_run: Callable[[LearningCurve], None] | None = None,
+    finished: Sequence[LearningCurve] = (),
 ) -> list[LearningCurve]:
     """Trains by every method from every start with every seed.
 
     Args:
         settings: see there.
-        on_run: called with each finished run.
+        on_run: called with each run that was trained.
+        finished: runs of these settings that need not be trained again.
     """
+    known = {(curve.seed, curve.start, curve.method): curve for curve in finished}
     folds = [
         (
             fold,
@@ -192,6 +206,9 @@ def learnable_gap(
     ]
     curves = []
     for seed, start, method in itertools.product(settings.seeds, settings.starts, get_args(Method)):
+        if (seed, start, method) in known:
+            curves.append(known[seed, start, method])
+            continue
         curves.append(
             mean_over_folds(
                 [learn(fold, method, start, seed, training, held_out) for fold, training, held_out in folds]
@@ -219,23 +236,53 @@ def _held_out(settings: LearnableSettings) -> str:
     return f"{described}." + (f" Trained on {taught}." if settings.held_out_table else "")
 
 
+def _resumed(folder: Path | None, settings: LearnableSettings) -> Path:
+    """The folder to resume, which holds runs of these settings."""
+    if folder is None or not (folder / CONFIG_FILE).is_file():
+        raise FileNotFoundError(f"Expected --out with the folder of a run to resume, got {folder}; leave --resume out.")
+    begun = yaml.safe_load((folder / CONFIG_FILE).read_text())
+    changed = [
+        name for name, value in plain(settings).items() if name not in ("seeds", "starts") and begun.get(name) != value
+    ]
+    if changed:
+        raise ValueError(
+            f"Expected the settings that {folder} was begun with, got other values for {', '.join(changed)}; resume "
+            "with the original settings, or choose another --out."
+        )
+    return folder
+
+
 def main(
     settings: Annotated[LearnableSettings, tyro.conf.arg(name="")],
     out: Path | None = None,
     docs: Path | None = None,
+    resume: bool = False,
 ) -> None:
     """Train by every method and write how much of the gap each closes.
+
+    Every finished run is kept; Ctrl-C loses the one under way.
 
     Args:
         settings: what is trained.
         out: new folder; `runs/<time>-learnable` if not given.
         docs: also write the page to this Markdown file, and its picture of the same name to `images` beside it.
+        resume: take the finished runs of `--out` as they are, and train those that are missing.
+
+    Raises:
+        FileExistsError: the folder exists and is not to be resumed.
+        FileNotFoundError: there is nothing to resume.
+        ValueError: the folder's runs had other settings (seeds and starts may differ).
     """
     console = Console()
-    folder = create_run_folder(Path("runs"), "learnable", out)
-    write_config(folder, settings)
+    if resume:
+        folder = _resumed(out, settings)
+    else:
+        folder = create_run_folder(Path("runs"), "learnable", out)
+        write_config(folder, settings)
+    kept = folder / "curves"
 
     def report(curve: LearningCurve) -> None:
+        save_curve(kept, curve)
         console.print(
             f"{curve.start:<11}{curve.method:<11}seed {curve.seed}  held-out "
             f"{100 * curve.figures['gap_closed']:5.1f} %  training {100 * curve.training[-1]:5.1f} %  "
@@ -250,7 +297,7 @@ def main(
         f"({describe(settings.grpo)}; fresh: {describe(settings.fresh_grpo)}), "
         f"{settings.epochs} passes for the router, seeds {', '.join(map(str, settings.seeds))}."
     )
-    curves = learnable_gap(settings, report)
+    curves = learnable_gap(settings, report, load_curves(kept))
     console.print(markdown_table(curves), markup=False, highlight=False, soft_wrap=True)
     written = write(folder, curves, heading, docs)
     console.print("written: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from vaportok_rl.clips.whole_writes import whole_write
 from vaportok_rl.experiments.figures import save_figure
 from vaportok_rl.experiments.run_folder import write_json
 
@@ -52,6 +54,22 @@ class LearningCurve:
     def late_rise(self) -> float:
         """What the training gap rose by in the last quarter: near 0 when training has converged."""
         return self.training[-1] - float(np.interp(0.75, self.share, self.training))
+
+
+def save_curve(folder: Path, curve: LearningCurve) -> Path:
+    """Writes one run to ``folder``, whole or not at all; returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{curve.start}-{curve.method}-{curve.seed}.json"
+    with whole_write(path) as scratch:
+        Path(scratch).write_text(json.dumps(asdict(curve)))
+    return path
+
+
+def load_curves(folder: Path) -> list[LearningCurve]:
+    """The runs that `save_curve` wrote to ``folder``, in no particular order."""
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    series = ("share", "training", "held_out", "folds")
+    return [LearningCurve(**(one | {name: tuple(one[name]) for name in series})) for one in found]
 
 
 def mean_over_folds(curves: Sequence[LearningCurve]) -> LearningCurve:

@@ -15,6 +15,8 @@ import yaml
 from vaportok_rl.clips.whole_writes import whole_write
 from vaportok_rl.version import __version__
 
+CONFIG_FILE = "config.yaml"
+
 
 def create_run_folder(root: Path, name: str, folder: Path | None = None) -> Path:
     """Makes ``root/<time>-<name>``, or exactly ``folder`` if given.
@@ -52,7 +54,7 @@ def write_config(folder: Path, config: Any, **extra: Any) -> Path:
 
     versions = {"vaportok_rl": __version__, "torch": torch.__version__, "commit": _git_commit()}
     content = plain({**plain(config), **extra, "versions": versions})
-    path = folder / "config.yaml"
+    path = folder / CONFIG_FILE
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 

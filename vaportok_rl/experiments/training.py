@@ -38,11 +38,9 @@ from vaportok_rl.experiments.algorithms import (
 from vaportok_rl.experiments.figures import allocation_figure, rate_distortion_figure, reward_figure, save_figure
 from vaportok_rl.experiments.pictures import comparison_frames, contact_sheet, spread_rows, write_video
 from vaportok_rl.experiments.progress_report import OnRound, ProgressReport
-from vaportok_rl.experiments.run_folder import plain, write_config, write_json
+from vaportok_rl.experiments.run_folder import CONFIG_FILE, plain, write_config, write_json
 from vaportok_rl.experiments.seeded_rounds import SeededRounds
 from vaportok_rl.experiments.world_settings import WorldSettings
-
-CONFIG_FILE = "config.yaml"
 
 
 @dataclass(frozen=True)
