@@ -95,7 +95,7 @@ def test_where_psnr_falls_is_said() -> None:
     assert rising.monotony() == "PSNR rises with each of the 2 steps."
     falling = RateDistortion((1, 2, 16), (20.0, 19.9, 30.0), *ends, rises=((-0.1, 0.25), (10.1, 0.1)))
     assert falling.monotony() == (
-        "PSNR rises with each of the 2 steps but to n = 2 (-0.1000 ± 0.2500 dB); ± one standard error."
+        "PSNR rises with each of the 2 steps but those to n = 2 (-0.1000 ± 0.2500 dB); ± one standard error."
     )
 
 

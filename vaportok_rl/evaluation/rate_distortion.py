@@ -57,7 +57,7 @@ class RateDistortion:
         ]
         if not falls:
             return f"PSNR rises with each of the {len(self.rises)} steps."
-        return f"PSNR rises with each of the {len(self.rises)} steps but to {', '.join(falls)}; ± one standard error."
+        return f"PSNR rises with each of the {len(self.rises)} steps but those to {', '.join(falls)}; ± one standard error."
 
 
 def default_lengths(tokens: int) -> tuple[int, ...]:
