@@ -55,9 +55,8 @@ class RateDistortion:
             for n, (change, error) in zip(self.lengths[1:], self.rises, strict=True)
             if not change > 0
         ]
-        if not falls:
-            return f"PSNR rises with each of the {len(self.rises)} steps."
-        return f"PSNR rises with each of the {len(self.rises)} steps but those to {', '.join(falls)}; ± one standard error."
+        rises = f"PSNR rises with each of the {len(self.rises)} steps"
+        return f"{rises} but those to {', '.join(falls)}; ± one standard error." if falls else f"{rises}."
 
 
 def default_lengths(tokens: int) -> tuple[int, ...]:
