@@ -16,7 +16,6 @@ from typing import Annotated, Any, get_args
 
 import torch
 import tyro
-import yaml
 from rich.console import Console
 from stable_baselines3.common.callbacks import BaseCallback
 
@@ -36,7 +35,7 @@ from vaportok_rl.experiments.learning_curves import (
     save_curve,
     write,
 )
-from vaportok_rl.experiments.run_folder import CONFIG_FILE, create_run_folder, plain, write_config
+from vaportok_rl.experiments.run_folder import CONFIG_FILE, changed_settings, create_run_folder, write_config
 from vaportok_rl.experiments.world_settings import WorldSettings
 
 # What is measured is the end of a run, so steps are many and grow small towards it. The supplement's penalty stays
@@ -240,10 +239,7 @@ def _resumed(folder: Path | None, settings: LearnableSettings) -> Path:
     """The folder to resume, which holds runs of these settings."""
     if folder is None or not (folder / CONFIG_FILE).is_file():
         raise FileNotFoundError(f"Expected --out with the folder of a run to resume, got {folder}; leave --resume out.")
-    begun = yaml.safe_load((folder / CONFIG_FILE).read_text())
-    changed = [
-        name for name, value in plain(settings).items() if name not in ("seeds", "starts") and begun.get(name) != value
-    ]
+    changed = changed_settings(folder, settings, free=("seeds", "starts"))
     if changed:
         raise ValueError(
             f"Expected the settings that {folder} was begun with, got other values for {', '.join(changed)}; resume "

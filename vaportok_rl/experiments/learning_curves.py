@@ -57,11 +57,11 @@ class LearningCurve:
 
 
 def save_curve(folder: Path, curve: LearningCurve) -> Path:
-    """Writes one run to ``folder``, whole or not at all; returns its path."""
+    """Writes one run to ``folder``, whole or not at all; returns its path. Unlike `write_json` it keeps NaN."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{curve.start}-{curve.method}-{curve.seed}.json"
     with whole_write(path) as scratch:
-        Path(scratch).write_text(json.dumps(asdict(curve)))
+        scratch.write_text(json.dumps(asdict(curve)))
     return path
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import subprocess
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,22 @@ def write_config(folder: Path, config: Any, **extra: Any) -> Path:
     path = folder / CONFIG_FILE
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
+
+
+def changed_settings(folder: Path, config: Any, free: Collection[str] = ()) -> dict[str, tuple[Any, Any]]:
+    """The settings that differ from those in a folder's ``config.yaml``.
+
+    Args:
+        folder: of the run that is resumed.
+        config: the settings it is resumed with.
+        free: names of settings that may differ.
+
+    Returns:
+        By name, in alphabetical order: the value then and the value now, as plain data.
+    """
+    saved: Mapping[str, Any] = yaml.safe_load((folder / CONFIG_FILE).read_text())
+    mine = {name: value for name, value in plain(config).items() if name not in free}
+    return {name: (saved.get(name), mine[name]) for name in sorted(mine) if saved.get(name) != mine[name]}
 
 
 def write_json(path: Path, content: Any) -> Path:

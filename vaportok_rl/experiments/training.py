@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import torch
-import yaml
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
@@ -38,7 +37,7 @@ from vaportok_rl.experiments.algorithms import (
 from vaportok_rl.experiments.figures import allocation_figure, rate_distortion_figure, reward_figure, save_figure
 from vaportok_rl.experiments.pictures import comparison_frames, contact_sheet, spread_rows, write_video
 from vaportok_rl.experiments.progress_report import OnRound, ProgressReport
-from vaportok_rl.experiments.run_folder import CONFIG_FILE, plain, write_config, write_json
+from vaportok_rl.experiments.run_folder import CONFIG_FILE, changed_settings, write_config, write_json
 from vaportok_rl.experiments.seeded_rounds import SeededRounds
 from vaportok_rl.experiments.world_settings import WorldSettings
 
@@ -254,11 +253,9 @@ def resumable_record(settings: TrainSettings, folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"Expected a run to resume in {folder}, found no {AGENT_FILE} of one; start it without --resume."
         )
-    saved: Mapping[str, Any] = yaml.safe_load(config.read_text())
-    mine = {name: value for name, value in plain(settings).items() if name != "decisions"}
-    changed = sorted(name for name, value in mine.items() if saved.get(name) != value)
+    changed = changed_settings(folder, settings, free=("decisions",))
     if changed:
-        shown = "; ".join(f"{name}: {saved.get(name)!r} then, {mine[name]!r} now" for name in changed[:3])
+        shown = "; ".join(f"{name}: {then!r} then, {now!r} now" for name, (then, now) in list(changed.items())[:3])
         raise ValueError(
             f"Expected the settings that the run in {folder} was started with, got other values for "
             f"{', '.join(changed)} ({shown}); repeat its command with --resume, or start a new run folder."
