@@ -185,11 +185,13 @@ def held_out_fold(files: Sequence[tuple[str, int]], fold: tuple[int, int]) -> li
         raise ValueError(f"Expected a fold such as 1/3, 2/3 or 3/3, got {number}/{folds}; count from 1.")
     if len(files) < folds:
         raise ValueError(f"Expected at least one readable file a fold, got {len(files)} for {folds}; ask for fewer.")
-    dealt: list[list[int]] = [[] for _ in range(folds)]
+    load = [(0, 0)] * folds  # clips and files of each fold: an empty one comes first even where files hold no clips
+    held_out = [False] * len(files)
     for position in sorted(range(len(files)), key=lambda one: (-files[one][1], fraction_of(files[one][0]), one)):
-        # An empty fold comes first even where files hold no clips.
-        min(dealt, key=lambda hand: (sum(files[one][1] for one in hand), len(hand))).append(position)
-    return [position in dealt[number - 1] for position in range(len(files))]
+        emptiest = load.index(min(load))
+        load[emptiest] = load[emptiest][0] + files[position][1], load[emptiest][1] + 1
+        held_out[position] = emptiest == number - 1
+    return held_out
 
 
 def clips_of_split(n_clips: int, split: Split, test_fraction: float) -> range:

@@ -95,7 +95,8 @@ class FootageClips(ClipSource):
         self.split = check_split(split)
         self.starts = starts
         self.seed = int(seed)
-        self.test_fraction, self._fold = check_test_fraction(test_fraction), fold
+        self.test_fraction = check_test_fraction(test_fraction)
+        self._fold = fold
         self._skipped = SkippedFiles(origin, on_error)
         self._cache = ClipCache(int(cache_megabytes * 2**20))
         self._unreadable: set[int] = set()
