@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from vaportok_rl.tokenizer.pretraining.config import PretrainConfig
+from vaportok_rl.tokenizer.pretraining.muon import SinglePrecisionMuon
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -26,8 +27,10 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
 def build_optimizers(model: nn.Module, config: PretrainConfig) -> dict[str, torch.optim.Optimizer]:
     """The two optimisers by name; their learning rates are set each step by the trainer."""
     matrices, others = split_parameters(model)
+    # torch's own works in bfloat16 whatever the matrices are.
+    muon = torch.optim.Muon if config.precision == "bfloat16" else SinglePrecisionMuon
     return {
-        "muon": torch.optim.Muon(
+        "muon": muon(
             matrices,
             lr=config.muon_learning_rate,
             weight_decay=config.weight_decay,

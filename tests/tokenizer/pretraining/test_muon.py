@@ -1,0 +1,120 @@
+"""Muon in single precision against torch's own in bfloat16, and its iteration against singular values."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from vaportok_rl.tokenizer.pretraining.config import PretrainConfig
+from vaportok_rl.tokenizer.pretraining.muon import SinglePrecisionMuon, orthogonalize
+from vaportok_rl.tokenizer.pretraining.optimizers import build_optimizers
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@given(rows=st.integers(1, 12), columns=st.integers(1, 12), steps=st.integers(0, 6), seed=st.integers(0, 99))
+def test_the_iteration_changes_singular_values_by_its_polynomial_and_nothing_else(
+    rows: int, columns: int, steps: int, seed: int
+) -> None:
+    matrices = drawn(3, rows, columns, seed=seed).double()
+    a, b, c = COEFFICIENTS
+    found = orthogonalize(matrices, COEFFICIENTS, steps, 1e-7)
+    for matrix, result in zip(matrices, found, strict=True):
+        left, values, right = torch.linalg.svd(matrix / matrix.norm(), full_matrices=False)
+        for _ in range(steps):
+            values = a * values + b * values**3 + c * values**5
+        assert torch.allclose(result, left @ values.diag() @ right, atol=1e-9)
+
+
+def test_five_steps_bring_the_singular_values_of_a_random_matrix_near_one() -> None:
+    values = torch.linalg.svdvals(orthogonalize(drawn(4, 48, 16), COEFFICIENTS, 5, 1e-7))
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+
+
+def test_a_zero_gradient_gives_a_zero_update() -> None:
+    assert torch.equal(orthogonalize(torch.zeros(2, 3, 4), COEFFICIENTS, 5, 1e-7), torch.zeros(2, 3, 4))
+
+
+@pytest.mark.parametrize("rule", [None, "original", "match_rms_adamw", "spectral_unclamped"])
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_steps_equal_torch_within_bfloat16(rule: str | None, nesterov: bool) -> None:
+    ours = [nn.Parameter(drawn(*shape, seed=index)) for index, shape in enumerate([(8, 24), (24, 8), (8, 24), (8, 8)])]
+    theirs = copy.deepcopy(ours)
+    started = [matrix.detach().clone() for matrix in ours]
+    settings = {"lr": 0.02, "weight_decay": 0.1, "nesterov": nesterov, "adjust_lr_fn": rule}
+    mine, reference = SinglePrecisionMuon(ours, **settings), torch.optim.Muon(theirs, **settings)
+    for step in range(4):
+        for index, (matrix, other) in enumerate(zip(ours, theirs, strict=True)):
+            matrix.grad = drawn(*matrix.shape, seed=100 * step + index)
+            other.grad = matrix.grad.clone()
+        mine.step()
+        reference.step()
+    for matrix, other, start in zip(ours, theirs, started, strict=True):
+        moved = (other - start).norm()
+        # Eight bits of mantissa through five iterations and four steps.
+        assert (matrix - other).norm() < 0.03 * moved
+        assert torch.equal(mine.state[matrix]["momentum_buffer"], reference.state[other]["momentum_buffer"])
+
+
+def test_matrices_of_one_shape_do_not_mix() -> None:
+    together = [nn.Parameter(drawn(6, 10, seed=index)) for index in range(3)]
+    alone = copy.deepcopy(together)
+    optimizers = [SinglePrecisionMuon(together, lr=0.1), *(SinglePrecisionMuon([one], lr=0.1) for one in alone)]
+    for index, (one, other) in enumerate(zip(together, alone, strict=True)):
+        one.grad = drawn(6, 10, seed=50 + index) * 10.0**index
+        other.grad = one.grad.clone()
+    for optimizer in optimizers:
+        optimizer.step()
+    for one, other in zip(together, alone, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_matrices_without_a_gradient_stay_and_a_closure_is_evaluated() -> None:
+    trained, left = nn.Parameter(drawn(4, 4)), nn.Parameter(drawn(4, 4, seed=1))
+    before = left.detach().clone()
+    optimizer = SinglePrecisionMuon([trained, left], lr=0.1)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = trained.square().sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure) == drawn(4, 4).square().sum()
+    assert torch.equal(left, before)
+    assert not torch.equal(trained, drawn(4, 4))
+
+
+def test_a_saved_state_continues_bitwise() -> None:
+    def run(optimizer: SinglePrecisionMuon, matrix: nn.Parameter, steps: range) -> None:
+        for step in steps:
+            matrix.grad = drawn(5, 7, seed=step)
+            optimizer.step()
+
+    whole, first = nn.Parameter(drawn(5, 7)), nn.Parameter(drawn(5, 7))
+    run(SinglePrecisionMuon([whole], lr=0.1), whole, range(6))
+    before = SinglePrecisionMuon([first], lr=0.1)
+    run(before, first, range(3))
+    second = nn.Parameter(first.detach().clone())
+    after = SinglePrecisionMuon([second], lr=0.1)
+    after.load_state_dict(copy.deepcopy(before.state_dict()))
+    run(after, second, range(3, 6))
+    assert torch.equal(second, whole)
+
+
+@pytest.mark.parametrize(("precision", "kind"), [("float32", SinglePrecisionMuon), ("bfloat16", torch.optim.Muon)])
+def test_training_in_float32_orthogonalises_in_float32(precision: str, kind: type) -> None:
+    model = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(3, 3)])})
+    named = nn.ModuleDict({"encoder": model})
+    config = PretrainConfig(precision=precision)  # type: ignore[arg-type]
+    assert type(build_optimizers(named, config)["muon"]) is kind
