@@ -36,8 +36,8 @@ def orthogonalize(matrices: Tensor, coefficients: tuple[float, float, float], st
 class SinglePrecisionMuon(torch.optim.Muon):
     """`torch.optim.Muon`, whose iteration is in bfloat16, with that iteration in the matrices' own format.
 
-    Without instructions for bfloat16 products torch's takes more than twice the time of everything else in a training
-    step. Matrices of one shape are orthogonalised together. Arguments, defaults and state are torch's.
+    Without instructions for bfloat16 products torch's can take longer than everything else in a training step.
+    Matrices of one shape are orthogonalised together. Arguments, defaults and state are torch's.
     """
 
     @torch.no_grad()
