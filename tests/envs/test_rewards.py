@@ -1,6 +1,7 @@
 """Reward terms against hand-computed numbers and slow loops; weights; custom terms; refusals."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +245,8 @@ def test_custom_term_by_module_and_name(tmp_path: Path, monkeypatch: pytest.Monk
         ({"terms": ["no_such_module_here:three"]}, "'no_such_module_here:three', got ModuleNotFoundError"),
         ({"token_budget": 0}, "token_budget ≥ 1, got 0"),
     ],
-    ids=str,
+    # A function's text holds its address, and names of tests must be those of every process.
+    ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", str(value)),
 )
 def test_bad_settings_are_refused(settings_: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message.replace("?", r"\?")):
