@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
+from rich.text import Text
 
 from vaportok_rl.cli.evaluate import Evaluate
 from vaportok_rl.cli.info import Info
@@ -43,13 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console()
     errors = Console(stderr=True)
 
+    def tell(kind: str, style: str, message: object) -> None:
+        # A path is to be copied: it may hold brackets, and must not be broken over lines.
+        errors.print(Text.assemble((kind, style), f" {message}"), soft_wrap=True)
+
     shown: set[str] = set()
 
     def show_warning(message: Warning | str, *_: object, **__: object) -> None:
         # The training and the held-out clips come from the same files: a broken one is named once.
         if str(message) not in shown:
             shown.add(str(message))
-            errors.print(f"[yellow]warning:[/] {message}", highlight=False)
+            tell("warning:", "yellow", message)
 
     with warnings.catch_warnings():
         warnings.showwarning = show_warning
@@ -60,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             # bury it. Everything else is a bug and keeps its traceback.
             if not (isinstance(error, UnreadableVideoError) or str(error).startswith("Expected")):
                 raise
-            errors.print(f"[bold red]error:[/] {error}", highlight=False)
+            tell("error:", "bold red", error)
             sys.exit(2)
         except KeyboardInterrupt:
             errors.print("[yellow]interrupted[/]")

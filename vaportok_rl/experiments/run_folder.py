@@ -56,7 +56,8 @@ def write_config(folder: Path, config: Any, **extra: Any) -> Path:
     versions = {"vaportok_rl": __version__, "torch": torch.__version__, "commit": _git_commit()}
     content = plain({**plain(config), **extra, "versions": versions})
     path = folder / CONFIG_FILE
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    with whole_write(path) as scratch:
+        scratch.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
 
