@@ -41,11 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Adaptive video tokenization as a reinforcement-learning environment.",
         args=arguments,
     )
-    console = Console()
-    errors = Console(stderr=True)
+    # What is printed names the user's files, in which brackets and colons mean nothing else.
+    console = Console(markup=False, emoji=False)
+    errors = Console(stderr=True, markup=False, emoji=False)
 
     def tell(kind: str, style: str, message: object) -> None:
-        # A path is to be copied: it may hold brackets, and must not be broken over lines.
+        # A path is to be copied: it must not be broken over lines.
         errors.print(Text.assemble((kind, style), f" {message}"), soft_wrap=True)
 
     shown: set[str] = set()
@@ -68,5 +69,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
             tell("error:", "bold red", error)
             sys.exit(2)
         except KeyboardInterrupt:
-            errors.print("[yellow]interrupted[/]")
+            errors.print("interrupted", style="yellow")
             sys.exit(130)

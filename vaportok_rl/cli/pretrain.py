@@ -156,8 +156,8 @@ class Pretrain:
                 trainer.run(on_step, validate)
             except KeyboardInterrupt:
                 console.print(
-                    f"[yellow]interrupted[/] after step {trainer.step}; saved {folder / STATE_FILE}. Continue with "
-                    "--resume.",
+                    f"interrupted after step {trainer.step}; saved {folder / STATE_FILE}. Continue with --resume.",
+                    style="yellow",
                     soft_wrap=True,
                 )
                 raise

@@ -95,9 +95,10 @@ class RolloutCommand:
             if not done.complete:
                 summary = done.summary()
                 console.print(
-                    f"[yellow]interrupted[/] after {summary['episodes']} of {self.episodes} scenes, written as not "
+                    f"interrupted after {summary['episodes']} of {self.episodes} scenes, written as not "
                     "complete: " + ", ".join(map(str, written)),
                     highlight=False,
+                    style="yellow",
                     soft_wrap=True,
                 )
                 raise KeyboardInterrupt

@@ -78,8 +78,8 @@ class Train:
             run = train(settings, folder, held_out, on_round, self.resume)
         if run.interrupted:
             console.print(
-                f"[yellow]interrupted[/] after {run.decisions} decisions; saved {folder / AGENT_FILE}. Continue with "
-                "--resume.",
+                f"interrupted after {run.decisions} decisions; saved {folder / AGENT_FILE}. Continue with --resume.",
+                style="yellow",
                 soft_wrap=True,
             )
         console.print(*comparison_tables(run.comparison, "held-out clips"))
