@@ -108,8 +108,8 @@ class Pretrain:
             write_config(folder, dataclasses.replace(self, out=folder, config=trainer.config))
         console.print(f"training clips: {train.describe()}", highlight=False, soft_wrap=True)
         console.print(describe_complexity(trainer.model.config.complexity), highlight=False, soft_wrap=True)
-        if trainer.redrawn_tokens:
-            console.print(f"tokens that repeated others and begin anew: {trainer.redrawn_tokens}", highlight=False)
+        if trainer.woken_tokens:
+            console.print(f"tokens that the decoder ignored begin anew: {trainer.woken_tokens}", highlight=False)
         self._watch(console, trainer, held_out)
         if trainer.loader.skipped:
             names = ", ".join(path.name for path in list(trainer.loader.skipped)[:5])

@@ -63,8 +63,8 @@ class PretrainConfig:
             themselves.
         frozen_encoder: keep the encoder and the codebook of the warm start, in evaluation mode: codes stay what they
             are while decoder, prior and taildrop module are trained.
-        redraw_repeated: tokens of the warm start whose code equals an earlier token's on more than this share of the
-            first ``codebook_clips`` clips begin anew; 0 keeps all.
+        wake_unheard: tokens of the warm start whose code matters to the decoder less than this share of what the median
+            token's does begin anew, as copies of tokens that matter; 0 leaves them. See `unheard_tokens`.
         continuous_until: share of the run with continuous latents and full length; the codebook is then initialised
             from the latents of ``codebook_clips`` clips.
         quantized_from: share of the run at which the last latent is quantised; the chance rises linearly in between.
@@ -102,7 +102,7 @@ class PretrainConfig:
     max_grad_norm: float = 1.0
     ema_decay: float = 0.0
     frozen_encoder: bool = False
-    redraw_repeated: float = 0.0
+    wake_unheard: float = 0.0
     continuous_until: float = 0.2083
     quantized_from: float = 0.3056
     random_lengths_from: float = 0.3472
@@ -151,9 +151,9 @@ class PretrainConfig:
                 f"Expected quantized_from=0 with frozen_encoder, got {self.quantized_from}; fixed codes "
                 "have no continuous phase."
             )
-        if not 0 <= self.redraw_repeated < 1 or (self.redraw_repeated and self.frozen_encoder):
+        if not 0 <= self.wake_unheard < 1 or (self.wake_unheard and self.frozen_encoder):
             raise ValueError(
-                f"Expected 0 ≤ redraw_repeated < 1, and 0 with frozen_encoder, got {self.redraw_repeated} with "
+                f"Expected 0 ≤ wake_unheard < 1, and 0 with frozen_encoder, got {self.wake_unheard} with "
                 f"frozen_encoder={self.frozen_encoder}; a frozen encoder cannot teach new queries anything."
             )
         shares = (0.0, self.continuous_until, self.quantized_from, self.random_lengths_from, 1.0)

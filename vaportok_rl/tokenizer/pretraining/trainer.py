@@ -29,7 +29,6 @@ from vaportok_rl.tokenizer.pretraining.interruption import DeferredInterrupt
 from vaportok_rl.tokenizer.pretraining.noise import ClipNoise, derive_seed
 from vaportok_rl.tokenizer.pretraining.objective import CompleteLoss, Phase, StepResult
 from vaportok_rl.tokenizer.pretraining.optimizers import build_optimizers
-from vaportok_rl.tokenizer.pretraining.repeated_tokens import redraw_queries
 from vaportok_rl.tokenizer.pretraining.training_state import (
     MODEL_FOLDER,
     STATE_FILE,
@@ -37,6 +36,7 @@ from vaportok_rl.tokenizer.pretraining.training_state import (
     read_state,
     write_state,
 )
+from vaportok_rl.tokenizer.pretraining.unheard_tokens import WAKING_CLIPS, wake_unheard
 from vaportok_rl.tokenizer.pretraining.warm_start import freeze_encoder, start_from
 
 
@@ -65,7 +65,7 @@ class Pretrainer:
         model: the tokenizer in training.
         step: optimiser steps done.
         seconds: time spent in them.
-        redrawn_tokens: queries that began anew; see `PretrainConfig.redraw_repeated`.
+        woken_tokens: how many began anew; see `PretrainConfig.wake_unheard`.
 
     Raises:
         FileNotFoundError: ``resume`` without a state, or LPIPS without its backbone.
@@ -116,12 +116,12 @@ class Pretrainer:
         calibrated = given or replace(model_config, complexity=self._calibrated(model_config.complexity))
         self.model = VaporTok(calibrated, config.precision)  # type: ignore[arg-type]  # no longer "auto"
         self.model = self.model.to(self.accelerator.device).train()
-        self._codebook_given, self.redrawn_tokens = warm_start is not None, 0
+        self._codebook_given, self.woken_tokens = warm_start is not None, 0
         if warm_start is not None:
             start_from(self.model, warm_start)
-            if config.redraw_repeated:
-                seen = self.loader.first_clips(config.codebook_clips)
-                self.redrawn_tokens = redraw_queries(self.model, seen, config.redraw_repeated, config.seed)
+            if config.wake_unheard:
+                seen = self.loader.first_clips(WAKING_CLIPS)
+                self.woken_tokens = wake_unheard(self.model, seen, config.wake_unheard, config.seed)
         if config.frozen_encoder:
             freeze_encoder(self.model, given=self._codebook_given or state is not None)
         self.average: AveragedModel | None = None
