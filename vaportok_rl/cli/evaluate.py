@@ -89,6 +89,6 @@ class Evaluate:
         if evaluation.runs:
             console.print(runs_table(evaluation.runs))
         for note in evaluation.notes:
-            console.print(note, style="dim", highlight=False, markup=False)
+            console.print(note, style="dim", highlight=False)
         written = [write_config(folder, dataclasses.replace(self, out=None)), *evaluation.write(folder)]
         console.print("written: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)

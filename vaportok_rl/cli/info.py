@@ -68,5 +68,5 @@ class Info:
                 highlight=False,
                 soft_wrap=True,
             )
-            console.print(figures.markdown(), highlight=False, markup=False, soft_wrap=True)
+            console.print(figures.markdown(), highlight=False, soft_wrap=True)
             console.print(f"\n{figures.monotony()}", highlight=False, soft_wrap=True)

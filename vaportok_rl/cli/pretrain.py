@@ -140,7 +140,7 @@ class Pretrain:
             writer.add_image("held_out/reconstructions", validation_sheet(model, held_out[0]), step)
             if step == steps:
                 (folder / "rate_distortion.md").write_text(figures.markdown() + "\n")
-                console.print(figures.markdown(), highlight=False, markup=False)
+                console.print(figures.markdown(), highlight=False)
 
         with progress_bar(console) as progress, contextlib.closing(writer):
             task = progress.add_task("steps", total=steps, completed=trainer.step, live="")

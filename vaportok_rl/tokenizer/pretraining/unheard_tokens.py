@@ -65,8 +65,8 @@ def unheard_tokens(influences: Tensor, share: float) -> Tensor:
 def wake_unheard(model: VaporTok, clips: Iterable[Tensor], share: float, seed: int) -> int:
     """Gives unheard tokens nearly the query and nearly the decoder position of a token that is heard.
 
-    The sources are drawn without replacement while they last, and keep their order. The decoder's table of positions
-    is part of the weights: `VaporTok.from_pretrained` restores the moved ones.
+    The sources are drawn without replacement, and keep their order. The decoder's table of positions is part of the
+    weights: `VaporTok.from_pretrained` restores the moved ones.
 
     Args:
         model: changed in place.
@@ -84,17 +84,13 @@ def wake_unheard(model: VaporTok, clips: Iterable[Tensor], share: float, seed: i
     if not len(moved):
         return 0
     generator = torch.Generator().manual_seed(derive_seed("wake", seed))
-    rounds = -(-len(moved) // len(heard))
-    order = torch.cat([torch.randperm(len(heard), generator=generator) for _ in range(rounds)])
-    sources = heard[order[: len(moved)]].sort().values
+    # Fewer than half can lie below the median, so there is a source of its own for each.
+    sources = heard[torch.randperm(len(heard), generator=generator)[: len(moved)]].sort().values
 
     queries, table = model.encoder_latent_query_embed, model.get_buffer("decoder_latent_pe")
     width, base = queries.shape[1], model.config.latent_position_base
     noise = torch.randn(len(moved), width, generator=generator).to(queries)
     queries[moved] = queries[sources] + _APART * queries[heard].std() * noise
-    # Every copy of a source has a place of its own between the source and its neighbour.
-    copies = (sources[:, None] == sources).tril().sum(1)
-    places = sources + copies / (rounds + 1)
-    step = line_table(width, places, base) - line_table(width, sources, base)
+    step = line_table(width, sources + 0.5, base) - line_table(width, sources, base)
     table[0, moved] = table[0, sources] + step.to(table)
     return len(moved)
