@@ -269,7 +269,7 @@ def main(
         FileNotFoundError: there is nothing to resume.
         ValueError: the folder's runs had other settings (seeds and starts may differ).
     """
-    console = Console()
+    console = Console(markup=False, emoji=False)  # a path may hold brackets
     if resume:
         folder = _resumed(out, settings)
     else:
@@ -294,7 +294,7 @@ def main(
         f"{settings.epochs} passes for the router, seeds {', '.join(map(str, settings.seeds))}."
     )
     curves = learnable_gap(settings, report, load_curves(kept))
-    console.print(markdown_table(curves), markup=False, highlight=False, soft_wrap=True)
+    console.print(markdown_table(curves), highlight=False, soft_wrap=True)
     written = write(folder, curves, heading, docs)
     console.print("written: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
 

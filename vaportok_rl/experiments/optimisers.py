@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from rich.console import Console
 from rich.progress import Progress
+from rich.text import Text
 
 from vaportok_rl.agents import HeldOut
 from vaportok_rl.agents.lengths import AGENT_FILE
@@ -270,14 +271,14 @@ def main(
         settings: the comparison.
         docs: also write the page and the picture there.
     """
-    console = Console()
+    console = Console(markup=False, emoji=False)  # a path may hold brackets
     held_out = open_held_out(settings.run_settings("grpo", seed=0))
     rows = run_all(settings, out, held_out, console)
     if rows is None:
-        console.print("[yellow]interrupted[/]: the same command goes on", highlight=False)
+        console.print(Text.assemble(("interrupted", "yellow"), ": the same command goes on"), highlight=False)
         return
     written = write(settings, rows, held_out, out, docs)
-    console.print(markdown_table(rows), markup=False, highlight=False, soft_wrap=True)
+    console.print(markdown_table(rows), highlight=False, soft_wrap=True)
     console.print("written: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
 
 

@@ -188,7 +188,7 @@ class Strategies:
         paths[1].parent.mkdir(exist_ok=True)
         save_figure(figure(measured), paths[1])
         paths[0].write_text(self._page(text, measured, source, held_out, len(clips)))
-        console.print(text, markup=False, highlight=False)
+        console.print(text, highlight=False)
         console.print("written: " + ", ".join(map(str, paths)), soft_wrap=True, highlight=False)
 
     def _open(self, split: str) -> ClipSource:
@@ -224,4 +224,6 @@ class Strategies:
 
 
 if __name__ == "__main__":
-    tyro.cli(Strategies, prog="python -m vaportok_rl.experiments.strategies").run(Console())
+    tyro.cli(Strategies, prog="python -m vaportok_rl.experiments.strategies").run(
+        Console(markup=False, emoji=False)  # a path may hold brackets
+    )
