@@ -152,8 +152,22 @@ def test_a_share_out_of_range_is_refused(settings: dict[str, float]) -> None:
         PretrainConfig(**settings)  # type: ignore[arg-type]
 
 
-def test_a_frozen_encoder_and_new_queries_contradict_each_other() -> None:
-    with pytest.raises(ValueError, match="frozen encoder cannot teach"):
-        PretrainConfig(
-            wake_unheard=0.5, frozen_encoder=True, continuous_until=0, quantized_from=0, random_lengths_from=0
-        )
+def test_with_a_frozen_encoder_they_move_in_the_decoder_alone(tiny_world: str, tmp_path: Path) -> None:
+    clips = ProceduralClips(frames=4, size=16, length=16)
+    run = PretrainConfig(
+        steps=1,
+        batch_size=4,
+        precision="float32",
+        continuous_until=0,
+        quantized_from=0,
+        random_lengths_from=0,
+        calibration_clips=16,
+        wake_unheard=0.05,
+        frozen_encoder=True,
+    )
+    source = deaf(tiny_world, (2,))
+    begun = Pretrainer(source.config, run, clips, tmp_path / "run", warm_start=source)
+    assert begun.woken_tokens >= 1
+    assert not torch.equal(begun.model.get_buffer("decoder_latent_pe"), source.get_buffer("decoder_latent_pe"))
+    seen = some_clips()
+    assert torch.equal(begun.model.eval().encode(seen).codes, source.eval().encode(seen).codes)

@@ -64,7 +64,8 @@ class PretrainConfig:
         frozen_encoder: keep the encoder and the codebook of the warm start, in evaluation mode: codes stay what they
             are while decoder, prior and taildrop module are trained.
         wake_unheard: tokens of the warm start whose code matters to the decoder less than this share of what the median
-            token's does begin anew, as copies of tokens that matter; 0 leaves them. See `unheard_tokens`.
+            token's does begin anew, as copies of tokens that matter; 0 leaves them. With a frozen encoder they move in
+            the decoder alone. See `unheard_tokens`.
         continuous_until: share of the run with continuous latents and full length; the codebook is then initialised
             from the latents of ``codebook_clips`` clips.
         quantized_from: share of the run at which the last latent is quantised; the chance rises linearly in between.
@@ -151,11 +152,8 @@ class PretrainConfig:
                 f"Expected quantized_from=0 with frozen_encoder, got {self.quantized_from}; fixed codes "
                 "have no continuous phase."
             )
-        if not 0 <= self.wake_unheard < 1 or (self.wake_unheard and self.frozen_encoder):
-            raise ValueError(
-                f"Expected 0 ≤ wake_unheard < 1, and 0 with frozen_encoder, got {self.wake_unheard} with "
-                f"frozen_encoder={self.frozen_encoder}; a frozen encoder cannot teach new queries anything."
-            )
+        if not 0 <= self.wake_unheard < 1:
+            raise ValueError(f"Expected 0 ≤ wake_unheard < 1, got {self.wake_unheard}; pass 0 to leave all tokens.")
         shares = (0.0, self.continuous_until, self.quantized_from, self.random_lengths_from, 1.0)
         if list(shares) != sorted(shares):
             raise ValueError(

@@ -62,7 +62,7 @@ def unheard_tokens(influences: Tensor, share: float) -> Tensor:
 
 
 @torch.no_grad()
-def wake_unheard(model: VaporTok, clips: Iterable[Tensor], share: float, seed: int) -> int:
+def wake_unheard(model: VaporTok, clips: Iterable[Tensor], share: float, seed: int, *, new_queries: bool = True) -> int:
     """Gives unheard tokens nearly the query and nearly the decoder position of a token that is heard.
 
     The sources are drawn without replacement, and keep their order. The decoder's table of positions is part of the
@@ -73,6 +73,8 @@ def wake_unheard(model: VaporTok, clips: Iterable[Tensor], share: float, seed: i
         clips: batches ``uint8 [B, C, T, H, W]`` on which influence is measured.
         share: see `unheard_tokens`.
         seed: decides the sources and how the copies differ.
+        new_queries: False moves the tokens in the decoder alone, so that all codes stay what they are: then the decoder
+            learns to use what little they say.
 
     Returns:
         How many tokens were moved.
@@ -89,8 +91,9 @@ def wake_unheard(model: VaporTok, clips: Iterable[Tensor], share: float, seed: i
 
     queries, table = model.encoder_latent_query_embed, model.get_buffer("decoder_latent_pe")
     width, base = queries.shape[1], model.config.latent_position_base
-    noise = torch.randn(len(moved), width, generator=generator).to(queries)
-    queries[moved] = queries[sources] + _APART * queries[heard].std() * noise
+    if new_queries:
+        noise = torch.randn(len(moved), width, generator=generator).to(queries)
+        queries[moved] = queries[sources] + _APART * queries[heard].std() * noise
     step = line_table(width, sources + 0.5, base) - line_table(width, sources, base)
     table[0, moved] = table[0, sources] + step.to(table)
     return len(moved)
