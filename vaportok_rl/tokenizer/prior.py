@@ -190,3 +190,20 @@ def prior_loss(logits: Tensor, codes: Tensor, n_tokens: Tensor, count: Tensor | 
     losses = F.cross_entropy(logits.flatten(0, 1), codes[:, 1:].flatten(), reduction="none")
     counted = prior_supervised(n_tokens, codes.shape[1]).flatten()
     return torch.where(counted, losses, 0).sum() / (counted.sum() if count is None else count).clamp(min=1)
+
+
+def expected_prior_loss(logits: Tensor, similarities: Tensor, n_tokens: Tensor, count: Tensor | None = None) -> Tensor:
+    """What `prior_loss` is on average over the codes that the quantiser draws; its gradient goes to the latents.
+
+    Args:
+        logits: ``[B, K - 1, V]`` of the prior, detached: the codes are to come to it, not the other way round.
+        similarities: ``[B, K, V]``, logits of the quantiser's draw.
+        n_tokens: ``int64 [B]``.
+        count: see `prior_loss`.
+
+    Returns:
+        Scalar; 0 where no token is predicted.
+    """
+    expected = -(similarities[:, 1:].softmax(-1) * logits.log_softmax(-1)).sum(-1)
+    counted = prior_supervised(n_tokens, similarities.shape[1])
+    return torch.where(counted, expected, 0).sum() / (counted.sum() if count is None else count).clamp(min=1)

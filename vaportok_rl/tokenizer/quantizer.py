@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -50,9 +51,13 @@ class Codebook(nn.Module):
         """Indices of the most similar code: ``[..., d]`` to ``int64 [...]``."""
         return (unit @ self.unit_codes().T).argmax(-1)
 
+    def similarities(self, unit: Tensor) -> Tensor:
+        """Logits of the quantiser's draw, cosine / temperature: ``[..., d]`` to ``[..., V]``; they move no code."""
+        return (unit @ self.unit_codes().detach().T) / self.temperature
+
     def sample(self, unit: Tensor, uniform: Uniform = torch.rand) -> Tensor:
-        """Indices drawn from softmax(cosine / temperature), each token on its own; exact by the Gumbel-max trick."""
-        logits = (unit @ self.unit_codes().T) / self.temperature
+        """Indices drawn from softmax(`similarities`), each token on its own; exact by the Gumbel-max trick."""
+        logits = self.similarities(unit)
         noise = uniform(logits.shape).to(logits.device).clamp_(1e-20, 1 - 1e-7)
         return (logits - (-noise.log()).log()).argmax(-1)
 
@@ -104,3 +109,16 @@ class Bottleneck(nn.Module):
         """Unit code vectors ``[B, K, d]`` to decoder inputs ``[B, K, D]``."""
         out: Tensor = self.out_linear(vectors)
         return out
+
+
+def usage_divergence(similarities: Tensor) -> Tensor:
+    """KL divergence of the use of the codes from a uniform one: log V less the entropy of the mean draw.
+
+    Args:
+        similarities: ``[..., V]``, logits of the quantiser's draws.
+
+    Returns:
+        Scalar in [0, log V], nats.
+    """
+    use = similarities.softmax(-1).flatten(0, -2).mean(0)
+    return math.log(len(use)) - torch.special.entr(use).sum()

@@ -236,6 +236,24 @@ def test_ordering_counts_only_what_the_last_token_spoils(
     assert not reached & {"prior_model", "taildrop_module"}
 
 
+@pytest.mark.parametrize("term", ["predictability", "codebook_entropy"])
+def test_what_asks_for_other_codes_moves_the_encoder_alone(tiny: VaporTok, clips: Tensor, term: str) -> None:
+    warm = VaporTok(replace(tiny.config, quantizer_temperature=0.1)).train()
+    result = evaluate(warm, clips, QUANTIZED, replace(NOTHING, **{term: 2.0}))
+    assert result.loss.item() == pytest.approx(2 * result.terms[term].item(), rel=1e-5)
+    largest = gradients(warm, result)
+    assert largest["encoder_latent_query_embed"] > 0
+    reached = {name.split(".")[0] for name, size in largest.items() if size > 0}
+    assert not reached & {"prior_model", "taildrop_module", "decoder", "final_layer"}
+    assert largest["bottleneck.regularizer.embedding.weight"] == 0
+
+
+def test_predictability_of_cold_draws_is_the_representation_prior(model: VaporTok, clips: Tensor) -> None:
+    phase = replace(QUANTIZED, random_lengths=True)
+    result = evaluate(model, clips, phase, replace(NOTHING, predictability=1.0, representation=1.0))
+    assert result.terms["predictability"].item() == pytest.approx(result.terms["representation"].item(), rel=1e-4)
+
+
 def test_codes_are_drawn_or_the_nearest(tiny: VaporTok, clips: Tensor) -> None:
     hot = VaporTok(replace(tiny.config, quantizer_temperature=10.0))
     hot.load_state_dict(tiny.state_dict())

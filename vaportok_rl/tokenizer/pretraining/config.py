@@ -28,6 +28,11 @@ class LossWeights:
         probability: KL(P ‖ Gaussian) of the taildrop module.
         ordering: how much worse (squared error) each clip gets by its last kept token, where it does; 0 leaves that to
             chance.
+        predictability: expected cross-entropy of the prior on the codes that the quantiser draws. Its gradient moves
+            the latents to codes that the prior expects, while that of ``representation`` only makes earlier tokens
+            tell more of later ones.
+        codebook_entropy: how far a batch's use of the codes is from uniform; keeps codes in use that predictability
+            would give up.
     """
 
     l1: float = 1.0
@@ -38,6 +43,8 @@ class LossWeights:
     representation: float = 0.005
     probability: float = 0.1
     ordering: float = 0.0
+    predictability: float = 0.0
+    codebook_entropy: float = 0.0
 
 
 @dataclass(frozen=True)

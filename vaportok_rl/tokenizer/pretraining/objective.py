@@ -15,8 +15,14 @@ from vaportok_rl.tokenizer.masks import prior_supervised
 from vaportok_rl.tokenizer.model import VaporTok
 from vaportok_rl.tokenizer.pretraining.adversarial import generator_loss
 from vaportok_rl.tokenizer.pretraining.config import LossWeights
-from vaportok_rl.tokenizer.prior import cumulative_hits, prior_loss, scheduled_sampling_logits, top_k_accuracy
-from vaportok_rl.tokenizer.quantizer import Uniform
+from vaportok_rl.tokenizer.prior import (
+    cumulative_hits,
+    expected_prior_loss,
+    prior_loss,
+    scheduled_sampling_logits,
+    top_k_accuracy,
+)
+from vaportok_rl.tokenizer.quantizer import Uniform, usage_divergence
 from vaportok_rl.tokenizer.taildrop import length_kl
 
 
@@ -176,6 +182,11 @@ class CompleteLoss(nn.Module):
         # Eq. 7 is a mean over tokens, of which the processes hold different numbers.
         count = self._over_processes(prior_supervised(n_tokens, codes.shape[1]).sum().float())
         terms["representation"] = torch.stack([prior_loss(logits, codes, n_tokens, count) for logits in rounds]).mean()
+        similarities = book.similarities(unit)
+        if self.weights.predictability:
+            terms["predictability"] = expected_prior_loss(rounds[0].detach(), similarities, n_tokens, count)
+        if self.weights.codebook_entropy:
+            terms["codebook_entropy"] = usage_divergence(similarities)
         hits = cumulative_hits(rounds[0].detach(), codes)
         terms["prior_top5"] = top_k_accuracy(hits, n_tokens).mean()
         return vectors, unit, codes
