@@ -121,4 +121,5 @@ def usage_divergence(similarities: Tensor) -> Tensor:
         Scalar in [0, log V], nats.
     """
     use = similarities.softmax(-1).flatten(0, -2).mean(0)
-    return math.log(len(use)) - torch.special.entr(use).sum()
+    divergence: Tensor = math.log(len(use)) - torch.special.entr(use).sum()
+    return divergence
