@@ -188,8 +188,7 @@ def prior_loss(logits: Tensor, codes: Tensor, n_tokens: Tensor, count: Tensor | 
         Scalar; 0 where no token is predicted.
     """
     losses = F.cross_entropy(logits.flatten(0, 1), codes[:, 1:].flatten(), reduction="none")
-    counted = prior_supervised(n_tokens, codes.shape[1]).flatten()
-    return torch.where(counted, losses, 0).sum() / (counted.sum() if count is None else count).clamp(min=1)
+    return _retained_mean(losses, n_tokens, codes.shape[1], count)
 
 
 def expected_prior_loss(logits: Tensor, similarities: Tensor, n_tokens: Tensor, count: Tensor | None = None) -> Tensor:
@@ -204,6 +203,12 @@ def expected_prior_loss(logits: Tensor, similarities: Tensor, n_tokens: Tensor, 
     Returns:
         Scalar; 0 where no token is predicted.
     """
-    expected = -(similarities[:, 1:].softmax(-1) * logits.log_softmax(-1)).sum(-1)
-    counted = prior_supervised(n_tokens, similarities.shape[1])
-    return torch.where(counted, expected, 0).sum() / (counted.sum() if count is None else count).clamp(min=1)
+    drawn = similarities[:, 1:].softmax(-1)
+    losses = F.cross_entropy(logits.flatten(0, 1), drawn.flatten(0, 1), reduction="none")
+    return _retained_mean(losses, n_tokens, similarities.shape[1], count)
+
+
+def _retained_mean(losses: Tensor, n_tokens: Tensor, tokens: int, count: Tensor | None) -> Tensor:
+    """Mean of ``[B · (K - 1)]`` losses over the retained, predicted tokens; 0 where there are none."""
+    counted = prior_supervised(n_tokens, tokens).flatten()
+    return torch.where(counted, losses, 0).sum() / (counted.sum() if count is None else count).clamp(min=1)

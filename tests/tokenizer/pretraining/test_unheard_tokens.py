@@ -1,5 +1,6 @@
 """Tokens that the decoder ignores are found, and moved to where it listens."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,16 @@ from vaportok_rl.tokenizer.pretraining import PretrainConfig, Pretrainer
 from vaportok_rl.tokenizer.pretraining.unheard_tokens import influence, unheard_tokens, wake_unheard
 
 TOKENS = 16
+WAKING = PretrainConfig(
+    steps=2,
+    batch_size=4,
+    precision="float32",
+    continuous_until=0,
+    quantized_from=0,
+    random_lengths_from=0,
+    calibration_clips=16,
+    wake_unheard=0.05,
+)
 
 
 def deaf(world: str, positions: tuple[int, ...]) -> VaporTok:
@@ -116,23 +127,13 @@ def test_the_seed_decides_and_no_unheard_token_changes_nothing(tiny_world: str) 
 
 def test_a_run_wakes_them_once_and_its_weights_keep_the_places(tiny_world: str, tmp_path: Path) -> None:
     clips = ProceduralClips(frames=4, size=16, length=16)
-    run = PretrainConfig(
-        steps=2,
-        batch_size=4,
-        precision="float32",
-        continuous_until=0,
-        quantized_from=0,
-        random_lengths_from=0,
-        calibration_clips=16,
-        wake_unheard=0.05,
-    )
     source = deaf(tiny_world, (2,))
     config = source.config
-    begun = Pretrainer(config, run, clips, tmp_path / "run", warm_start=source)
+    begun = Pretrainer(config, WAKING, clips, tmp_path / "run", warm_start=source)
     assert begun.woken_tokens >= 1
     begun.train_step(begun.loader.clips_at(0, 4))
     begun.save()
-    resumed = Pretrainer(config, run, clips, tmp_path / "run", resume=True)
+    resumed = Pretrainer(config, WAKING, clips, tmp_path / "run", resume=True)
     assert resumed.woken_tokens == 0
     later = load_checkpoint(str(save_checkpoint(begun.model, tmp_path / "model")))
     further = Pretrainer(
@@ -154,17 +155,7 @@ def test_a_share_out_of_range_is_refused(settings: dict[str, float]) -> None:
 
 def test_with_a_frozen_encoder_they_move_in_the_decoder_alone(tiny_world: str, tmp_path: Path) -> None:
     clips = ProceduralClips(frames=4, size=16, length=16)
-    run = PretrainConfig(
-        steps=1,
-        batch_size=4,
-        precision="float32",
-        continuous_until=0,
-        quantized_from=0,
-        random_lengths_from=0,
-        calibration_clips=16,
-        wake_unheard=0.05,
-        frozen_encoder=True,
-    )
+    run = replace(WAKING, frozen_encoder=True)
     source = deaf(tiny_world, (2,))
     begun = Pretrainer(source.config, run, clips, tmp_path / "run", warm_start=source)
     assert begun.woken_tokens >= 1

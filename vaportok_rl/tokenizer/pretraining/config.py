@@ -31,8 +31,8 @@ class LossWeights:
         predictability: expected cross-entropy of the prior on the codes that the quantiser draws. Its gradient moves
             the latents to codes that the prior expects, while that of ``representation`` only makes earlier tokens
             tell more of later ones.
-        codebook_entropy: how far a batch's use of the codes is from uniform; keeps codes in use that predictability
-            would give up.
+        codebook_entropy: how far a batch's use of the codes is from uniform (each process's and accumulated part's
+            own); keeps codes in use that predictability would give up.
     """
 
     l1: float = 1.0

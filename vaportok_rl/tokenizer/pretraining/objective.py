@@ -182,11 +182,12 @@ class CompleteLoss(nn.Module):
         # Eq. 7 is a mean over tokens, of which the processes hold different numbers.
         count = self._over_processes(prior_supervised(n_tokens, codes.shape[1]).sum().float())
         terms["representation"] = torch.stack([prior_loss(logits, codes, n_tokens, count) for logits in rounds]).mean()
-        similarities = book.similarities(unit)
-        if self.weights.predictability:
-            terms["predictability"] = expected_prior_loss(rounds[0].detach(), similarities, n_tokens, count)
-        if self.weights.codebook_entropy:
-            terms["codebook_entropy"] = usage_divergence(similarities)
+        if self.weights.predictability or self.weights.codebook_entropy:
+            similarities = book.similarities(unit)
+            if self.weights.predictability:
+                terms["predictability"] = expected_prior_loss(rounds[0].detach(), similarities, n_tokens, count)
+            if self.weights.codebook_entropy:
+                terms["codebook_entropy"] = usage_divergence(similarities)
         hits = cumulative_hits(rounds[0].detach(), codes)
         terms["prior_top5"] = top_k_accuracy(hits, n_tokens).mean()
         return vectors, unit, codes
