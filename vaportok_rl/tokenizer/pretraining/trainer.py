@@ -121,9 +121,8 @@ class Pretrainer:
             start_from(self.model, warm_start)
             if config.wake_unheard:
                 seen = self.loader.first_clips(WAKING_CLIPS)
-                self.woken_tokens = wake_unheard(
-                    self.model, seen, config.wake_unheard, config.seed, new_queries=not config.frozen_encoder
-                )
+                thawed = not config.frozen_encoder
+                self.woken_tokens = wake_unheard(self.model, seen, config.wake_unheard, config.seed, new_queries=thawed)
         if config.frozen_encoder:
             freeze_encoder(self.model, given=self._codebook_given or state is not None)
         self.average: AveragedModel | None = None
