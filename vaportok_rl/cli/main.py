@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from rich.text import Text
 
 from vaportok_rl.cli.evaluate import Evaluate
@@ -18,6 +17,7 @@ from vaportok_rl.cli.rollout import RolloutCommand
 from vaportok_rl.cli.table import TableCommand
 from vaportok_rl.cli.train import Train
 from vaportok_rl.clips import UnreadableVideoError
+from vaportok_rl.experiments.console import plain_console
 
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
@@ -41,9 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Adaptive video tokenization as a reinforcement-learning environment.",
         args=arguments,
     )
-    # What is printed names the user's files, in which brackets and colons mean nothing else.
-    console = Console(markup=False, emoji=False)
-    errors = Console(stderr=True, markup=False, emoji=False)
+    console, errors = plain_console(), plain_console(stderr=True)
 
     def tell(kind: str, style: str, message: object) -> None:
         # A path is to be copied: it must not be broken over lines.

@@ -16,7 +16,6 @@ from typing import Annotated, Any, get_args
 
 import torch
 import tyro
-from rich.console import Console
 from stable_baselines3.common.callbacks import BaseCallback
 
 from vaportok_rl.agents import GRPO, HeldOut, TaildropPolicy
@@ -25,6 +24,7 @@ from vaportok_rl.agents.router import train_router
 from vaportok_rl.clips import Split
 from vaportok_rl.envs import TaildropProcess, TaildropVecEnv
 from vaportok_rl.experiments.algorithms import GRPOSettings
+from vaportok_rl.experiments.console import plain_console
 from vaportok_rl.experiments.learning_curves import (
     LearningCurve,
     Method,
@@ -269,7 +269,7 @@ def main(
         FileNotFoundError: there is nothing to resume.
         ValueError: the folder's runs had other settings (seeds and starts may differ).
     """
-    console = Console(markup=False, emoji=False)  # a path may hold brackets
+    console = plain_console()
     if resume:
         folder = _resumed(out, settings)
     else:

@@ -28,6 +28,7 @@ from vaportok_rl.agents import HeldOut
 from vaportok_rl.agents.lengths import AGENT_FILE
 from vaportok_rl.evaluation.intervals import mean_interval
 from vaportok_rl.experiments.algorithms import A2CSettings, GRPOSettings, PPOSettings, ReinforceSettings
+from vaportok_rl.experiments.console import plain_console
 from vaportok_rl.experiments.figures import save_figure
 from vaportok_rl.experiments.training import TrainSettings, learn, open_held_out, resumable_record
 from vaportok_rl.experiments.world_settings import WorldSettings
@@ -271,7 +272,7 @@ def main(
         settings: the comparison.
         docs: also write the page and the picture there.
     """
-    console = Console(markup=False, emoji=False)  # a path may hold brackets
+    console = plain_console()
     held_out = open_held_out(settings.run_settings("grpo", seed=0))
     rows = run_all(settings, out, held_out, console)
     if rows is None:

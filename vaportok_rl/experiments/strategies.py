@@ -22,6 +22,7 @@ from torch import Tensor
 from vaportok_rl.clips import ClipSource, open_clips
 from vaportok_rl.evaluation import RateDistortion, rate_distortion
 from vaportok_rl.evaluation.reconstruction import mean_squared_error, psnr
+from vaportok_rl.experiments.console import plain_console
 from vaportok_rl.experiments.figures import save_figure
 from vaportok_rl.tokenizer import PRESETS, VaporTok, load_checkpoint
 from vaportok_rl.tokenizer.error_threshold import lengths_under_error
@@ -224,6 +225,4 @@ class Strategies:
 
 
 if __name__ == "__main__":
-    tyro.cli(Strategies, prog="python -m vaportok_rl.experiments.strategies").run(
-        Console(markup=False, emoji=False)  # a path may hold brackets
-    )
+    tyro.cli(Strategies, prog="python -m vaportok_rl.experiments.strategies").run(plain_console())
