@@ -50,7 +50,8 @@ class Pretrain:
     """Footage: `grid` for all non-overlapping clips of a file, `random` for one a file, elsewhere at every visit; by
     default random for UCF101 and Kinetics and the grid for other files."""
     warm_start: str | None = None
-    """Weights to start from, with a fresh taildrop module: a name, a folder, a hub id, or LARP's folder or `.pth`."""
+    """Weights to start from, with a fresh taildrop module unless --keep-taildrop: a name, a folder, a hub id, or LARP's
+    folder or `.pth`."""
     out: Path | None = None
     """Run folder; `runs/<time>-pretrain` if not given. It must be new, unless --resume."""
     resume: bool = False

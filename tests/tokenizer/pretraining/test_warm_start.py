@@ -22,6 +22,19 @@ def test_everything_but_the_taildrop_module_is_taken_over(tiny: VaporTok) -> Non
         assert torch.equal(value, source[name]), name
 
 
+def test_a_kept_taildrop_module_is_taken_over_and_trained_on(
+    tiny: VaporTok, tiny_config: VaporTokConfig, tmp_path: Path
+) -> None:
+    clips = ProceduralClips(frames=tiny_config.frames, size=tiny_config.size, length=40)
+    config = replace(FROZEN, keep_taildrop=True)
+    run = Pretrainer(tiny_config, config, clips, tmp_path, warm_start=tiny)
+    kept = {name: value for name, value in tiny.state_dict().items() if name.startswith("taildrop_module.")}
+    assert kept
+    assert all(torch.equal(run.model.state_dict()[name], value) for name, value in kept.items())
+    run.run(validate=lambda model, step: None)
+    assert any(not torch.equal(run.model.state_dict()[name], value) for name, value in kept.items())
+
+
 def test_another_geometry_is_refused_by_name(tiny: VaporTok) -> None:
     model = VaporTok(replace(tiny.config, codebook_size=tiny.config.codebook_size * 2))
     with pytest.raises(ValueError, match=r"got bottleneck\.regularizer\.embedding\.weight of shape .* for "):
@@ -86,3 +99,9 @@ def test_a_frozen_encoder_comes_from_somewhere(tiny_config: VaporTokConfig, tmp_
         Pretrainer(tiny_config, FROZEN, clips, tmp_path)
     with pytest.raises(ValueError, match=r"Expected quantized_from=0 with frozen_encoder, got 0\.5"):
         replace(FROZEN, quantized_from=0.5, random_lengths_from=0.5)
+
+
+def test_a_kept_taildrop_module_comes_from_somewhere(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
+    clips = ProceduralClips(frames=tiny_config.frames, size=tiny_config.size, length=40)
+    with pytest.raises(ValueError, match="Expected a warm start with keep_taildrop, got none"):
+        Pretrainer(tiny_config, replace(FROZEN, frozen_encoder=False, keep_taildrop=True), clips, tmp_path)

@@ -70,6 +70,7 @@ class PretrainConfig:
             themselves.
         frozen_encoder: keep the encoder and the codebook of the warm start, in evaluation mode: codes stay what they
             are while decoder, prior and taildrop module are trained.
+        keep_taildrop: go on with the taildrop module of the warm start; otherwise it begins fresh.
         wake_unheard: tokens of the warm start whose code matters to the decoder less than this share of what the median
             token's does begin anew, as copies of tokens that matter; 0 leaves them. With a frozen encoder they move in
             the decoder alone. See `unheard_tokens`.
@@ -110,6 +111,7 @@ class PretrainConfig:
     max_grad_norm: float = 1.0
     ema_decay: float = 0.0
     frozen_encoder: bool = False
+    keep_taildrop: bool = False
     wake_unheard: float = 0.0
     continuous_until: float = 0.2083
     quantized_from: float = 0.3056

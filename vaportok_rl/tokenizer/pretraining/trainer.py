@@ -37,7 +37,7 @@ from vaportok_rl.tokenizer.pretraining.training_state import (
     write_state,
 )
 from vaportok_rl.tokenizer.pretraining.unheard_tokens import WAKING_CLIPS, wake_unheard
-from vaportok_rl.tokenizer.pretraining.warm_start import freeze_encoder, start_from
+from vaportok_rl.tokenizer.pretraining.warm_start import freeze_encoder, require_warm_start, start_from
 
 
 class NonFiniteLossError(RuntimeError):
@@ -56,8 +56,8 @@ class Pretrainer:
         source: training clips.
         folder: run folder; the state goes to ``folder/training_state.pt`` and weights to ``folder/model``.
         device: ``"cpu"`` or ``"cuda"``; with several processes each takes its own CUDA device.
-        warm_start: a tokenizer of the same geometry to start from. Its weights are copied, except the taildrop query
-            module's, which starts fresh; its codebook is kept. None starts from nothing.
+        warm_start: a tokenizer of the same geometry to start from. Its weights are copied, the taildrop query module's
+            only with `PretrainConfig.keep_taildrop`; its codebook is kept. None starts from nothing.
         workers: processes that decode clips; 0 decodes in this one.
         resume: continue from ``folder/training_state.pt``.
 
@@ -118,13 +118,13 @@ class Pretrainer:
         self.model = self.model.to(self.accelerator.device).train()
         self._codebook_given, self.woken_tokens = warm_start is not None, 0
         if warm_start is not None:
-            start_from(self.model, warm_start)
+            start_from(self.model, warm_start, config.keep_taildrop)
             if config.wake_unheard:
-                seen = self.loader.first_clips(WAKING_CLIPS)
-                thawed = not config.frozen_encoder
+                seen, thawed = self.loader.first_clips(WAKING_CLIPS), not config.frozen_encoder
                 self.woken_tokens = wake_unheard(self.model, seen, config.wake_unheard, config.seed, new_queries=thawed)
+        require_warm_start(config, self._codebook_given or state is not None)
         if config.frozen_encoder:
-            freeze_encoder(self.model, given=self._codebook_given or state is not None)
+            freeze_encoder(self.model)
         self.average: AveragedModel | None = None
         if config.ema_decay:
             self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))

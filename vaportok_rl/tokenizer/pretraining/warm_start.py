@@ -7,25 +7,42 @@ import operator
 from torch import nn
 
 from vaportok_rl.tokenizer.model import VaporTok
+from vaportok_rl.tokenizer.pretraining.config import PretrainConfig
 
-# The taildrop module learns lengths for this run's clips and strategy, so it never comes from elsewhere.
-_FRESH = "taildrop_module."
+_TAILDROP = "taildrop_module."
 # From video to codes.
 _ENCODER = ("x_embedder", "encoder", "bottleneck.in_linear", "bottleneck.norm_layer", "bottleneck.regularizer")
 
 
-def start_from(model: VaporTok, source: VaporTok) -> None:
-    """Copies every weight but the taildrop query module's.
+def require_warm_start(config: PretrainConfig, given: bool) -> None:
+    """Refuses settings that keep what nothing gave.
+
+    Args:
+        config: the run's settings.
+        given: whether the weights come from a trained tokenizer.
+
+    Raises:
+        ValueError: they do not, and the settings keep its encoder or its taildrop module.
+    """
+    for setting in ("frozen_encoder", "keep_taildrop"):
+        if getattr(config, setting) and not given:
+            raise ValueError(f"Expected a warm start with {setting}, got none; name one, or leave {setting} out.")
+
+
+def start_from(model: VaporTok, source: VaporTok, keep_taildrop: bool = False) -> None:
+    """Copies every weight, by default but the taildrop query module's.
 
     Args:
         model: the tokenizer to be trained.
         source: a tokenizer of the same geometry, for instance LARP's.
+        keep_taildrop: copy that module as well, from a tokenizer that has one. By default it begins fresh, since it
+            learns lengths for a run's own clips and strategy.
 
     Raises:
         ValueError: the two differ in geometry; the message names the first weight that does not fit.
     """
     own, given = (
-        {name: value for name, value in each.state_dict().items() if not name.startswith(_FRESH)}
+        {name: value for name, value in each.state_dict().items() if keep_taildrop or not name.startswith(_TAILDROP)}
         for each in (model, source)
     )
     for name in sorted(own.keys() | given.keys()):
@@ -38,18 +55,12 @@ def start_from(model: VaporTok, source: VaporTok) -> None:
     model.load_state_dict({**model.state_dict(), **given})
 
 
-def freeze_encoder(model: VaporTok, given: bool = True) -> None:
+def freeze_encoder(model: VaporTok) -> None:
     """Puts everything between video and codes in evaluation mode and out of training; to repeat after ``train()``.
 
     Args:
         model: the tokenizer to be trained.
-        given: whether its encoder comes from a trained tokenizer.
-
-    Raises:
-        ValueError: it does not.
     """
-    if not given:
-        raise ValueError("Expected a warm start with frozen_encoder, got none; name one, or train the encoder as well.")
     model.encoder_latent_query_embed.requires_grad_(False)
     for name in _ENCODER:
         # Without standardisation there is no such layer.
