@@ -69,8 +69,8 @@ class Pretrainer:
 
     Raises:
         FileNotFoundError: ``resume`` without a state, or LPIPS without its backbone.
-        ValueError: clips of another geometry, a batch that the processes do not divide, a warm start of another
-            geometry, or a resumed run with other settings.
+        ValueError: clips of another geometry, a batch that the processes do not divide, a warm start that is missing or
+            of another geometry, or a resumed run with other settings.
     """
 
     def __init__(
@@ -97,6 +97,7 @@ class Pretrainer:
         )
         state = read_state(self.folder) if resume else None
         self.config = config = config.decided(self.accelerator.device, state and state["config"])
+        require_warm_start(config, given=warm_start is not None or state is not None)
         parts = self.accelerator.num_processes * config.accumulate
         if config.batch_size % parts:
             found = f"processes × accumulate = {parts}, got {config.batch_size}"
@@ -122,7 +123,6 @@ class Pretrainer:
             if config.wake_unheard:
                 seen, thawed = self.loader.first_clips(WAKING_CLIPS), not config.frozen_encoder
                 self.woken_tokens = wake_unheard(self.model, seen, config.wake_unheard, config.seed, new_queries=thawed)
-        require_warm_start(config, self._codebook_given or state is not None)
         if config.frozen_encoder:
             freeze_encoder(self.model)
         self.average: AveragedModel | None = None
