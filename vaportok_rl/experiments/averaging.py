@@ -15,8 +15,7 @@ import tyro
 
 from vaportok_rl.tokenizer import VaporTok
 from vaportok_rl.tokenizer.checkpoint import load_checkpoint, save_checkpoint
-
-_TAILDROP = "taildrop_module."
+from vaportok_rl.tokenizer.taildrop import TAILDROP_WEIGHTS
 
 
 def average_weights(
@@ -50,7 +49,7 @@ def average_weights(
     others = other.state_dict()
     with torch.no_grad():
         for name, value in kept.state_dict().items():
-            if value.is_floating_point() and not name.startswith(_TAILDROP):
+            if value.is_floating_point() and not name.startswith(TAILDROP_WEIGHTS):
                 value.copy_(torch.lerp(value, others[name].to(value), weight))
     return kept
 

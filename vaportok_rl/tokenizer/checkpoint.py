@@ -20,14 +20,13 @@ from vaportok_rl.tokenizer.larp import import_larp, is_larp
 from vaportok_rl.tokenizer.larp_trainer_file import read_trainer_file
 from vaportok_rl.tokenizer.model import VaporTok
 from vaportok_rl.tokenizer.precision import PrecisionChoice, resolve_precision
+from vaportok_rl.tokenizer.taildrop import TAILDROP_WEIGHTS
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 _SHIPPED = Path(__file__).parent / "pretrained"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _TRAINER_SUFFIXES = (".pth", ".pt")
-# LARP's tokenizers have no such module.
-_TAILDROP = "taildrop_module."
 
 
 class HubOptions(TypedDict, total=False):
@@ -174,7 +173,8 @@ def load_checkpoint(
         torch.default_generator.manual_seed(0)
         model = VaporTok(config, resolve_precision(precision, config, device))
     own = model.state_dict()
-    expected = {name: value for name, value in own.items() if not (from_larp and name.startswith(_TAILDROP))}
+    # LARP's tokenizers have no taildrop module.
+    expected = {name: value for name, value in own.items() if not (from_larp and name.startswith(TAILDROP_WEIGHTS))}
     check_state(expected, state, origin)
     model.load_state_dict({**own, **state})
     return model.to(device).freeze()

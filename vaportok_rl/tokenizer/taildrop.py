@@ -9,6 +9,9 @@ from torch.distributions import Categorical
 from vaportok_rl.tokenizer.blocks import Transformer
 from vaportok_rl.tokenizer.config import VaporTokConfig
 
+# What the names of the module's weights begin with in a tokenizer's state.
+TAILDROP_WEIGHTS = "taildrop_module."
+
 
 class TaildropTrunk(nn.Module):
     """A learned query reads the latents through a small transformer: ``[B, K, D]`` to ``[B, D]``."""

@@ -8,8 +8,8 @@ from torch import nn
 
 from vaportok_rl.tokenizer.model import VaporTok
 from vaportok_rl.tokenizer.pretraining.config import PretrainConfig
+from vaportok_rl.tokenizer.taildrop import TAILDROP_WEIGHTS
 
-_TAILDROP = "taildrop_module."
 # From video to codes.
 _ENCODER = ("x_embedder", "encoder", "bottleneck.in_linear", "bottleneck.norm_layer", "bottleneck.regularizer")
 
@@ -42,7 +42,11 @@ def start_from(model: VaporTok, source: VaporTok, keep_taildrop: bool = False) -
         ValueError: the two differ in geometry; the message names the first weight that does not fit.
     """
     own, given = (
-        {name: value for name, value in each.state_dict().items() if keep_taildrop or not name.startswith(_TAILDROP)}
+        {
+            name: value
+            for name, value in each.state_dict().items()
+            if keep_taildrop or not name.startswith(TAILDROP_WEIGHTS)
+        }
         for each in (model, source)
     )
     for name in sorted(own.keys() | given.keys()):
