@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -101,7 +102,11 @@ def test_a_frozen_encoder_comes_from_somewhere(tiny_config: VaporTokConfig, tmp_
         replace(FROZEN, quantized_from=0.5, random_lengths_from=0.5)
 
 
-def test_a_kept_taildrop_module_comes_from_somewhere(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("setting", "value"), [("keep_taildrop", True), ("wake_unheard", 0.05)])
+def test_what_is_kept_or_woken_comes_from_somewhere(
+    tiny_config: VaporTokConfig, tmp_path: Path, setting: str, value: float
+) -> None:
     clips = ProceduralClips(frames=tiny_config.frames, size=tiny_config.size, length=40)
-    with pytest.raises(ValueError, match="Expected a warm start with keep_taildrop, got none"):
-        Pretrainer(tiny_config, replace(FROZEN, frozen_encoder=False, keep_taildrop=True), clips, tmp_path)
+    settings: dict[str, Any] = {"frozen_encoder": False, setting: value}
+    with pytest.raises(ValueError, match=f"Expected a warm start with {setting}, got none"):
+        Pretrainer(tiny_config, replace(FROZEN, **settings), clips, tmp_path)

@@ -15,16 +15,16 @@ _ENCODER = ("x_embedder", "encoder", "bottleneck.in_linear", "bottleneck.norm_la
 
 
 def require_warm_start(config: PretrainConfig, given: bool) -> None:
-    """Refuses settings that keep what nothing gave.
+    """Refuses settings that keep or mend what nothing gave.
 
     Args:
         config: the run's settings.
         given: whether the weights come from a trained tokenizer.
 
     Raises:
-        ValueError: they do not, and the settings keep its encoder or its taildrop module.
+        ValueError: they do not, and the settings keep its encoder or its taildrop module, or wake its tokens.
     """
-    for setting in ("frozen_encoder", "keep_taildrop"):
+    for setting in ("frozen_encoder", "keep_taildrop", "wake_unheard"):
         if getattr(config, setting) and not given:
             raise ValueError(f"Expected a warm start with {setting}, got none; name one, or leave {setting} out.")
 
