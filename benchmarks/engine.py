@@ -8,7 +8,7 @@ from torch import Tensor
 from benchmarks.timing import interleaved, table
 from benchmarks.worlds import in_precision, large_world, nano, random_clips, random_lengths
 from vaportok_rl.envs import Outcome, ScoringEngine
-from vaportok_rl.envs.literal_scoring import literal_scores
+from vaportok_rl.envs.scoring.literal import literal_scores
 from vaportok_rl.tokenizer import VaporTok
 
 GROUPS = (1, 4, 8, 16)

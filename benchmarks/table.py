@@ -15,9 +15,9 @@ import torch
 
 from benchmarks.timing import seconds, table
 from vaportok_rl.envs import Outcome, TaildropProcess, TaildropVectorEnv
-from vaportok_rl.envs.outcome_table import OutcomeTable, TableSplit
 from vaportok_rl.envs.scene import Scene
-from vaportok_rl.envs.table_building import TableBuilder, plan_table
+from vaportok_rl.envs.table.building import TableBuilder, plan_table
+from vaportok_rl.envs.table.table import OutcomeTable, TableSplit
 
 GRID = 4
 ENVIRONMENTS = (1, 8, 64, 512, 4096)

@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 
 import vaportok_rl  # noqa: F401  (registers the environment)
-from vaportok_rl.envs.reward_wrappers import VectorCurriculumWeights
+from vaportok_rl.envs.rewards.wrappers import VectorCurriculumWeights
 
 ROUNDS, ENVS, PATH_LENGTH = 48, 8, 2
 DECISIONS = ROUNDS * ENVS * PATH_LENGTH

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import vaportok_rl  # noqa: F401  (registers the environment)
 from vaportok_rl.envs import TaildropProcess
-from vaportok_rl.envs.reward_wrappers import LearnedScalarisation
+from vaportok_rl.envs.rewards.wrappers import LearnedScalarisation
 
 JUDGE = {"efficiency": 6.0, "reconstruction": 6.0}
 

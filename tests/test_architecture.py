@@ -10,13 +10,14 @@ import pytest
 _PACKAGE = Path(__file__).resolve().parents[1] / "vaportok_rl"
 # From top to bottom; a room may import itself and the rooms named after it.
 _MAY_IMPORT = {
-    "cli": {"experiments", "agents", "envs", "evaluation", "tokenizer", "clips"},
-    "experiments": {"agents", "envs", "evaluation", "tokenizer", "clips"},
-    "agents": {"envs", "evaluation", "tokenizer", "clips"},
-    "envs": {"evaluation", "tokenizer", "clips"},
-    "evaluation": {"tokenizer", "clips"},
-    "tokenizer": {"clips"},
-    "clips": set(),
+    "cli": {"experiments", "agents", "envs", "evaluation", "tokenizer", "clips", "runtime"},
+    "experiments": {"agents", "envs", "evaluation", "tokenizer", "clips", "runtime"},
+    "agents": {"envs", "evaluation", "tokenizer", "clips", "runtime"},
+    "envs": {"evaluation", "tokenizer", "clips", "runtime"},
+    "evaluation": {"tokenizer", "clips", "runtime"},
+    "tokenizer": {"clips", "runtime"},
+    "clips": {"runtime"},
+    "runtime": set(),
 }
 _FILES = sorted(_PACKAGE.rglob("*.py"))
 

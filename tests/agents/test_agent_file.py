@@ -10,8 +10,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from vaportok_rl.agents import GRPO, TaildropPolicy
 from vaportok_rl.agents.agent_file import RECORD, read_record, save_agent
+from vaportok_rl.agents.lengths.trained import algorithm_of, load_agent
 from vaportok_rl.agents.reinforce import REINFORCE
-from vaportok_rl.agents.saved_agents import algorithm_of, load_agent
 from vaportok_rl.envs import TaildropVecEnv
 
 

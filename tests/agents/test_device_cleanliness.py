@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vaportok_rl.agents import GRPO
-from vaportok_rl.agents.group_rollout import SceneRollout, draw_actions
+from vaportok_rl.agents.grpo.rollout import SceneRollout, draw_actions
 from vaportok_rl.envs import ScoringEngine, TaildropVecEnv, VaporReward
 from vaportok_rl.tokenizer import VaporTok
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from vaportok_rl.cli.main import main
-from vaportok_rl.clips.decord_library import decord
+from vaportok_rl.clips.footage.decord_library import decord
 
 _TINY = ["--path-length", "3", "--scenes", "2", "--group-size", "4", "--decisions", "48", "--held-out-scenes", "2"]
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from vaportok_rl.cli.main import main
-from vaportok_rl.experiments.algorithms import ALGORITHMS
+from vaportok_rl.experiments.runs.algorithms import ALGORITHMS
 
 _SHAPE = ["--path-length", "3", "--scenes", "2", "--group-size", "4", "--held-out-scenes", "2"]
 
@@ -22,7 +22,7 @@ def test_every_algorithm_trains_resumes_and_is_evaluated(
     fails: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("vaportok_rl.experiments.training.draw", lambda *_: None)
+    monkeypatch.setattr("vaportok_rl.experiments.runs.training.draw", lambda *_: None)
     runs = []
     for algo in ALGORITHMS:
         out = str(tmp_path / algo)

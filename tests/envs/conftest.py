@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vaportok_rl.clips import ProceduralClips
 from vaportok_rl.envs import shared_world
-from vaportok_rl.envs.table_building import TableBuilder, plan_table
+from vaportok_rl.envs.table.building import TableBuilder, plan_table
 from vaportok_rl.tokenizer import VaporTok
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vaportok_rl.clips import ProceduralClips
 from vaportok_rl.envs import Outcome, ScoringEngine, shared_world
-from vaportok_rl.envs.literal_scoring import literal_scores
+from vaportok_rl.envs.scoring.literal import literal_scores
 from vaportok_rl.tokenizer import VaporTok
 from vaportok_rl.tokenizer.precision import round_weights
 
@@ -113,7 +113,7 @@ def test_a_world_of_many_patches_is_decoded_without_padding(
     engines: dict[str, Score], world: VaporTok, clips: Tensor, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     # What a CPU does where one sequence fills its cores.
-    monkeypatch.setattr("vaportok_rl.envs.engine.FILLING_PATCHES", 1)
+    monkeypatch.setattr("vaportok_rl.envs.scoring.engine.FILLING_PATCHES", 1)
     monkeypatch.setattr(VaporTok, "decode", None)
     n_tokens = torch.arange(1, TOKENS + 1).view(-1, 1, 1).expand(-1, 1, 2).contiguous()
     mse, accuracy = literal_scores(world, clips[None, :2], n_tokens)
@@ -127,7 +127,7 @@ def test_logits_in_pieces_change_nothing(
     world: VaporTok, clips: Tensor, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
     whole = ScoringEngine(world, bits=True).encode(clips[None])
-    monkeypatch.setattr("vaportok_rl.envs.engine.MAX_LOGITS", rows * TOKENS * world.config.codebook_size)
+    monkeypatch.setattr("vaportok_rl.envs.scoring.engine.MAX_LOGITS", rows * TOKENS * world.config.codebook_size)
     pieces = ScoringEngine(world, bits=True).encode(clips[None])
     assert torch.equal(pieces.hits, whole.hits)
     torch.testing.assert_close(pieces.bits, whole.bits)

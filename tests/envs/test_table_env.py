@@ -27,9 +27,9 @@ from vaportok_rl.envs import (
     check_vector_env,
     process,
 )
-from vaportok_rl.envs.outcome_table import OutcomeTable
-from vaportok_rl.envs.table_building import TableBuilder, plan_table
-from vaportok_rl.experiments.rollouts import rollout
+from vaportok_rl.envs.table.building import TableBuilder, plan_table
+from vaportok_rl.envs.table.table import OutcomeTable
+from vaportok_rl.experiments.rollouts.playing import rollout
 from vaportok_rl.registration import MO_TAILDROP_ID, TAILDROP_ID
 
 COUNTS = {"train": 12, "test": 7}

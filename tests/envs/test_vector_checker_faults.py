@@ -9,8 +9,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from vaportok_rl.envs.vector_checker import CHECKS, check_vector_env
-from vaportok_rl.envs.vector_rollouts import VectorEnvError
+from vaportok_rl.envs.vector_checker.checker import CHECKS, check_vector_env
+from vaportok_rl.envs.vector_checker.rollouts import VectorEnvError
 
 NEXT_STEP, SAME_STEP, DISABLED = AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMode.DISABLED
 

@@ -12,7 +12,7 @@ import torch
 from vaportok_rl.agents import HeldOut
 from vaportok_rl.cli.main import main
 from vaportok_rl.envs import TaildropProcess
-from vaportok_rl.envs.table_building import TableBuilder, plan_table
+from vaportok_rl.envs.table.building import TableBuilder, plan_table
 from vaportok_rl.experiments.learnable import LearnableSettings, learnable_gap
 from vaportok_rl.tokenizer import VaporTok
 
@@ -37,7 +37,7 @@ def test_the_same_figures_as_with_the_network(table: str, tiny_world: str) -> No
 
 
 def test_all_policies_without_decoding(table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vaportok_rl.agents.router.ROUTER_SCENES", 5)
+    monkeypatch.setattr("vaportok_rl.agents.lengths.router.ROUTER_SCENES", 5)
     monkeypatch.setattr(VaporTok, "decode", None)
     out = tmp_path / "out"
     options = ["--table", table, "--path-length", "3", "--lpips", "none", "--reward.preset", "quality"]

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from vaportok_rl.envs import TaildropProcess
-from vaportok_rl.envs.rendering import render_decision
+from vaportok_rl.envs.render.drawing import render_decision
 from vaportok_rl.experiments.gallery import make_gallery, proportional_lengths, rendered_frame
 
 

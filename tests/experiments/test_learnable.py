@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 
 from vaportok_rl.experiments import learnable
-from vaportok_rl.experiments.algorithms import GRPOSettings
 from vaportok_rl.experiments.learnable import FROM_FRESH, LearnableSettings, describe, learnable_gap, main
 from vaportok_rl.experiments.learning_curves import (
     LearningCurve,
@@ -21,7 +20,8 @@ from vaportok_rl.experiments.learning_curves import (
     save_curve,
     summary,
 )
-from vaportok_rl.experiments.run_folder import plain
+from vaportok_rl.experiments.runs.algorithms import GRPOSettings
+from vaportok_rl.experiments.runs.run_folder import plain
 
 
 def settings(world: str) -> LearnableSettings:

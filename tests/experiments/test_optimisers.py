@@ -11,8 +11,7 @@ import pytest
 from rich.console import Console
 
 from vaportok_rl.agents import HeldOut
-from vaportok_rl.agents.lengths import AGENT_FILE
-from vaportok_rl.experiments.algorithms import GRPOSettings, PPOSettings
+from vaportok_rl.agents.agent_file import AGENT_FILE
 from vaportok_rl.experiments.optimisers import (
     CSV_FILE,
     FIGURE_FILE,
@@ -25,7 +24,8 @@ from vaportok_rl.experiments.optimisers import (
     optimisers_figure,
     run_all,
 )
-from vaportok_rl.experiments.training import open_held_out
+from vaportok_rl.experiments.runs.algorithms import GRPOSettings, PPOSettings
+from vaportok_rl.experiments.runs.training import open_held_out
 
 SILENT = Console(quiet=True)
 
@@ -33,7 +33,7 @@ SILENT = Console(quiet=True)
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the runs: they would be most of the time, and `test_training` looks at them."""
-    monkeypatch.setattr("vaportok_rl.experiments.progress_report.add_clip", lambda *_: None)
+    monkeypatch.setattr("vaportok_rl.experiments.runs.progress_report.add_clip", lambda *_: None)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from vaportok_rl.clips import ProceduralClips
 from vaportok_rl.experiments.strategies import FIGURE_FILE, TABLE_FILE, Strategies, measure_kept
 from vaportok_rl.tokenizer import PRESETS, VaporTok, VaporTokConfig
 from vaportok_rl.tokenizer.pretraining import PretrainConfig
-from vaportok_rl.tokenizer.pretraining.training_state import STATE_FILE
+from vaportok_rl.tokenizer.pretraining.resuming import STATE_FILE
 
 BUDGET = PretrainConfig(
     steps=6,

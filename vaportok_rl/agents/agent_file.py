@@ -10,8 +10,9 @@ from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from vaportok_rl.clips.whole_writes import whole_write
+from vaportok_rl.runtime.whole_writes import whole_write
 
+AGENT_FILE = "agent.zip"
 RECORD = "run.json"
 # The latents of every path at the last step: by far the largest thing in the file, and never used.
 _LEFT_OUT = ("_last_obs", "_last_original_obs", "_last_episode_starts")

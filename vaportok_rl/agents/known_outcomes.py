@@ -7,7 +7,7 @@ import copy
 from torch import Tensor
 
 from vaportok_rl.envs import Outcome, Scene, ScoringEngine, TaildropProcess
-from vaportok_rl.envs.table_engine import TableEngine
+from vaportok_rl.envs.table.engine import TableEngine
 
 
 class KnownOutcomes(ScoringEngine):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vaportok_rl.clips import ProceduralClips
 from vaportok_rl.envs import shared_world
-from vaportok_rl.tokenizer.taildrop import TaildropTrunk
+from vaportok_rl.tokenizer.lengths import TaildropTrunk
 
 # Enough for a deviation a feature; the paper's tokenizer takes 2 s to encode one on two cores.
 _CLIPS = 32

@@ -11,8 +11,8 @@ import tyro
 from rich.console import Console
 
 from vaportok_rl.cli.progress import progress_bar
-from vaportok_rl.experiments.run_folder import create_run_folder, write_config
-from vaportok_rl.experiments.world_settings import WorldSettings
+from vaportok_rl.experiments.runs.run_folder import create_run_folder, write_config
+from vaportok_rl.experiments.runs.world_settings import WorldSettings
 
 ALL, NONE = "all", "none"
 
@@ -48,12 +48,12 @@ class Evaluate:
     def run(self, console: Console) -> None:
         """Runs the command."""
         from vaportok_rl.agents import build_length_policy
-        from vaportok_rl.agents.calibration import Calibration
         from vaportok_rl.agents.known_outcomes import remembering
-        from vaportok_rl.agents.policy_specs import baseline_specs
+        from vaportok_rl.agents.lengths.calibration import Calibration
+        from vaportok_rl.agents.lengths.specs import baseline_specs
         from vaportok_rl.envs import TaildropProcess
-        from vaportok_rl.experiments.evaluation import AgentRun, evaluate
-        from vaportok_rl.experiments.tables import comparison_tables, runs_table
+        from vaportok_rl.experiments.reports.evaluation import AgentRun, evaluate
+        from vaportok_rl.experiments.reports.tables import comparison_tables, runs_table
 
         if self.scenes < 1:
             raise ValueError(f"Expected scenes ≥ 1, got {self.scenes}; ask for at least one.")

@@ -20,16 +20,16 @@ from torch.utils.tensorboard import SummaryWriter
 
 from vaportok_rl.cli.progress import progress_bar
 from vaportok_rl.clips import ClipSource, open_clips
-from vaportok_rl.clips.footage import Starts
+from vaportok_rl.clips.footage.source import Starts
 from vaportok_rl.evaluation import clip_batches, rate_distortion
-from vaportok_rl.experiments.pictures import to_frames
 from vaportok_rl.experiments.pretraining_pictures import draw_run
-from vaportok_rl.experiments.run_folder import create_run_folder, write_config
+from vaportok_rl.experiments.reports.pictures import to_frames
+from vaportok_rl.experiments.runs.run_folder import create_run_folder, write_config
 from vaportok_rl.tokenizer import PRESETS, VaporTok
 from vaportok_rl.tokenizer.config import ComplexityConfig
 from vaportok_rl.tokenizer.length_strategies import Strategy
 from vaportok_rl.tokenizer.pretraining import PretrainConfig, Pretrainer
-from vaportok_rl.tokenizer.pretraining.training_state import STATE_FILE
+from vaportok_rl.tokenizer.pretraining.resuming import STATE_FILE
 
 
 @dataclass(frozen=True)

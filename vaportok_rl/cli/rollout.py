@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from vaportok_rl.cli.progress import progress_bar
-from vaportok_rl.experiments.run_folder import create_run_folder, write_config
-from vaportok_rl.experiments.world_settings import WorldSettings
+from vaportok_rl.experiments.runs.run_folder import create_run_folder, write_config
+from vaportok_rl.experiments.runs.world_settings import WorldSettings
 
 if TYPE_CHECKING:  # the command line is parsed without loading what rolls out
-    from vaportok_rl.experiments.rollouts import Episode
+    from vaportok_rl.experiments.rollouts.playing import Episode
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class RolloutCommand:
         """Runs the command."""
         from vaportok_rl.agents import build_length_policy
         from vaportok_rl.envs import TaildropProcess
-        from vaportok_rl.experiments.minari_dataset import MinariRecorder
-        from vaportok_rl.experiments.rollout_video import VIDEO_FILE, RolloutVideo
-        from vaportok_rl.experiments.rollouts import rollout
+        from vaportok_rl.experiments.rollouts.minari_dataset import MinariRecorder
+        from vaportok_rl.experiments.rollouts.playing import rollout
+        from vaportok_rl.experiments.rollouts.video import VIDEO_FILE, RolloutVideo
 
         arguments = self.settings.environment(self.split)
         arguments["obs"] = self.obs

@@ -14,7 +14,7 @@ from rich.table import Table
 from vaportok_rl.cli.progress import progress_bar
 
 if TYPE_CHECKING:  # the command line is parsed without loading what builds
-    from vaportok_rl.envs.outcome_table import OutcomeTable
+    from vaportok_rl.envs.table.table import OutcomeTable
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Build:
 
     def run(self, console: Console) -> None:
         """Runs the command."""
-        from vaportok_rl.envs.table_building import Share, TableBuilder, plan_table
+        from vaportok_rl.envs.table.building import Share, TableBuilder, plan_table
 
         share = Share(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
         here = os.environ.get("LOCAL_RANK")
@@ -87,7 +87,7 @@ class Describe:
 
     def run(self, console: Console) -> None:
         """Runs the command."""
-        from vaportok_rl.envs.outcome_table import OutcomeTable
+        from vaportok_rl.envs.table.table import OutcomeTable
 
         _describe(OutcomeTable.load(self.folder), console)
 
@@ -105,8 +105,8 @@ class Verify:
 
     def run(self, console: Console) -> None:
         """Runs the command."""
-        from vaportok_rl.envs.outcome_table import OutcomeTable
-        from vaportok_rl.envs.table_clips import TableClips
+        from vaportok_rl.envs.table.clips import TableClips
+        from vaportok_rl.envs.table.table import OutcomeTable
 
         table = OutcomeTable.load(self.folder)
         checked = ["every shard"]

@@ -9,11 +9,11 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from vaportok_rl.agents.lengths import AGENT_FILE
+from vaportok_rl.agents.agent_file import AGENT_FILE
 from vaportok_rl.cli.progress import progress_bar
-from vaportok_rl.experiments.run_folder import create_run_folder
-from vaportok_rl.experiments.tables import comparison_tables
-from vaportok_rl.experiments.training import (
+from vaportok_rl.experiments.reports.tables import comparison_tables
+from vaportok_rl.experiments.runs.run_folder import create_run_folder
+from vaportok_rl.experiments.runs.training import (
     TrainSettings,
     join_processes,
     learn_beside,

@@ -1,16 +1,16 @@
 """Where video comes from. Every source is a `ClipSource`: indexable, labelled, deterministic."""
 
-from vaportok_rl.clips.decoding import UnreadableVideoError
+from vaportok_rl.clips.footage.decoding import UnreadableVideoError
+from vaportok_rl.clips.footage.kinetics import KineticsCSV
+from vaportok_rl.clips.footage.ucf101 import UCF101
+from vaportok_rl.clips.footage.video import VideoClips
 from vaportok_rl.clips.gameplay import GameplayClips
-from vaportok_rl.clips.kinetics import KineticsCSV
 from vaportok_rl.clips.loading import ClipLoader
 from vaportok_rl.clips.mixed import MixedClips
 from vaportok_rl.clips.open import open_clips
 from vaportok_rl.clips.order import ClipOrder
-from vaportok_rl.clips.procedural import ProceduralClips
+from vaportok_rl.clips.procedural.source import ProceduralClips
 from vaportok_rl.clips.source import ClipBatch, ClipSource, Split
-from vaportok_rl.clips.ucf101 import UCF101
-from vaportok_rl.clips.video import VideoClips
 
 __all__ = [
     "UCF101",

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from vaportok_rl.clips.cache import ClipCache
-from vaportok_rl.clips.decoding import resize_and_crop
+from vaportok_rl.clips.footage.decoding import resize_and_crop
 from vaportok_rl.clips.source import ClipBatch, ClipSource, check_split
-from vaportok_rl.clips.suggestion import did_you_mean
+from vaportok_rl.runtime.messages import did_you_mean
 
 # Pygame greets on standard output, which belongs to whoever runs us.
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from vaportok_rl.clips.notices import warn_user
 from vaportok_rl.clips.order import ClipOrder
 from vaportok_rl.clips.source import ClipSource
+from vaportok_rl.runtime.messages import warn_user
 
 # Batches a worker holds ready. One more than it takes to hide an uneven decoding time only costs memory.
 _PREFETCHED = 2

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vaportok_rl.clips.footage import Starts
+from vaportok_rl.clips.footage.kinetics import KineticsCSV
+from vaportok_rl.clips.footage.source import Starts
+from vaportok_rl.clips.footage.ucf101 import UCF101
+from vaportok_rl.clips.footage.video import VideoClips
 from vaportok_rl.clips.gameplay import GameplayClips
-from vaportok_rl.clips.kinetics import KineticsCSV
 from vaportok_rl.clips.mixed import MixedClips
-from vaportok_rl.clips.procedural import ProceduralClips
+from vaportok_rl.clips.procedural.source import ProceduralClips
 from vaportok_rl.clips.source import ClipSource, Split, check_split
-from vaportok_rl.clips.ucf101 import UCF101
-from vaportok_rl.clips.video import VideoClips
 
 PROCEDURAL = "procedural"
 PROCEDURAL_PREFIX = "procedural:"

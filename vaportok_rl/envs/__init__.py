@@ -1,27 +1,27 @@
 """The decision process: scenes, scoring engine, rewards, and its Gymnasium, vector and Stable-Baselines3 faces."""
 
-from vaportok_rl.envs.engine import ScoringEngine
-from vaportok_rl.envs.expected_reward import clip_rewards, expected_reward
 from vaportok_rl.envs.multi_objective import MOTaildropEnv, MOTaildropVectorEnv
-from vaportok_rl.envs.outcome_table import OutcomeTable
 from vaportok_rl.envs.process import TaildropProcess
-from vaportok_rl.envs.reward_wrappers import (
+from vaportok_rl.envs.rewards.expected import clip_rewards, expected_reward
+from vaportok_rl.envs.rewards.reward import DEFAULT_WEIGHTS, RewardResult, RewardTerm, VaporReward
+from vaportok_rl.envs.rewards.wrappers import (
     CurriculumWeights,
     LearnedScalarisation,
     VectorCurriculumWeights,
     VectorLearnedScalarisation,
 )
-from vaportok_rl.envs.rewards import DEFAULT_WEIGHTS, RewardResult, RewardTerm, VaporReward
 from vaportok_rl.envs.sb3 import TaildropVecEnv, make_sb3_env
 from vaportok_rl.envs.scene import Outcome, Scene
+from vaportok_rl.envs.scoring.engine import ScoringEngine
+from vaportok_rl.envs.scoring.worlds import shared_world
 from vaportok_rl.envs.settings import TaildropArguments, TaildropSettings
-from vaportok_rl.envs.table_engine import TableEngine
+from vaportok_rl.envs.table.engine import TableEngine
+from vaportok_rl.envs.table.table import OutcomeTable
 from vaportok_rl.envs.taildrop_env import TaildropEnv
 from vaportok_rl.envs.token_range import TokenRange
-from vaportok_rl.envs.vector_checker import check_vector_env
+from vaportok_rl.envs.vector_checker.checker import check_vector_env
+from vaportok_rl.envs.vector_checker.rollouts import VectorEnvError
 from vaportok_rl.envs.vector_env import TaildropVectorEnv
-from vaportok_rl.envs.vector_rollouts import VectorEnvError
-from vaportok_rl.envs.worlds import shared_world
 
 __all__ = [
     "DEFAULT_WEIGHTS",

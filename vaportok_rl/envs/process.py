@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaportok_rl.clips import ClipSource, open_clips
-from vaportok_rl.envs.engine import ScoringEngine
-from vaportok_rl.envs.outcome_table import shared_table
-from vaportok_rl.envs.rewards import VaporReward, build_reward
+from vaportok_rl.envs.rewards.reward import VaporReward, build_reward
 from vaportok_rl.envs.scene import Scene, join_scenes
+from vaportok_rl.envs.scoring.engine import ScoringEngine
+from vaportok_rl.envs.scoring.worlds import shared_distances, shared_world
 from vaportok_rl.envs.settings import TaildropArguments, TaildropSettings
-from vaportok_rl.envs.table_clips import TableClips
-from vaportok_rl.envs.table_engine import TableEngine
-from vaportok_rl.envs.table_scene import TableScene
-from vaportok_rl.envs.table_settings import check_table_serves
+from vaportok_rl.envs.table.clips import TableClips
+from vaportok_rl.envs.table.engine import TableEngine
+from vaportok_rl.envs.table.scene import TableScene
+from vaportok_rl.envs.table.settings import check_table_serves
+from vaportok_rl.envs.table.table import shared_table
 from vaportok_rl.envs.token_range import TokenRange
-from vaportok_rl.envs.worlds import shared_distances, shared_world
 from vaportok_rl.tokenizer import VaporTokConfig
 
 # Latents have no natural bound; Gymnasium's checker warns about infinite boxes, and no trained world comes near this.

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypedDict, cast
 
-from vaportok_rl.clips.suggestion import closest_name, did_you_mean
-from vaportok_rl.envs.rewards import VaporReward
-from vaportok_rl.envs.table_defaults import with_table_defaults
+from vaportok_rl.envs.rewards.reward import VaporReward
+from vaportok_rl.envs.table.fit import with_table_defaults
+from vaportok_rl.runtime.messages import closest_name, did_you_mean
 from vaportok_rl.tokenizer import PrecisionChoice
 
 OBSERVATIONS = ("latents", "complexity", "codes", "clip")

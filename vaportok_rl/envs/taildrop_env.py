@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vaportok_rl.envs.actions import check_seed, checked_actions
 from vaportok_rl.envs.process import TaildropProcess
-from vaportok_rl.envs.screen import RENDER_FPS, Screen
+from vaportok_rl.envs.render.screen import RENDER_FPS, Screen
 from vaportok_rl.envs.settings import RENDER_MODES, TaildropArguments
 from vaportok_rl.envs.walk import GroupWalk, StepOutcome
 

@@ -15,7 +15,7 @@ import tyro
 
 from vaportok_rl.tokenizer import VaporTok
 from vaportok_rl.tokenizer.checkpoint import load_checkpoint, save_checkpoint
-from vaportok_rl.tokenizer.taildrop import TAILDROP_WEIGHTS
+from vaportok_rl.tokenizer.lengths import TAILDROP_WEIGHTS
 
 
 def average_weights(

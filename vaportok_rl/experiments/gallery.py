@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from vaportok_rl.envs import TaildropProcess
-from vaportok_rl.envs.rendering import render_decision, to_frames
-from vaportok_rl.experiments.figures import save_figure
-from vaportok_rl.experiments.pictures import contact_sheet
+from vaportok_rl.envs.render.drawing import render_decision, to_frames
+from vaportok_rl.experiments.reports.pictures import contact_sheet
+from vaportok_rl.experiments.reports.plots import save_figure
 
 FRAME = "rendered_frame.png"
 SHEET = "lengths.png"

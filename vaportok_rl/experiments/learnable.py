@@ -19,11 +19,10 @@ import tyro
 from stable_baselines3.common.callbacks import BaseCallback
 
 from vaportok_rl.agents import GRPO, HeldOut, TaildropPolicy
-from vaportok_rl.agents.lengths import most_probable
-from vaportok_rl.agents.router import train_router
+from vaportok_rl.agents.lengths.router import train_router
+from vaportok_rl.agents.lengths.scripted import most_probable
 from vaportok_rl.clips import Split
 from vaportok_rl.envs import TaildropProcess, TaildropVecEnv
-from vaportok_rl.experiments.algorithms import GRPOSettings
 from vaportok_rl.experiments.console import plain_console
 from vaportok_rl.experiments.learning_curves import (
     LearningCurve,
@@ -35,8 +34,9 @@ from vaportok_rl.experiments.learning_curves import (
     save_curve,
     write,
 )
-from vaportok_rl.experiments.run_folder import CONFIG_FILE, changed_settings, create_run_folder, write_config
-from vaportok_rl.experiments.world_settings import WorldSettings
+from vaportok_rl.experiments.runs.algorithms import GRPOSettings
+from vaportok_rl.experiments.runs.run_folder import CONFIG_FILE, changed_settings, create_run_folder, write_config
+from vaportok_rl.experiments.runs.world_settings import WorldSettings
 
 # What is measured is the end of a run, so steps are many and grow small towards it. The supplement's penalty stays
 # where the policy that training began with is worth staying near; a random one is not.

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from vaportok_rl.clips.whole_writes import whole_write
-from vaportok_rl.experiments.figures import save_figure
-from vaportok_rl.experiments.run_folder import write_json
+from vaportok_rl.experiments.reports.plots import save_figure
+from vaportok_rl.experiments.runs.run_folder import write_json
+from vaportok_rl.runtime.whole_writes import whole_write
 
 Method = Literal["grpo", "enumerated", "router"]
 Start = Literal["pretrained", "fresh"]

@@ -25,13 +25,13 @@ from rich.progress import Progress
 from rich.text import Text
 
 from vaportok_rl.agents import HeldOut
-from vaportok_rl.agents.lengths import AGENT_FILE
+from vaportok_rl.agents.agent_file import AGENT_FILE
 from vaportok_rl.evaluation.intervals import mean_interval
-from vaportok_rl.experiments.algorithms import A2CSettings, GRPOSettings, PPOSettings, ReinforceSettings
 from vaportok_rl.experiments.console import plain_console
-from vaportok_rl.experiments.figures import save_figure
-from vaportok_rl.experiments.training import TrainSettings, learn, open_held_out, resumable_record
-from vaportok_rl.experiments.world_settings import WorldSettings
+from vaportok_rl.experiments.reports.plots import save_figure
+from vaportok_rl.experiments.runs.algorithms import A2CSettings, GRPOSettings, PPOSettings, ReinforceSettings
+from vaportok_rl.experiments.runs.training import TrainSettings, learn, open_held_out, resumable_record
+from vaportok_rl.experiments.runs.world_settings import WorldSettings
 
 Variant = Literal["grpo", "grpo-matched", "grpo-clip", "ppo", "a2c", "reinforce"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from vaportok_rl.clips import ClipSource, open_clips
 from vaportok_rl.envs import ScoringEngine
-from vaportok_rl.experiments.figures import save_figure
-from vaportok_rl.experiments.pictures import contact_sheet
+from vaportok_rl.experiments.reports.pictures import contact_sheet
+from vaportok_rl.experiments.reports.plots import save_figure
 from vaportok_rl.tokenizer import VaporTok
 
 CURVES_FILE, SHEET_FILE = "curves.png", "reconstructions.png"

@@ -13,14 +13,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vaportok_rl.clips.suggestion import did_you_mean
-from vaportok_rl.clips.whole_writes import whole_write
+from vaportok_rl.runtime.messages import did_you_mean
+from vaportok_rl.runtime.whole_writes import whole_write
 from vaportok_rl.tokenizer.config import VaporTokConfig
 from vaportok_rl.tokenizer.larp import import_larp, is_larp
 from vaportok_rl.tokenizer.larp_trainer_file import read_trainer_file
+from vaportok_rl.tokenizer.lengths import TAILDROP_WEIGHTS
 from vaportok_rl.tokenizer.model import VaporTok
 from vaportok_rl.tokenizer.precision import PrecisionChoice, resolve_precision
-from vaportok_rl.tokenizer.taildrop import TAILDROP_WEIGHTS
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"

@@ -8,8 +8,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from vaportok_rl.tokenizer.inputs import clips_to_float
 from vaportok_rl.tokenizer.model import VaporTok
-from vaportok_rl.tokenizer.video_input import clips_to_float
 
 Search = Literal["linear", "binary"]
 

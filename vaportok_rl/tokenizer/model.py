@@ -16,14 +16,14 @@ from torch.distributions import Categorical
 from vaportok_rl.tokenizer.blocks import Transformer
 from vaportok_rl.tokenizer.complexity import ComplexityScale
 from vaportok_rl.tokenizer.config import VaporTokConfig
+from vaportok_rl.tokenizer.inputs import clips_to_float
+from vaportok_rl.tokenizer.lengths import TaildropQueryModule
 from vaportok_rl.tokenizer.masks import decoder_visible
 from vaportok_rl.tokenizer.model_card import MODEL_CARD
 from vaportok_rl.tokenizer.positions import latent_table, patch_table
 from vaportok_rl.tokenizer.precision import Precision, PrecisionChoice, resolve_precision
 from vaportok_rl.tokenizer.prior import AutoregressivePrior
 from vaportok_rl.tokenizer.quantizer import Bottleneck
-from vaportok_rl.tokenizer.taildrop import TaildropQueryModule
-from vaportok_rl.tokenizer.video_input import clips_to_float
 
 if TYPE_CHECKING:
     from vaportok_rl.tokenizer.checkpoint import HubOptions

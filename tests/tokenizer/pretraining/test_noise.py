@@ -4,7 +4,8 @@ import pytest
 import torch
 from scipy import stats
 
-from vaportok_rl.tokenizer.pretraining.noise import ClipNoise, derive_seed
+from vaportok_rl.runtime.seeds import derive_seed
+from vaportok_rl.tokenizer.pretraining.noise import ClipNoise
 
 CPU = torch.device("cpu")
 

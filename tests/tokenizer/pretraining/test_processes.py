@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vaportok_rl.tokenizer.pretraining.training_state import MODEL_FOLDER, STATE_FILE
+from vaportok_rl.tokenizer.pretraining.resuming import MODEL_FOLDER, STATE_FILE
 
 # What a process is told: a tiny tokenizer that goes through every phase in thirty steps.
 SCRIPT = """

@@ -14,7 +14,7 @@ from vaportok_rl.tokenizer import VaporTok, VaporTokConfig, load_checkpoint
 from vaportok_rl.tokenizer.complexity import clip_complexity
 from vaportok_rl.tokenizer.pretraining import LossWeights, NonFiniteLossError, PretrainConfig, Pretrainer
 from vaportok_rl.tokenizer.pretraining.optimizers import split_parameters
-from vaportok_rl.tokenizer.pretraining.training_state import STATE_FILE
+from vaportok_rl.tokenizer.pretraining.resuming import STATE_FILE
 
 # Every phase within twelve steps: continuous, mixed from 4, quantised from 7, random lengths from 8; revivals too.
 RUN = PretrainConfig(

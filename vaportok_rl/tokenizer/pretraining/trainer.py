@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vaportok_rl.clips.loading import ClipLoader
 from vaportok_rl.clips.source import ClipSource
+from vaportok_rl.runtime.seeds import derive_seed
 from vaportok_rl.tokenizer.checkpoint import save_checkpoint
 from vaportok_rl.tokenizer.complexity import calibrate, clip_complexity
 from vaportok_rl.tokenizer.config import ComplexityConfig, VaporTokConfig
@@ -26,10 +27,10 @@ from vaportok_rl.tokenizer.pretraining.codebook import CodebookCare, initialize_
 from vaportok_rl.tokenizer.pretraining.config import PretrainConfig
 from vaportok_rl.tokenizer.pretraining.critic import Critic
 from vaportok_rl.tokenizer.pretraining.interruption import DeferredInterrupt
-from vaportok_rl.tokenizer.pretraining.noise import ClipNoise, derive_seed
-from vaportok_rl.tokenizer.pretraining.objective import CompleteLoss, Phase, StepResult
+from vaportok_rl.tokenizer.pretraining.loss import CompleteLoss, Phase, StepResult
+from vaportok_rl.tokenizer.pretraining.noise import ClipNoise
 from vaportok_rl.tokenizer.pretraining.optimizers import build_optimizers
-from vaportok_rl.tokenizer.pretraining.training_state import (
+from vaportok_rl.tokenizer.pretraining.resuming import (
     MODEL_FOLDER,
     STATE_FILE,
     check_settings,

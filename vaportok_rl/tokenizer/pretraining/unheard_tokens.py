@@ -13,9 +13,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from vaportok_rl.runtime.seeds import derive_seed
 from vaportok_rl.tokenizer.model import VaporTok
 from vaportok_rl.tokenizer.positions import line_table
-from vaportok_rl.tokenizer.pretraining.noise import derive_seed
 
 # Clips that influence is measured on: each is decoded once a token.
 WAKING_CLIPS = 128

@@ -6,9 +6,9 @@ import operator
 
 from torch import nn
 
+from vaportok_rl.tokenizer.lengths import TAILDROP_WEIGHTS
 from vaportok_rl.tokenizer.model import VaporTok
 from vaportok_rl.tokenizer.pretraining.config import PretrainConfig
-from vaportok_rl.tokenizer.taildrop import TAILDROP_WEIGHTS
 
 # From video to codes.
 _ENCODER = ("x_embedder", "encoder", "bottleneck.in_linear", "bottleneck.norm_layer", "bottleneck.regularizer")

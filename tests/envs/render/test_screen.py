@@ -1,0 +1,179 @@
+"""What the faces show: when, of what, in which form; and Gymnasium's and SB3's recorders over it."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.wrappers import RecordVideo
+from gymnasium.wrappers.vector import RecordVideo as VectorRecordVideo
+
+from vaportok_rl.envs import TaildropEnv, TaildropVecEnv, TaildropVectorEnv
+from vaportok_rl.envs.render.drawing import render_decision, to_frames
+from vaportok_rl.registration import TAILDROP_ID
+
+
+def picture_of(env: Any, clip_id: int, n_tokens: int | None, terms: dict[str, float]) -> np.ndarray:
+    """The picture drawn from the clip itself."""
+    process = env.process
+    scene = process.open_scene(np.array([[clip_id]]))
+    original = to_frames(scene.clips[0, 0])
+    decoded = None
+    if n_tokens is not None:
+        decoded = to_frames(process.engine.world.decode(scene.codes[0], n_tokens)[0])
+    return render_decision(original, decoded, n_tokens, process.tokens, terms, frame=2)
+
+
+def test_the_picture_is_of_the_last_decision(tiny_world: str) -> None:
+    env = TaildropEnv(tokenizer=tiny_world, path_length=2, render_mode="rgb_array")
+    env.reset(seed=1)
+    before = env.render()
+    unknown = dict.fromkeys(env.process.reward.names, np.nan)
+    for step, action in enumerate((4, 11)):
+        info = env.step(action)[4]
+        terms = {name: float(value) for name, value in info["reward_terms"].items()}
+        if step == 0:
+            assert np.array_equal(before, picture_of(env, info["clip_id"], None, unknown))
+            # What the path's spread is worth is known at its end.
+            terms["diversity"] = np.nan
+        assert np.array_equal(env.render(), picture_of(env, info["clip_id"], action + 1, terms))
+
+
+def test_a_list_holds_everything_since_it_was_last_asked_for(tiny_world: str) -> None:
+    settings: dict[str, Any] = {"tokenizer": tiny_world, "path_length": 3}
+    env, other = TaildropEnv(render_mode="rgb_array_list", **settings), TaildropEnv(render_mode="rgb_array", **settings)
+    frames = []
+    for seed in (0, 1):  # the second reset forgets what was never asked for
+        env.reset(seed=seed)
+        other.reset(seed=seed)
+        frames = [other.render()]
+        for action in (1, 9):
+            env.step(action)
+            other.step(action)
+            frames.append(other.render())
+    assert np.array_equal(env.render(), frames)
+    assert env.render() == []
+    env.step(3)
+    assert len(env.render()) == 1
+
+
+def test_a_vector_shows_a_picture_an_environment_and_the_end_of_a_path(tiny_world: str) -> None:
+    env = TaildropVectorEnv(4, group_size=2, tokenizer=tiny_world, path_length=1, render_mode="rgb_array")
+    env.reset(seed=0)
+    before = env.render()
+    assert isinstance(before, tuple)
+    assert np.array_equal(before[0], before[1])
+    assert not np.array_equal(before[0], before[2])
+    assert not np.shares_memory(before[0], before[1])
+    infos = env.step(np.array([3, 9, 9, 0]))[4]["final_info"]
+    for member, picture in enumerate(env.render()):
+        terms = {name: float(infos["reward_terms"][name][member]) for name in env.process.reward.names}
+        expected = picture_of(env, infos["clip_id"][member], int(infos["n_tokens"][member]), terms)
+        assert np.array_equal(picture, expected)
+
+
+def test_a_masked_reset_shows_new_clips_in_its_groups_only(tiny_world: str) -> None:
+    env = TaildropVectorEnv(
+        2, tokenizer=tiny_world, path_length=2, autoreset_mode="Disabled", render_mode="rgb_array_list"
+    )
+    env.reset(seed=0)
+    env.step(np.array([3, 9]))
+    env.reset(options={"reset_mask": np.array([False, True])})
+    first, second = env.render()
+    assert len(first) == len(second) == 3
+    assert np.array_equal(first[1], first[2])
+    assert not np.array_equal(second[1], second[2])
+
+
+@pytest.mark.parametrize("make", [TaildropEnv, lambda **settings: TaildropVectorEnv(3, **settings)])
+def test_a_window(tiny_world: str, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pygame = pytest.importorskip("pygame")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    env = make(tokenizer=tiny_world, path_length=1, render_mode="human")
+    env.reset(seed=0)
+    one = pygame.surfarray.array3d(pygame.display.get_surface())
+    env.step(0 if isinstance(env, TaildropEnv) else np.zeros(3, dtype=np.int64))
+    other = pygame.surfarray.array3d(pygame.display.get_surface())
+    assert one.shape == other.shape
+    assert not np.array_equal(one, other)
+    assert env.render() is None
+    env.close()
+    assert pygame.display.get_surface() is None
+    env.close()
+
+
+def test_a_window_without_pygame(tiny_world: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    env = TaildropEnv(tokenizer=tiny_world, path_length=1, render_mode="human")
+    with pytest.raises(gymnasium.error.DependencyNotInstalled, match=r"Expected pygame .*`pip install pygame`"):
+        env.reset(seed=0)
+
+
+def test_without_a_mode_there_is_nothing_to_see(tiny_world: str) -> None:
+    env = TaildropEnv(tokenizer=tiny_world, path_length=1)
+    env.reset(seed=0)
+    with pytest.warns(UserWarning, match="make the environment with render_mode="):
+        assert env.render() is None
+
+
+def test_render_before_reset(tiny_world: str) -> None:
+    with pytest.raises(RuntimeError, match=r"Expected reset\(\) before render\(\)"):
+        TaildropEnv(tokenizer=tiny_world, render_mode="rgb_array").render()
+
+
+def test_drawing_leaves_torch_alone(tiny_world: str) -> None:
+    env = TaildropEnv(tokenizer=tiny_world, path_length=1, render_mode="rgb_array")
+    state = torch.get_rng_state()
+    env.reset(seed=0)
+    env.step(3)
+    assert env.render().dtype == np.uint8
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def video_frames(path: Path) -> int:
+    from decord import VideoReader
+
+    return len(VideoReader(str(path)))
+
+
+@pytest.mark.parametrize("mode", ["rgb_array", "rgb_array_list"])
+def test_record_video(tiny_world: str, tmp_path: Path, mode: str) -> None:
+    pytest.importorskip("moviepy")
+    env = gymnasium.make(TAILDROP_ID, tokenizer=tiny_world, path_length=3, render_mode=mode)
+    env = RecordVideo(env, str(tmp_path / "videos"), episode_trigger=lambda episode: True)
+    env.reset(seed=0)
+    for action in (3, 8, 15):
+        env.step(action)
+    env.close()
+    (video,) = (tmp_path / "videos").glob("*.mp4")
+    assert video_frames(video) == 4
+
+
+def test_vector_record_video(tiny_world: str, tmp_path: Path) -> None:
+    pytest.importorskip("moviepy")
+    env = TaildropVectorEnv(4, tokenizer=tiny_world, path_length=3, render_mode="rgb_array", autoreset_mode="Disabled")
+    recorder = VectorRecordVideo(env, str(tmp_path / "videos"), episode_trigger=lambda episode: True)
+    recorder.reset(seed=0)
+    for _ in range(3):
+        recorder.step(np.array([0, 5, 9, 15]))
+    recorder.close()
+    (video,) = (tmp_path / "videos").glob("*.mp4")
+    assert video_frames(video) == 4
+
+
+def test_vec_video_recorder(tiny_world: str, tmp_path: Path) -> None:
+    pytest.importorskip("moviepy")
+    from stable_baselines3.common.vec_env import VecVideoRecorder
+
+    env = TaildropVecEnv(2, tokenizer=tiny_world, path_length=2, render_mode="rgb_array")
+    assert env.render_mode == "rgb_array"
+    recorder = VecVideoRecorder(env, str(tmp_path / "videos"), lambda step: step == 0, video_length=3)
+    recorder.reset()
+    for _ in range(4):
+        recorder.step(np.array([0, 15]))
+    recorder.close()
+    (video,) = (tmp_path / "videos").glob("*.mp4")
+    assert video_frames(video) >= 3

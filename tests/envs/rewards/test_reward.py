@@ -1,0 +1,310 @@
+"""Reward terms against hand-computed numbers and slow loops; weights; custom terms; refusals."""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from vaportok_rl.envs import DEFAULT_WEIGHTS, Outcome, VaporReward
+from vaportok_rl.envs.rewards.further_terms import FURTHER_TERMS
+from vaportok_rl.envs.rewards.reward import (
+    build_reward,
+    diversity,
+    efficiency,
+    generation,
+    penalty,
+    reconstruction,
+)
+
+TOKENS = 16
+
+
+def outcome_of(lengths: Any, mse: Any = None, accuracy: Any = None) -> Outcome:
+    """An outcome of the given lengths ``[G, P, L]``; error and accuracy are zero unless given."""
+    n_tokens = torch.tensor(lengths)
+    zeros = torch.zeros(n_tokens.shape)
+    return Outcome(
+        n_tokens,
+        zeros if mse is None else torch.tensor(mse),
+        zeros if accuracy is None else torch.tensor(accuracy),
+        torch.zeros(*n_tokens.shape[1:], 2),
+        TOKENS,
+    )
+
+
+def random_outcome(seed: int, group: int = 3, paths: int = 2, length: int = 4) -> Outcome:
+    rng = np.random.default_rng(seed)
+    shape = (group, paths, length)
+    return outcome_of(
+        rng.integers(1, TOKENS + 1, shape),
+        rng.random(shape, dtype=np.float32),
+        rng.random(shape, dtype=np.float32),
+    )
+
+
+def test_efficiency_is_the_share_saved() -> None:
+    assert efficiency(outcome_of([[[1, 4, 16]]])).tolist() == [[[0.9375, 0.75, 0.0]]]
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.5])
+def test_penalty_is_equation_10(power: float) -> None:
+    threshold = 6
+    value = penalty(outcome_of([[list(range(1, TOKENS + 1))]]), threshold, power)[0, 0]
+    for n in range(1, TOKENS + 1):
+        expected = 0.0 if n >= threshold else -(((threshold - n) / threshold) ** power)
+        assert value[n - 1].item() == pytest.approx(expected, abs=1e-6)
+    # Plain zeros: a logged "-0.0" would raise eyebrows.
+    assert not torch.signbit(value[threshold - 1 :]).any()
+
+
+def test_penalty_starts_at_an_eighth_of_k_by_default() -> None:
+    terms = VaporReward()(outcome_of([[[1, 2, 3]]])).raw
+    assert terms["penalty"].tolist() == [[[-0.25, 0.0, 0.0]]]
+
+
+def test_diversity_of_the_extremes_is_one_and_of_equal_lengths_zero() -> None:
+    # n / K of 1/K and 1 are the extremes; scaled by 2, half and half reach 1 - 1/K.
+    value = diversity(outcome_of([[[1, 16]], [[7, 7]], [[8, 16]]]))
+    assert value.shape == (3, 1)
+    assert value[:, 0].tolist() == pytest.approx([1 - 1 / TOKENS, 0.0, 0.5])
+    large = Outcome(
+        torch.tensor([[[1, 10**6]]]), torch.zeros(1, 1, 2), torch.zeros(1, 1, 2), torch.zeros(1, 2, 2), 10**6
+    )
+    assert diversity(large).item() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_diversity_of_a_single_clip_is_zero() -> None:
+    assert diversity(outcome_of([[[1]], [[16]]])).tolist() == [[0.0], [0.0]]
+
+
+@given(st.lists(st.integers(1, TOKENS), min_size=1, max_size=9))
+def test_diversity_is_the_population_deviation(lengths: list[int]) -> None:
+    mean = sum(lengths) / len(lengths)
+    variance = sum((n - mean) ** 2 for n in lengths) / len(lengths)
+    expected = 2 * math.sqrt(variance) / TOKENS
+    value = diversity(outcome_of([[lengths]])).item()
+    assert value == pytest.approx(expected, abs=1e-6)
+    assert 0 <= value <= 1
+
+
+def test_reconstruction_and_generation() -> None:
+    outcome = outcome_of([[[1, 2]]], mse=[[[0.25, 0.5]]], accuracy=[[[0.0, 0.75]]])
+    assert reconstruction(outcome, 4.0).tolist() == [[[-1.0, -2.0]]]
+    assert generation(outcome).tolist() == [[[0.0, 0.75]]]
+
+
+@settings(deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.lists(st.floats(-3, 3, width=32), min_size=5, max_size=5),
+    st.integers(1, 5),
+)
+def test_path_reward_is_the_weighted_sum_of_means(seed: int, weights: list[float], length: int) -> None:
+    outcome = random_outcome(seed, length=length)
+    named = dict(zip(DEFAULT_WEIGHTS, weights, strict=True))
+    result = VaporReward(named, n_threshold=5, penalty_power=1.5, scale=3.0)(outcome)
+    assert list(result.terms) == list(result.raw) == list(DEFAULT_WEIGHTS)
+    group, paths = result.total.shape
+    for g in range(group):
+        for p in range(paths):
+            n = outcome.n_tokens[g, p].tolist()
+            shares = [value / TOKENS for value in n]
+            expected = {
+                "efficiency": float(np.mean([1 - share for share in shares])),
+                "penalty": float(np.mean([-((max(0, 5 - value) / 5) ** 1.5) for value in n])),
+                "diversity": 2 * float(np.std(shares)),
+                "reconstruction": -3.0 * float(outcome.mse[g, p].double().mean()),
+                "generation": float(outcome.accuracy[g, p].double().mean()),
+            }
+            for name, value in expected.items():
+                assert result.terms[name][g, p].item() == pytest.approx(value, abs=1e-5)
+            total = sum(named[name] * value for name, value in expected.items())
+            assert result.total[g, p].item() == pytest.approx(total, abs=1e-4)
+    assert result.per_decision.shape == result.by_clip.shape == outcome.n_tokens.shape
+    assert torch.allclose(result.per_decision.sum(-1), result.total, atol=1e-5)
+    assert torch.allclose(result.by_clip.mean(-1), result.total, atol=1e-5)
+
+
+@given(
+    st.integers(0, 10_000),
+    st.lists(st.floats(-3, 3, width=32), min_size=8, max_size=8),
+    st.integers(1, 12),
+    st.integers(1, TOKENS * 12),
+)
+def test_payments_add_up_to_every_other_view(seed: int, weights: list[float], length: int, budget: int) -> None:
+    outcome = random_outcome(seed, length=length)
+    names = [*DEFAULT_WEIGHTS, "log_mse", "budget_overrun", "worst"]
+    reward = VaporReward(
+        dict(zip(names, weights, strict=True)),
+        terms={"worst": lambda outcome: outcome.psnr.amin(-1)},
+        scale=1.0,
+        token_budget=budget,
+    )
+    result = reward(outcome)
+    assert list(result.raw) == names
+    assert result.payments.shape == (8, 3, 2, length)
+    for name, paid in zip(names, result.payments, strict=True):
+        assert torch.allclose(paid.sum(-1), result.terms[name], atol=1e-6)
+        if result.raw[name].dim() == 2:
+            assert not paid[..., :-1].any()
+            assert torch.equal(paid[..., -1], result.raw[name])
+        else:
+            assert torch.equal(paid, result.raw[name] / length)
+    # As the weighted reward of the multi-objective face is computed: in float64, from the vector.
+    dot = np.einsum("t,tgpl->gpl", np.array(weights), result.payments.double().numpy())
+    assert np.allclose(result.per_decision.numpy(), dot, atol=2e-6, rtol=0)
+    assert np.allclose(dot.sum(-1), result.total.numpy(), atol=2e-5, rtol=0)
+
+
+def test_a_result_keeps_the_weights_it_was_made_with() -> None:
+    reward, outcome = VaporReward(), random_outcome(1)
+    result = reward(outcome)
+    changed = reward.with_weights({"efficiency": 5.0})
+    reward.weights["efficiency"] = -1.0
+    assert torch.equal(result.total, VaporReward()(outcome).total)
+    assert torch.allclose(changed(outcome).total, result.total + 4 * result.terms["efficiency"])
+
+
+def test_weights_in_the_order_of_the_terms() -> None:
+    assert list(VaporReward([1, 2, 3, 4, 5]).weights.values()) == [1, 2, 3, 4, 5]
+    reward = VaporReward([0, 0, 0, 0, 0, 2], terms={"mine": generation})
+    assert reward.weights["mine"] == 2
+    assert reward.with_weights(np.arange(6.0)).weights["mine"] == 5
+
+
+def test_clip_terms_are_paid_at_their_step_and_path_terms_at_the_last() -> None:
+    outcome = outcome_of([[[1, 16, 8, 8]]])
+    off = dict.fromkeys(DEFAULT_WEIGHTS, 0.0)
+    clip_term = VaporReward({**off, "efficiency": 2.0})(outcome)
+    assert clip_term.per_decision.tolist() == [[[2 * 15 / 16 / 4, 0.0, 0.25, 0.25]]]
+    assert clip_term.by_clip.tolist() == [[[2 * 15 / 16, 0.0, 1.0, 1.0]]]
+    path_term = VaporReward({**off, "diversity": 2.0})(outcome)
+    spread = 4 * float(np.std([1 / 16, 1.0, 0.5, 0.5]))
+    assert path_term.per_decision[0, 0].tolist() == pytest.approx([0.0, 0.0, 0.0, spread])
+    assert path_term.by_clip[0, 0].tolist() == pytest.approx([spread] * 4)
+
+
+def test_a_term_without_a_weight_here_keeps_its_own() -> None:
+    reward = VaporReward({"diversity": 0}, terms={"mine": generation})
+    assert reward.weights == {**DEFAULT_WEIGHTS, "diversity": 0.0, "mine": 1.0}
+    assert reward.names == (*DEFAULT_WEIGHTS, "mine")
+
+
+def test_custom_callable() -> None:
+    def shortest(outcome: Outcome) -> Tensor:
+        return outcome.n_tokens.amin(-1).float()
+
+    outcome = random_outcome(4)
+    plain = VaporReward()(outcome)
+    result = VaporReward({"shortest": -0.5}, terms={"shortest": shortest})(outcome)
+    assert torch.equal(result.terms["shortest"], outcome.n_tokens.amin(-1).float())
+    assert torch.allclose(result.total, plain.total - 0.5 * outcome.n_tokens.amin(-1))
+    difference = (result.per_decision - plain.per_decision)[..., :-1]
+    assert torch.allclose(difference, torch.zeros_like(difference), atol=1e-6)
+
+
+@pytest.mark.parametrize("style", ["sequence", "mapping"])
+def test_custom_term_by_module_and_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, style: str) -> None:
+    (tmp_path / "terms_of_a_user.py").write_text(
+        "def motion(outcome):\n    return outcome.complexity[..., 1].expand(outcome.n_tokens.shape)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    path = "terms_of_a_user:motion"
+    result = VaporReward(terms=[path] if style == "sequence" else {"motion": path})(random_outcome(0))
+    assert result.terms["motion"].tolist() == torch.zeros(3, 2).tolist()
+
+
+@pytest.mark.parametrize(
+    ("settings_", "message"),
+    [
+        ({"weights": {"diversty": 1.0}}, "unknown term 'diversty'; did you mean 'diversity'?"),
+        ({"weights": {"xyz": 1.0}}, "unknown term 'xyz'; pass the term itself in terms=."),
+        ({"weights": {"log_mes": 1.0}}, "unknown term 'log_mes'; did you mean 'log_mse'?"),
+        ({"weights": [1.0, 2.0]}, "Expected 5 weights, for efficiency, .*, generation; got 2"),
+        ({"weights": [1.0, 1.0, 1.0, 1.0, math.nan]}, "finite weight for 'generation', got nan"),
+        ({"weights": {"penalty": "1"}}, "finite weight for 'penalty', got '1'"),
+        ({"weights": {"penalty": None}}, "finite weight for 'penalty', got None"),
+        ({"weights": {"penalty": math.nan}}, "finite weight for 'penalty', got nan"),
+        ({"weights": {"penalty": -math.inf}}, "finite weight for 'penalty', got -inf"),
+        ({"n_threshold": 0}, "n_threshold ≥ 1, got 0"),
+        ({"penalty_power": 0.0}, "penalty_power > 0"),
+        ({"penalty_power": math.nan}, "penalty_power > 0"),
+        ({"scale": -1.0}, "scale ≥ 0"),
+        ({"scale": math.inf}, "scale ≥ 0"),
+        ({"terms": {"efficiency": generation}}, "got 'efficiency' twice"),
+        ({"terms": {"lpips": generation}}, "got 'lpips' twice"),
+        ({"terms": ["vaportok_rl.envs.rewards:generation"]}, "got 'generation' twice"),
+        ({"terms": {"three": 3}}, "a function or 'module:name' as reward term 'three', got int"),
+        ({"terms": ["no_such_module_here:three"]}, "'no_such_module_here:three', got ModuleNotFoundError"),
+        ({"token_budget": 0}, "token_budget ≥ 1, got 0"),
+    ],
+    # A function's text holds its address, and names of tests must be those of every process.
+    ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", str(value)),
+)
+def test_bad_settings_are_refused(settings_: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace("?", r"\?")):
+        VaporReward(**settings_)
+
+
+def test_a_further_term_cannot_be_switched_on_later() -> None:
+    with pytest.raises(ValueError, match="unknown term 'log_mse'; weight it when the reward is made"):
+        VaporReward().with_weights({"log_mse": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("value", "got"),
+    [
+        (torch.zeros(()), r"got \(\)"),
+        (torch.zeros(2, 4), r"got \(2, 4\)"),
+        (torch.zeros(3, 2, 4, 1), r"got \(3, 2, 4, 1\)"),
+        (0.5, "got float"),
+        (np.zeros((3, 2, 4)), "got ndarray"),
+    ],
+    ids=["scalar tensor", "no group axis", "too many axes", "float", "array"],
+)
+def test_a_wrong_shape_names_the_term(value: Any, got: str) -> None:
+    reward = VaporReward(terms={"odd_one": lambda outcome: value})
+    with pytest.raises(ValueError, match=f"Expected reward term 'odd_one' .*{got}"):
+        reward(random_outcome(0))
+
+
+def test_build_reward() -> None:
+    reward = VaporReward(scale=2.0)
+    assert build_reward(reward) is reward
+    assert build_reward(None).weights == DEFAULT_WEIGHTS
+    built = build_reward({"weights": {"penalty": 0.5}, "scale": 10.0, "n_threshold": 3, "penalty_power": 1.0})
+    assert built.describe() == {
+        "weights": {**DEFAULT_WEIGHTS, "penalty": 0.5},
+        "n_threshold": 3,
+        "penalty_power": 1.0,
+        "scale": 10.0,
+        "token_budget": None,
+        "perceptual_network": "vgg",
+        "perceptual_backbone": None,
+    }
+    with pytest.raises(ValueError, match=r"got 'scales'; did you mean 'scale'\?"):
+        build_reward({"scales": 1.0})
+
+
+@pytest.mark.parametrize("length", [1, 2, 8])
+def test_the_terms_that_ship_pass_the_dry_run(length: int) -> None:
+    result = VaporReward(dict.fromkeys(FURTHER_TERMS, 1.0)).dry_run(length, TOKENS)
+    assert list(result.raw) == [*DEFAULT_WEIGHTS, *FURTHER_TERMS]
+    assert {name for name, value in result.raw.items() if value.dim() == 2} == {
+        "diversity",
+        "codebook_usage",
+        "budget_overrun",
+    }
+
+
+def test_the_dry_run_names_the_term() -> None:
+    reward = VaporReward(terms={"inverse": lambda outcome: 1 / (outcome.n_tokens - 1)})
+    with pytest.raises(ValueError, match=r"'inverse' to be finite for all lengths in 1…16, got inf where n_tokens = 1"):
+        reward.dry_run(4, TOKENS)

@@ -1,0 +1,91 @@
+"""One world a checkpoint, device and precision."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vaportok_rl.envs import TaildropEnv, TaildropVectorEnv, VaporReward, shared_world
+from vaportok_rl.envs.scoring.worlds import shared_distances
+
+
+def test_the_same_object_twice(tiny_world: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = shared_world(tiny_world)
+    assert shared_world(tiny_world) is world
+    # However the folder is written.
+    assert shared_world(tiny_world + os.sep) is world
+    monkeypatch.chdir(Path(tiny_world).parent)
+    assert shared_world(Path(tiny_world).name) is world
+
+
+def test_every_environment_shares_it(tiny_world: str) -> None:
+    envs = [TaildropEnv(tokenizer=tiny_world), TaildropVectorEnv(2, tokenizer=tiny_world)]
+    assert all(env.process.engine.world is shared_world(tiny_world) for env in envs)
+
+
+def test_another_precision_is_another_world(tiny_world: str) -> None:
+    world = shared_world(tiny_world, precision="bfloat16")
+    assert world is not shared_world(tiny_world)
+    assert world.precision == "bfloat16"
+
+
+@pytest.mark.parametrize("chosen", ["float32", "bfloat16"])
+def test_auto_is_the_world_that_it_chooses(tiny_world: str, monkeypatch: pytest.MonkeyPatch, chosen: str) -> None:
+    monkeypatch.setattr("vaportok_rl.envs.scoring.worlds._WORLDS", {})
+    monkeypatch.setattr("vaportok_rl.tokenizer.precision.multiplies_bfloat16", lambda device: True)
+    monkeypatch.setattr("vaportok_rl.tokenizer.precision.BFLOAT16_WIDTH", 1 if chosen == "bfloat16" else 10_000)
+    world = shared_world(tiny_world)
+    assert world.precision == chosen
+    assert shared_world(tiny_world, precision=chosen) is world  # type: ignore[arg-type]
+    assert shared_world(tiny_world, precision="auto") is world
+    rounded = world.encoder.blocks[0].mlp.fc1.weight.dtype == torch.bfloat16
+    assert rounded == (chosen == "bfloat16")
+
+
+def test_it_is_frozen(tiny_world: str) -> None:
+    world = shared_world(tiny_world)
+    assert not world.training
+    assert not any(parameter.requires_grad for parameter in world.parameters())
+
+
+def test_missing_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no-such-world"):
+        shared_world(str(tmp_path / "no-such-world"))
+
+
+def test_networks_of_reward_terms_are_shared_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Any] = []
+
+    def load(self: VaporReward, device: str) -> dict[str, Any]:
+        loaded.append(device)
+        return {"lpips": object()}
+
+    monkeypatch.setattr(VaporReward, "distances", load)
+    monkeypatch.setattr("vaportok_rl.envs.scoring.worlds._DISTANCES", {})
+    assert shared_distances(VaporReward()) == {}
+    first = shared_distances(VaporReward({"lpips": 1.0}))
+    assert shared_distances(VaporReward({"lpips": 0.5})) is first
+    assert shared_distances(VaporReward({"lpips": 0.5}, perceptual_network="alex")) is not first
+    assert loaded == ["cpu", "cpu"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_forked_worker_does_not_wait_for_threads_it_has_not(tiny_world: str) -> None:
+    program = (
+        "import os, torch\n"
+        "from vaportok_rl.envs import shared_world\n"
+        "torch.set_num_threads(2)\n"
+        "torch.ones(1 << 22).exp()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        f"    shared_world({tiny_world!r})\n"
+        "    torch.ones(1 << 22).exp()\n"
+        "    os._exit(torch.get_num_threads())\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), torch.get_num_threads())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == ["1", "2"]

@@ -1,0 +1,132 @@
+"""From reward terms to advantages: which decision is credited with what, by sampling or exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from vaportok_rl.agents.objective import ScaleRewards, decoupled_advantage, group_advantage, weighted_sum
+from vaportok_rl.envs import Outcome, RewardResult, TokenRange, VaporReward
+from vaportok_rl.runtime.ranks import Processes
+
+Credit = Literal["path", "clip"]
+RewardAggregation = Literal["sum_then_normalize", "normalize_then_sum"]
+
+
+@dataclass(frozen=True)
+class CreditRule:
+    """How rewards become advantages.
+
+    Attributes:
+        credit: ``"path"``: each decision answers for its whole path; ``"clip"``: for its clip's share of the path's
+            reward, and the path terms. Before scaling and without a token budget, both have the same expected policy
+            gradient.
+        scale_rewards: see `group_advantage`.
+        aggregation: ``"sum_then_normalize"`` (DeepSeekMath) or ``"normalize_then_sum"`` (`decoupled_advantage`).
+        eps: added to standard deviations.
+    """
+
+    credit: Credit = "path"
+    scale_rewards: ScaleRewards = "group"
+    aggregation: RewardAggregation = "sum_then_normalize"
+    eps: float = 1e-4
+
+    def signals(self, rewards: RewardResult) -> tuple[Tensor, Tensor]:
+        """What is compared within a group: ``[M, G, P, L]`` unweighted terms, L = 1 for paths, and ``[M]`` weights.
+
+        Terms are summed at once, M = 1, unless they are normalised one by one.
+        """
+        if self.credit == "path":
+            terms = [value[..., None] for value in rewards.terms.values()]
+        else:
+            length = rewards.path_length
+            # What of the path's reward a decision can reach: the other clips' own terms would only be noise.
+            terms = [
+                value / length if value.dim() == 3 else value[..., None].expand(*value.shape, length)
+                for value in rewards.raw.values()
+            ]
+        stacked = torch.stack(terms)
+        weights = torch.tensor([rewards.weights[name] for name in rewards.raw], dtype=stacked.dtype)
+        weights = weights.to(stacked.device, non_blocking=True)
+        if self.aggregation == "normalize_then_sum":
+            return stacked, weights
+        return weighted_sum(stacked, weights)[None], torch.ones_like(weights[:1])
+
+    def sampled_advantage(self, rewards: RewardResult) -> Tensor:
+        """Group-relative advantage of each decision taken: ``[G, P, L]``; for paths ``[G, P, 1]``."""
+        signals, weights = self.signals(rewards)
+        if self.aggregation == "normalize_then_sum":
+            return decoupled_advantage(signals, weights, self.eps)
+        return group_advantage(signals[0], self.eps, self.scale_rewards)
+
+    def conditional_signals(
+        self, every: Outcome, actions: Tensor, token_range: TokenRange, reward: VaporReward
+    ) -> tuple[Tensor, Tensor]:
+        """What each path would have earned with any other length at one clip, its other lengths unchanged.
+
+        Args:
+            every: all K lengths of P scenes.
+            actions: ``int64 [G, P, L]``, as drawn.
+            token_range: applied to the changed paths as to any other: with a budget, a longer clip may shorten those
+                after it.
+            reward: of the changed paths, so that terms that couple clips (`diversity`) are taken as they are.
+
+        Returns:
+            ``[M, G, P, L, K]`` terms and ``[M]`` weights, as by `signals`.
+        """
+        tokens, length = every.tokens, actions.shape[-1]
+        choices = torch.arange(tokens, device=actions.device)[:, None, None, None]
+        columns = []
+        for clip in range(length):
+            here = torch.arange(length, device=actions.device) == clip
+            lengths = token_range.clip_paths(torch.where(here, choices, actions).flatten(0, 1) + 1)
+            terms, weights = self.signals(reward(every.take(lengths)))
+            column = terms[..., clip if self.credit == "clip" else 0]
+            columns.append(column.unflatten(1, (tokens, -1)).movedim(1, -1))
+        return torch.stack(columns, 3), weights
+
+    def exact_advantage(
+        self, conditional: tuple[Tensor, Tensor], log_p: Tensor, sampled: RewardResult, processes: Processes
+    ) -> Tensor:
+        """Advantage of every length at every decision, given the path's other lengths.
+
+        Weighted by the policy's probabilities, the policy gradient that follows is the expectation, over the decision's
+        own length, of the sampled one (Rao–Blackwell); where no term couples clips and there is no budget, it is exact.
+        The baseline is the exact conditional mean, and the group's standard deviation is replaced by its expectation
+        over single decisions; for paths these variances add up over the clips, exactly so where clips do not interact
+        (Efron–Stein).
+
+        Args:
+            conditional: from `conditional_signals`.
+            log_p: ``[P, L, K]``, the policy that drew the paths.
+            sampled: rewards of all processes' paths, whose spread is the batch's.
+            processes: that share the batch.
+
+        Returns:
+            ``[G, P, L, K]``.
+        """
+        signals, weights = conditional
+        probability = log_p.exp()
+        centred = signals - (signals * probability).sum(-1, keepdim=True)
+        # As in `group_advantage`: dust of the mean is not an advantage.
+        centred = torch.where((signals == signals[..., :1]).all(-1, keepdim=True), 0.0, centred)
+        if self.aggregation == "normalize_then_sum":
+            each = centred / (self._spread(centred, probability) + self.eps)
+            summed = weighted_sum(each, weights)
+            batch = processes.gather(self._spread(summed[None], probability).square().flatten(2)[0, 0], 0)
+            return summed / (batch.mean().sqrt() + self.eps)
+        if self.scale_rewards == "none":
+            return centred[0]
+        if self.scale_rewards == "batch":
+            return centred[0] / (self.signals(sampled)[0].std(correction=1) + self.eps)
+        return centred[0] / (self._spread(centred, probability)[0] + self.eps)
+
+    def _spread(self, centred: Tensor, probability: Tensor) -> Tensor:
+        """Standard deviation of a group: ``[M, G, P, L, K]`` to ``[M, 1, P, L or 1, 1]``."""
+        variance = (centred.square() * probability).sum(-1).mean(1, keepdim=True)
+        if self.credit == "path":
+            variance = variance.sum(-1, keepdim=True)
+        return variance[..., None].sqrt()

@@ -1,0 +1,169 @@
+"""Groups of whole episodes of any Gymnasium environment: members begin alike and end when they end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
+from torch import Tensor
+
+from vaportok_rl.agents.grpo.rollout import GroupRollout, draw_actions
+from vaportok_rl.envs import RewardResult
+from vaportok_rl.runtime.seeds import derive_seed
+
+RETURN = "return"
+# Gymnasium takes seeds below this.
+_SEEDS = 2**31
+OnStep = Callable[[int, dict[str, Any]], bool]
+
+
+class EpisodeVecEnv(DummyVecEnv):
+    """Copies of an environment that can wait for each other.
+
+    While ``waiting`` is set, a copy that has ended stands still until the next `reset`, instead of beginning an
+    episode that nobody asked for; otherwise this is a `DummyVecEnv`.
+
+    Args:
+        env_fns: makers of the copies.
+        group_size: how many consecutive copies are a group.
+    """
+
+    def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env[Any, Any]]], group_size: int) -> None:
+        super().__init__(list(env_fns))
+        self.group_size = group_size
+        self.waiting = False
+        self._ended = np.zeros(self.num_envs, dtype=bool)
+
+    def reset(self) -> Any:
+        """Begins all copies."""
+        self._ended[:] = False
+        return super().reset()
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Steps the copies that have not ended, if they wait for each other."""
+        if not self.waiting:
+            return super().step_wait()
+        self.buf_rews[:], self.buf_dones[:] = 0, False
+        self.buf_infos = [{} for _ in range(self.num_envs)]
+        for index in np.flatnonzero(~self._ended).tolist():
+            observation, reward, terminated, truncated, info = self.envs[index].step(self.actions[index])
+            ended = terminated or truncated
+            info["TimeLimit.truncated"] = truncated and not terminated
+            if ended:
+                info["terminal_observation"] = observation
+            self.buf_rews[index], self.buf_dones[index], self.buf_infos[index] = reward, ended, info
+            self._save_obs(index, observation)
+        self._ended |= self.buf_dones
+        return self._obs_from_buf(), self.buf_rews.copy(), self.buf_dones.copy(), deepcopy(self.buf_infos)
+
+
+@dataclass(frozen=True)
+class EpisodeRollout(GroupRollout):
+    """Whole episodes, padded to the longest.
+
+    Attributes:
+        observations: ``[G, P, L, ...]``, or such tensors by name.
+    """
+
+    observations: Tensor | dict[str, Tensor]
+
+    def log_probs(self, policy: Any, scenes: Tensor | None = None) -> Tensor:
+        """See `GroupRollout.log_probs`: ``[G, P', L, A]``; zeros behind the end of an episode."""
+        alive = self.alive if scenes is None else self.alive[:, scenes]
+
+        def some(values: Tensor) -> Tensor:
+            return (values if scenes is None else values[:, scenes])[alive]
+
+        seen = self.observations
+        log_p = action_log_probs(
+            policy, {k: some(v) for k, v in seen.items()} if isinstance(seen, dict) else some(seen)
+        )
+        padded = log_p.new_zeros(*alive.shape, log_p.shape[-1])
+        return padded.masked_scatter(alive[..., None], log_p)
+
+
+def action_log_probs(policy: ActorCriticPolicy, observations: Any) -> Tensor:
+    """Log-probabilities of all actions of a policy over `Discrete` actions: ``[N, ...]`` to ``[N, A]``."""
+    distribution: Any = policy.get_distribution(observations).distribution
+    log_p: Tensor = distribution.logits  # torch normalises them
+    return log_p
+
+
+@torch.no_grad()
+def collect_episodes(
+    env: VecEnv, group_size: int, policy: ActorCriticPolicy, seed: int, number: int, on_step: OnStep
+) -> EpisodeRollout | None:
+    """Plays one episode with each copy; copies of a group are reset to one seed.
+
+    Every draw is a function of the seed, the round and the step.
+
+    Args:
+        env: ``P · group_size`` copies; consecutive ones are a group. Its episodes must end.
+        group_size: G.
+        policy: draws the actions.
+        seed: of the run.
+        number: of the round.
+        on_step: called after each step of the copies with the environment steps it took, and with ``infos``, ``dones``
+            and ``rewards`` by name, empty or zero for copies whose episode is over; returns whether to go on.
+
+    Returns:
+        The episodes, or None if ``on_step`` ended them.
+    """
+    copies = env.num_envs
+    base: Any = env.unwrapped
+    first = derive_seed("scene", seed, number) % (_SEEDS - copies)
+    waits = isinstance(base, EpisodeVecEnv)
+    generator = torch.Generator().manual_seed(derive_seed("paths", seed, number))
+    seen: list[Any] = []
+    taken, log_probs, lives, paid = [], [], [], []
+    alive = np.ones(copies, dtype=bool)
+    # Stable-Baselines3 has no public way to give several copies one seed; `seed()` counts up.
+    base._seeds = [first + copy // group_size for copy in range(copies)]
+    if waits:
+        base.waiting = True
+    try:
+        observations = env.reset()
+        while alive.any():
+            tensors, _ = policy.obs_to_tensor(observations)  # type: ignore[arg-type]  # no tuples of observations
+            log_p = action_log_probs(policy, tensors)
+            uniform = torch.rand(copies, 1, generator=generator).to(log_p.device)
+            actions = draw_actions(log_p, uniform)
+            observations, rewards, dones, infos = env.step(actions[:, 0].cpu().numpy())
+            # What a step pays counts for the members that were alive before it.
+            seen.append(tensors)
+            taken.append(actions[:, 0])
+            log_probs.append(log_p.gather(1, actions)[:, 0])
+            lives.append(torch.from_numpy(alive.copy()))
+            rewards, dones = rewards * alive, dones & alive
+            paid.append(torch.from_numpy(rewards))
+            shown = {
+                "infos": [info if here else {} for info, here in zip(infos, alive, strict=True)],
+                "dones": dones,
+                "rewards": rewards,
+            }
+            steps = int(alive.sum()) if waits else copies
+            alive = alive & ~dones
+            if not on_step(steps, shown):
+                return None
+    finally:
+        if waits:
+            base.waiting = False
+
+    def grouped(steps: Sequence[Tensor]) -> Tensor:
+        stacked = torch.stack(list(steps)).to(policy.device)
+        found: Tensor = stacked.unflatten(1, (-1, group_size)).transpose(0, 2).contiguous()
+        return found
+
+    named = isinstance(seen[0], dict)
+    observed: Any = {key: grouped([one[key] for one in seen]) for key in seen[0]} if named else grouped(seen)
+    total = grouped(paid).double().sum(2).float()
+    rewards_of_paths = RewardResult({RETURN: total}, {RETURN: 1.0}, len(seen))
+    return EpisodeRollout(grouped(taken), grouped(log_probs), grouped(lives), rewards_of_paths, observed)

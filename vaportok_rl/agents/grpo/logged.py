@@ -1,0 +1,63 @@
+"""What GRPO logs of a round, under the names of Stable-Baselines3 and TRL."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from stable_baselines3.common.callbacks import ProgressBarCallback
+from torch import Tensor
+
+from vaportok_rl.agents.grpo.rollout import GroupRollout, SceneRollout
+from vaportok_rl.envs import TokenRange
+
+
+def reward_figures(rollout: GroupRollout) -> dict[str, Tensor]:
+    """Each term's mean and standard deviation, and how far the rewards of a group are apart.
+
+    ``frac_reward_zero_std`` is the share of groups whose rewards are all equal, counted group by group whatever the
+    rewards are scaled by: such a group teaches nothing.
+    """
+    total = rollout.rewards.total
+    figures: dict[str, Tensor] = {}
+    for name, value in rollout.rewards.terms.items():
+        figures |= {f"rewards/{name}/mean": value.mean(), f"rewards/{name}/std": value.std()}
+    return figures | {
+        "rewards/total/mean": total.mean(),
+        "rewards/reward_std": total.std(0).mean(),
+        "rewards/frac_reward_zero_std": (total == total[:1]).all(0).float().mean(),
+    }
+
+
+def length_figures(rollout: SceneRollout, allowed: TokenRange) -> dict[str, Tensor]:
+    """What lengths were chosen, which shows a collapse at once, and what they did to the clips."""
+    outcome = rollout.outcome
+    lengths, tokens = outcome.n_tokens, outcome.tokens
+    shares = torch.bincount(lengths.flatten() - 1, minlength=tokens).float() / lengths.numel()
+    return {
+        "lengths/mean_tokens": lengths.float().mean(),
+        "lengths/share_smallest": shares[allowed.minimum - 1],
+        "lengths/share_largest": shares[allowed.longest - 1],
+        "lengths/histogram_entropy": -torch.special.xlogy(shares, shares).sum() / math.log(max(2, tokens)),
+        "quality/mse": outcome.mse.mean(),
+        "quality/psnr": outcome.psnr.mean(),
+    }
+
+
+def to_numbers(figures: dict[str, Tensor]) -> dict[str, float]:
+    """All figures in one copy from the device."""
+    values = torch.stack([value.float() for value in figures.values()]).tolist()
+    return dict(zip(figures, values, strict=True))
+
+
+class DecisionBar(ProgressBarCallback):
+    """Stable-Baselines3's progress bar, which would count one decision an environment and call."""
+
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        self._counted = self.model.num_timesteps
+
+    def _on_step(self) -> bool:
+        self.pbar.update(self.model.num_timesteps - self._counted)
+        self._counted = self.model.num_timesteps
+        return True

@@ -1,0 +1,8 @@
+"""Length policies by name: scripted, fitted, optimal and trained."""
+
+from vaportok_rl.agents.lengths.scripted import LengthChoice, LengthPolicy
+
+__all__ = [
+    "LengthChoice",
+    "LengthPolicy",
+]

@@ -1,0 +1,68 @@
+"""Policies with one or two numbers fitted on training scenes: the best fixed length, and two rules of proportion."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vaportok_rl.agents.lengths.calibration import Calibration
+from vaportok_rl.agents.lengths.scripted import LengthChoice, LengthPolicy, fixed_lengths
+from vaportok_rl.envs import Outcome, Scene, TaildropProcess
+
+# Values tried at either end of the affine rule; their square is the number of rules.
+_GRID = 49
+
+
+def best_fixed_lengths(process: TaildropProcess, calibration: Calibration) -> LengthPolicy:
+    """The fixed length that earns the most on training scenes: what can be had without looking at the clips.
+
+    (`HeldOut.compare` finds its own on the very scenes compared: a stronger opponent.)
+    """
+    return fixed_lengths(calibration.best_fixed(), process.tokens)
+
+
+def affine_lengths(process: TaildropProcess, calibration: Calibration) -> LengthPolicy:
+    """``n = round(a + b · score)`` of the complexity score, cut to 1 … K; a and b earn the most on training scenes.
+
+    The rule is searched on a grid of its values at score 0 and 1, which may lie up to K / 2 outside 1 … K: such a rule
+    saturates.
+    """
+    tokens, scale = process.tokens, process.engine.world.complexity_scale
+    training = calibration.scored()
+    ends = torch.linspace(-tokens / 2, 1.5 * tokens, _GRID, device=training.score.device)
+    rules = torch.cartesian_prod(ends, ends)
+
+    def lengths(score: Tensor, simple: Tensor, complex_: Tensor) -> Tensor:
+        return torch.lerp(simple, complex_, score).round().clamp(1, tokens).long()
+
+    found = calibration.best_candidate(lengths(training.score, *rules.T[..., None, None]))
+
+    def policy(scene: Scene, generator: torch.Generator) -> LengthChoice:
+        return LengthChoice.certain(lengths(scale.score(scene.complexity), *rules[found]))
+
+    return policy
+
+
+def loss_proportional_lengths(process: TaildropProcess, calibration: Calibration) -> LengthPolicy:
+    """Tokens in proportion to what a clip loses: ``n = round(N · e / ē)``, cut to 1 … K.
+
+    InfoTok (arXiv 2512.16975) sets a clip's length in proportion to its negative evidence lower bound over the mean of
+    that bound, which is how much information the tokenizer finds in the clip. Here the bound is the reconstruction
+    error e with all K tokens, ē its mean over training clips, and N, about the mean length, what earns the most on
+    them. The rule decodes each clip once.
+    """
+    tokens = process.tokens
+    training = calibration.scored()
+    mean_error = training.every.mse[-1].mean()
+
+    def lengths(error: Tensor, mean_tokens: Tensor) -> Tensor:
+        return (mean_tokens * (error / mean_error)).round().clamp(1, tokens).long()
+
+    options = torch.arange(1, tokens + 1, device=mean_error.device)[:, None, None]
+    mean_tokens = options[calibration.best_candidate(lengths(training.every.mse[-1], options))]
+
+    def policy(scene: Scene, generator: torch.Generator) -> LengthChoice:
+        everything: Outcome = process.engine.score(scene, torch.full_like(scene.ids, tokens)[None])
+        return LengthChoice.certain(lengths(everything.mse[0], mean_tokens[0]))
+
+    return policy

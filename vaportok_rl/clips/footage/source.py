@@ -1,0 +1,353 @@
+"""Clips out of listed video files: which frames, in which split, and what becomes of files that cannot be read."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from vaportok_rl.clips.cache import ClipCache
+from vaportok_rl.clips.footage.decoding import (
+    UnreadableVideoError,
+    VideoFile,
+    first_frame_at,
+    probe,
+    read_clip_at,
+    read_clips,
+)
+from vaportok_rl.clips.footage.listed_video import ListedVideo
+from vaportok_rl.clips.footage.skipping import OnError, SkippedFiles
+from vaportok_rl.clips.footage.splits import (
+    check_test_fraction,
+    clips_of_split,
+    fraction_of,
+    held_out_files,
+    held_out_fold,
+)
+from vaportok_rl.clips.source import ClipBatch, ClipSource, Split, check_split
+from vaportok_rl.runtime.messages import warn_user
+
+Starts = Literal["grid", "random"]
+
+# A clip that is not in the cache is decoded together with its neighbours, in stretches of this many frames: a seek
+# costs about a group of pictures (250 frames in x264's default), so the neighbours are nearly free. The stretches are
+# fixed places in the file. A clip is therefore always decoded in the same way, whatever was asked for before.
+_STRETCH_FRAMES = 512
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file's share of the source: its clips ``numbers``, the first of them at index ``offset``.
+
+    With random starts there is one number, and the clip may begin anywhere in ``span`` (None: anywhere at all).
+    """
+
+    path: Path
+    key: str
+    label: int
+    numbers: range
+    offset: int
+    span: range | None
+
+
+class FootageClips(ClipSource):
+    """What `VideoClips`, `UCF101` and `KineticsCSV` have in common; they only list the videos.
+
+    Args:
+        videos: the files of both splits, all with a split or all without.
+        origin: where the list comes from, for messages.
+        label_names: the classes; by default those of the readable files of both splits, sorted.
+        frames: T, frames a clip.
+        size: H = W, pixels.
+        split: ``"train"`` or ``"test"`` (held out).
+        starts: ``"grid"`` for all non-overlapping clips of a file, ``"random"`` for one clip a file.
+        seed: decides the random starts.
+        on_error: ``"skip"`` or ``"raise"``.
+        cache_megabytes: memory (MiB) for decoded clips.
+        test_fraction: share of the files to hold out where the list does not say, in (0, 1).
+        fold: the fold to hold out instead; see `held_out_fold`.
+    """
+
+    def __init__(
+        self,
+        videos: Sequence[ListedVideo],
+        origin: str,
+        label_names: tuple[str, ...] | None = None,
+        *,
+        frames: int,
+        size: int,
+        split: Split,
+        starts: Starts,
+        seed: int,
+        on_error: OnError,
+        cache_megabytes: float,
+        test_fraction: float = 0.2,
+        fold: tuple[int, int] | None = None,
+    ) -> None:
+        if frames < 1:
+            raise ValueError(f"Expected frames of at least 1, got {frames}; pass frames=16 for 16-frame clips.")
+        if size < 1:
+            raise ValueError(f"Expected size of at least 1 pixel, got {size}; pass size=32 for 32x32 clips.")
+        if starts not in get_args(Starts):
+            raise ValueError(
+                f"Expected starts to be 'grid' or 'random', got {starts!r}; pass starts='grid' for every clip of a "
+                "file, starts='random' for one a file."
+            )
+        if not cache_megabytes >= 0:
+            raise ValueError(
+                f"Expected cache_megabytes of at least 0, got {cache_megabytes}; pass 0 to decode every clip anew."
+            )
+        self.frames = frames
+        self.size = size
+        self.split = check_split(split)
+        self.starts = starts
+        self.seed = int(seed)
+        self.test_fraction = check_test_fraction(test_fraction)
+        self._fold = fold
+        self._skipped = SkippedFiles(origin, on_error)
+        self._cache = ClipCache(int(cache_megabytes * 2**20))
+        self._unreadable: set[int] = set()
+        self._files, self.label_names = self._lay_out(videos, label_names)
+        self._offsets = [file.offset for file in self._files]
+
+    @property
+    def skipped(self) -> Mapping[Path, str]:
+        """For each file in which something could not be read, the reason."""
+        return self._skipped.reasons
+
+    def _lay_out(
+        self, videos: Sequence[ListedVideo], names: tuple[str, ...] | None
+    ) -> tuple[list[_File], tuple[str, ...]]:
+        """Leaves out what cannot be read, takes this split's files, and numbers their clips."""
+        decided = all(video.split is not None for video in videos)
+        listed = [video for video in videos if video.split == self.split] if decided else list(videos)
+        if not listed:
+            raise ValueError(
+                f"Expected videos of the {self.split} split in {self._skipped.origin}, got none among the "
+                f"{len(videos)} listed; list some, or open the other split."
+            )
+        present = self._skipped.without_missing([video.path for video in listed])
+        listed = [video for video in listed if video.path in present]
+        if decided and self.starts == "random":
+            # Neither the split nor the number of clips depends on what is in the files, and opening every file of a
+            # large data set takes hours. One that can be read shows that the rest is worth trying.
+            self._find_one_readable(listed)
+            return self._number([(video, 1) for video in listed], names, by_time=False)
+        probed = self._probe(listed)
+        if decided or (len(probed) == 1 and self._fold is None):
+            return self._number(probed, names, by_time=not decided)
+        # Names come from both splits, so that a label means the same in either.
+        names = names or _sorted_labels(video for video, _ in probed)
+        if self._fold is None:
+            held_out = held_out_files([video.key for video, _ in probed], self.test_fraction)
+        else:
+            held_out = held_out_fold([(video.key, n_clips) for video, n_clips in probed], self._fold)
+        mine = [one for one, is_test in zip(probed, held_out, strict=True) if is_test == (self.split == "test")]
+        return self._number(mine, names, by_time=False)
+
+    def _number(
+        self, probed: Sequence[tuple[ListedVideo, int]], names: tuple[str, ...] | None, by_time: bool
+    ) -> tuple[list[_File], tuple[str, ...]]:
+        """Gives the clips of files (with the number of clips each holds) their indices."""
+        names = names or _sorted_labels(video for video, _ in probed)
+        positions = {name: position for position, name in enumerate(names)}
+        files: list[_File] = []
+        offset = 0
+        for video, n_clips in probed:
+            numbers, span = range(n_clips), None
+            if by_time:
+                if n_clips == 1:
+                    warn_user(
+                        f"{video.path} is the only readable video and holds a single clip of {self.frames} frames, so "
+                        "the train and the test split are the same clip; add videos to measure anything on held-out "
+                        "ones."
+                    )
+                else:
+                    numbers = clips_of_split(n_clips, self.split, self.test_fraction)
+                    span = range(numbers.start * self.frames, numbers.stop * self.frames)
+            if self.starts == "random":
+                numbers = range(1)
+            files.append(_File(video.path, video.key, positions[video.label], numbers, offset, span))
+            offset += len(numbers)
+        return files, names
+
+    def _probe(self, videos: Sequence[ListedVideo]) -> list[tuple[ListedVideo, int]]:
+        """The readable ones and how many whole clips (at least 1) each holds."""
+        probed = []
+        for video in videos:
+            try:
+                probed.append((video, max(1, probe(video.path, self.frames) // self.frames)))
+            except UnreadableVideoError as error:
+                self._skipped.skip(error)
+        if not probed:
+            raise self._skipped.nothing_readable(len(videos))
+        return probed
+
+    def _find_one_readable(self, videos: Sequence[ListedVideo]) -> None:
+        """Opens one file after the other until one can be opened."""
+        for video in videos:
+            try:
+                VideoFile(video.path)
+                return
+            except UnreadableVideoError as error:
+                self._skipped.skip(error)
+        raise self._skipped.nothing_readable(len(videos))
+
+    def __len__(self) -> int:
+        return self._files[-1].offset + len(self._files[-1].numbers)
+
+    def batch(self, indices: Sequence[int] | Tensor) -> ClipBatch:
+        """Returns the clips at ``indices``, in that order. With random starts, each file's is fixed by ``seed``.
+
+        Args:
+            indices: integers in ``0 … len(self) - 1``; repetitions are allowed.
+
+        Raises:
+            IndexError: an index lies outside the source.
+            UnreadableVideoError: a clip cannot be decoded and ``on_error="raise"``, or none of the source can be.
+
+        Warns:
+            UserWarning: a file turned out to be damaged inside (once a file); another clip takes the place.
+        """
+        wanted = self.check_indices(indices)
+        fetched = self._fetch(wanted)
+
+        def fetch(index: int) -> Tensor | None:
+            if index not in fetched:
+                fetched.update(self._fetch([index]))
+            return fetched.get(index)
+
+        return self._collect([self._first_readable(index, fetch) for index in wanted])
+
+    def training_batch(self, indices: Sequence[int] | Tensor, visits: Sequence[int], seed: int) -> ClipBatch:
+        """The clips at ``indices``, half of them mirrored; with ``starts="random"`` from a new start every visit.
+
+        See `ClipSource.training_batch` for the arguments and `batch` for the errors.
+        """
+        wanted = self.check_indices(indices)
+        if self.starts == "grid":
+            batch = self.batch(wanted)
+        else:
+            batch = self._collect(
+                [
+                    self._first_readable(index, partial(self._draw, visit=visit, seed=seed))
+                    for index, visit in zip(wanted, visits, strict=True)
+                ]
+            )
+        for row, (index, visit) in enumerate(zip(wanted, visits, strict=True)):
+            if fraction_of(f"mirror/{seed}/{visit}/{index}") < 0.5:
+                batch.clips[row] = batch.clips[row].flip(-1)
+        return batch
+
+    def _draw(self, index: int, visit: int, seed: int) -> Tensor | None:
+        """The clip of the file at ``index`` for one visit of training; None if it cannot be read."""
+        file = self._files[index]
+        fraction = fraction_of(f"start/{seed}/{visit}/{index}")
+        try:
+            return read_clip_at(file.path, fraction, self.frames, self.size, file.span)
+        except UnreadableVideoError as error:
+            self._skipped.skip(error)
+            return None
+
+    def _first_readable(self, index: int, fetch: Callable[[int], Tensor | None]) -> tuple[int, Tensor]:
+        """The first index at or (cyclically) after ``index`` that gives a clip, and its clip."""
+        for step in range(len(self)):
+            candidate = (index + step) % len(self)
+            clip = fetch(candidate)
+            if clip is not None:
+                return candidate, clip
+        raise self._skipped.nothing_readable(len(self._files))
+
+    def _collect(self, delivered: Sequence[tuple[int, Tensor]]) -> ClipBatch:
+        """A batch, in memory of its own, of clips given with their indices."""
+        clips = torch.empty(len(delivered), 3, self.frames, self.size, self.size, dtype=torch.uint8)
+        for row, (_, clip) in enumerate(delivered):
+            clips[row] = clip
+        ids = [index for index, _ in delivered]
+        labels = [self._file_of(index).label for index in ids]
+        return ClipBatch(clips, torch.tensor(labels, dtype=torch.int64), torch.tensor(ids, dtype=torch.int64))
+
+    def _fetch(self, indices: Iterable[int]) -> dict[int, Tensor]:
+        """The clips at ``indices``, each ``uint8 [3, T, H, W]``, but for those that cannot be read."""
+        wanted = sorted(set(indices))
+        fetched = {index: clip for index in wanted if (clip := self._cache.get(index)) is not None}
+        missing = set(wanted) - fetched.keys()
+        for index in sorted(missing):
+            # An earlier index may have brought this one along.
+            if index not in fetched and index not in self._unreadable:
+                for neighbour, clip in self._decode_stretch(index).items():
+                    self._cache.put(neighbour, clip)
+                    if neighbour in missing:
+                        fetched[neighbour] = clip
+        return fetched
+
+    def _decode_stretch(self, index: int) -> dict[int, Tensor]:
+        """Decodes the clip at ``index`` and those of its stretch of the file; empty if that cannot be done."""
+        file = self._file_of(index)
+        clips_per_stretch = max(1, _STRETCH_FRAMES // self.frames)
+        # Stretches are counted from the beginning of the file; where a lone file is split by time, each split reads
+        # only its own part, and damage in one leaves the other alone.
+        begin = file.numbers[index - file.offset] // clips_per_stretch * clips_per_stretch
+        numbers = range(max(begin, file.numbers.start), min(begin + clips_per_stretch, file.numbers.stop))
+        taken = [file.offset + number - file.numbers.start for number in numbers]
+        try:
+            if self.starts == "random":
+                clips = [read_clip_at(file.path, self._fixed(file), self.frames, self.size, file.span)]
+            else:
+                clips = read_clips(file.path, [number * self.frames for number in numbers], self.frames, self.size)
+        except UnreadableVideoError as error:
+            self._skipped.skip(error)
+            self._unreadable.update(taken)
+            return {}
+        return dict(zip(taken, clips, strict=True))
+
+    def _fixed(self, file: _File) -> float:
+        """Where a file's one clip begins outside training. By name: other files do not change it."""
+        return fraction_of(f"start/{self.seed}/{file.key}")
+
+    def _file_of(self, index: int) -> _File:
+        return self._files[bisect_right(self._offsets, index) - 1]
+
+    def source_of(self, index: int) -> tuple[Path, int]:
+        """Where the clip at ``index`` (outside training) comes from: the file and the clip's first frame in it.
+
+        Raises:
+            IndexError: ``index`` lies outside the source.
+            UnreadableVideoError: with random starts, the file cannot be opened.
+        """
+        self.check_indices([index])
+        file = self._file_of(index)
+        if self.starts == "random":
+            span = file.span or range(len(VideoFile(file.path)))
+            return file.path, first_frame_at(self._fixed(file), span, self.frames)
+        return file.path, file.numbers[index - file.offset] * self.frames
+
+    def consecutive_starts(self, length: int) -> Tensor:
+        """Where ``length`` consecutive clips of one video begin: ``int64 [N]`` indices, none if no video is so long.
+
+        Raises:
+            ValueError: with random starts, where a video gives a single clip.
+        """
+        if self.starts == "random":
+            raise ValueError("Expected starts='grid' for clips that follow each other, got 'random'; pass 'grid'.")
+        ends = [(file.offset, file.offset + len(file.numbers) - length + 1) for file in self._files]
+        places = [torch.arange(first, end) for first, end in ends if end > first]
+        return torch.cat(places) if places else torch.empty(0, dtype=torch.int64)
+
+    def describe(self) -> str:
+        """One line: how many clips of what size, of which split, from which files."""
+        files = "1 file" if len(self._files) == 1 else f"{len(self._files)} files"
+        return (
+            f"{type(self).__name__}: {len(self)} {self.split} clips of {self.frames}x{self.size}x{self.size} from "
+            f"{files} of {self._skipped.origin} ({len(self.label_names)} labels, {len(self.skipped)} files skipped)"
+        )
+
+
+def _sorted_labels(videos: Iterable[ListedVideo]) -> tuple[str, ...]:
+    return tuple(sorted({video.label for video in videos}))

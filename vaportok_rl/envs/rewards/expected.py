@@ -1,0 +1,64 @@
+"""The exact expected reward of a length policy, where every length of every clip has been scored."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vaportok_rl.envs.rewards.reward import VaporReward
+from vaportok_rl.envs.scene import Outcome
+
+
+def clip_rewards(every: Outcome, reward: VaporReward) -> Tensor:
+    """What each length of each clip earns under a reward of clip terms.
+
+    Args:
+        every: outcome with G = K whose row g holds n = g + 1 (`ScoringEngine.score_all`).
+        reward: its terms ``[G, P]``, which look across a path, must weigh nothing.
+
+    Returns:
+        ``float32 [P, L, K]``; entry a is the length n = a + 1. Its maximum over a is the oracle's, its mean over L at
+        chosen lengths the path reward.
+
+    Raises:
+        ValueError: a path term has a weight, or the outcome does not hold every length.
+    """
+    if every.n_tokens.shape[0] != every.tokens:
+        raise ValueError(
+            f"Expected an outcome of all {every.tokens} lengths, got one of {every.n_tokens.shape[0]} paths; make it "
+            "with score_all."
+        )
+    result = reward(every)
+    across = [name for name, value in result.raw.items() if value.dim() == 2 and result.weights[name]]
+    if across:
+        raise ValueError(
+            f"Expected a reward of clip terms, got a weight for {', '.join(across)}, which looks across a path; set "
+            "its weight to 0, or estimate by sampling."
+        )
+    paid = [result.weights[name] * value for name, value in result.raw.items() if value.dim() == 3]
+    return torch.stack(paid).sum(0).permute(1, 2, 0)
+
+
+def expected_reward(log_probs: Tensor, every: Outcome, reward: VaporReward) -> Tensor:
+    """The expected path reward of a policy that chooses each clip's length by itself, exactly.
+
+    Its gradient by ``log_probs`` is the exact policy gradient: no sampling, no baseline.
+
+    Args:
+        log_probs: ``float [P, L, K]``, normalised over the last axis; entry a is the length n = a + 1.
+        every: outcome with G = K whose row g holds n = g + 1 (`ScoringEngine.score_all`).
+        reward: as for `clip_rewards`.
+
+    Returns:
+        ``float [P]``.
+
+    Raises:
+        ValueError: the shapes do not fit, or as for `clip_rewards`.
+    """
+    earned = clip_rewards(every, reward)
+    if log_probs.shape != earned.shape:
+        raise ValueError(
+            f"Expected log_probs [P, L, K] = {tuple(earned.shape)}, got {tuple(log_probs.shape)}; one distribution a "
+            "clip."
+        )
+    return (log_probs.exp() * earned).sum(-1).mean(-1)

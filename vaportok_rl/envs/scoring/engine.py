@@ -1,0 +1,271 @@
+"""The scoring engine: encode a clip once, run the prior once, decode only what is asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vaportok_rl.envs.scene import Outcome, Scene
+from vaportok_rl.envs.scoring.decoding_plan import (
+    PADDING,
+    DecodingBatch,
+    DecodingPlan,
+    Indices,
+    pack_decoding,
+    plan_decoding,
+)
+from vaportok_rl.tokenizer import VaporTok, clip_complexity
+from vaportok_rl.tokenizer.packing import decode_packed
+from vaportok_rl.tokenizer.prior import cumulative_hits, top_k_accuracy
+
+MAX_BATCH_TOKENS = 32_768
+# Numbers in the prior's logits that are held at a time; a clip of the largest worlds has 8 million.
+MAX_LOGITS = 1 << 24
+# From this many patches on, one sequence fills a CPU's cores, and batches are not worth any padding.
+FILLING_PATCHES = 512
+# Matrix products over fewer rows than this may use another kernel, which rounds differently.
+FEWEST_ROWS = 16
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+
+
+def cumulative_bits(logits: Tensor, codes: Tensor) -> Tensor:
+    """The prior's negative log-likelihood of the first tokens, for every length at once.
+
+    Args:
+        logits: ``[B, K - 1, V]``; row j scores token j + 1.
+        codes: ``int64 [B, K]``.
+
+    Returns:
+        ``float32 [B, K]`` in bits: entry ``n - 1`` sums the predicted tokens 1 … n - 1.
+    """
+    nats = F.cross_entropy(logits.float().flatten(0, 1), codes[:, 1:].flatten(), reduction="none")
+    return F.pad(nats.view(len(codes), -1).cumsum(1) / math.log(2), (1, 0))
+
+
+class ScoringEngine:
+    """Turns clips into scenes and lengths into outcomes, on the world's device.
+
+    Everything stays on the device but for one copy of the lengths a call of `score`, made in `_lengths_on_host`.
+
+    Args:
+        world: a frozen tokenizer.
+        max_batch_tokens: most sequence positions in one transformer call; bounds the memory in use (see
+            `clips_at_once`).
+        bits: also measure the prior's negative log-likelihood, as ``scene.bits`` and ``outcome.measures["bits"]``.
+        distances: further errors by name, ``(decoded, clip) -> [B]`` on two ``float32 [B, C, T, H, W]`` videos in
+            [0, 1]; measured on every decoded pair, as ``outcome.measures[name]``. `VaporReward` knows which of these
+            its terms need (`VaporReward.needs`, `VaporReward.distances`); what no term needs is not computed.
+        packed: decode sequences of different lengths side by side in one tensor, with variable-length attention on a
+            GPU in bfloat16. Without padding or masks, but a pair's error may then depend in its last digits on what it
+            is scored with.
+        compile: run encoder, decoder and prior through `torch.compile`; worth its minutes of compilation on long runs.
+
+    Raises:
+        ValueError: ``max_batch_tokens`` does not hold a single clip.
+    """
+
+    def __init__(
+        self,
+        world: VaporTok,
+        max_batch_tokens: int = MAX_BATCH_TOKENS,
+        *,
+        bits: bool = False,
+        distances: Mapping[str, Distance] | None = None,
+        packed: bool = False,
+        compile: bool = False,
+    ) -> None:
+        longest = world.config.patches + world.config.tokens
+        if max_batch_tokens < longest:
+            raise ValueError(
+                f"Expected max_batch_tokens of at least one clip's sequence ({longest}), got {max_batch_tokens}; "
+                "raise it."
+            )
+        self.world = world
+        self.max_batch_tokens = max_batch_tokens
+        self.bits = bits
+        self.distances = dict(distances or {})
+        self.packed = packed
+        self._encode_clips, self._predict, self._decode = world.encode, world.prior_predictions, world.decode_unchecked
+        if compile:
+            self._encode_clips = torch.compile(self._encode_clips, dynamic=False)
+            self._predict = torch.compile(self._predict, dynamic=False)
+            self._decode = torch.compile(self._decode, dynamic=True)
+
+    @property
+    def clips_at_once(self) -> int:
+        """How many clips are encoded, or decoded at full length, in one call."""
+        return max(1, self.max_batch_tokens // (self.world.config.patches + self.world.config.tokens))
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of what outcomes hold in ``measures``."""
+        return ("bits", *self.distances) if self.bits else tuple(self.distances)
+
+    @torch.no_grad()
+    def encode(self, clips: Tensor, labels: Tensor | None = None, ids: Tensor | None = None) -> Scene:
+        """Encodes scenes: one encoder pass and one prior pass a clip.
+
+        Args:
+            clips: ``[P, L, C, T, H, W]``, uint8 or float in [0, 1] (kept as uint8).
+            labels: ``int64 [P, L]``; zeros by default.
+            ids: ``int64 [P, L]``; counted up by default.
+
+        Raises:
+            ValueError: the clips are not of this world's geometry or range.
+        """
+        if clips.dim() != 6:
+            raise ValueError(
+                f"Expected clips [P, L, C, T, H, W], got shape {tuple(clips.shape)}; add the scene axes with "
+                "clips[None] or reshape."
+            )
+        device = self.world.device
+        shape = clips.shape[:2]
+        flat = clips.flatten(0, 1).to(device)
+        parts = [self._encode_batch(batch) for batch in flat.split(self.clips_at_once)]
+        latents, codes, hits, bits, complexity = (
+            torch.unflatten(torch.cat(values), 0, shape) for values in zip(*parts, strict=True)
+        )
+        stored = flat if flat.dtype == torch.uint8 else (flat * 255).round().to(torch.uint8)
+        counted = torch.arange(shape[0] * shape[1], device=device).view(shape)
+        return Scene(
+            latents=latents,
+            codes=codes,
+            hits=hits,
+            bits=bits,
+            complexity=complexity,
+            clips=torch.unflatten(stored, 0, shape),
+            labels=torch.zeros_like(counted) if labels is None else labels.to(device),
+            ids=counted if ids is None else ids.to(device),
+        )
+
+    def _encode_batch(self, clips: Tensor) -> tuple[Tensor, ...]:
+        encoded = self._encode_clips(clips)
+        predicted, codes = self._predict(encoded.codes), encoded.codes
+        unit_codes = self.world.bottleneck.regularizer.unit_codes()
+        hits = predicted.new_empty(codes.shape)
+        bits = predicted.new_empty(codes.shape if self.bits else (len(codes), 0))
+        size = max(1, MAX_LOGITS // (codes.shape[1] * len(unit_codes)))
+        for start in range(0, len(codes), size):
+            some = slice(start, start + size)
+            logits = self.world.prior_model.compare(predicted[some], unit_codes)
+            hits[some] = cumulative_hits(logits, codes[some])
+            if self.bits:
+                bits[some] = cumulative_bits(logits, codes[some])
+        return encoded.latents, codes, hits, bits, clip_complexity(clips)
+
+    @torch.no_grad()
+    def score(self, scene: Scene, n_tokens: Tensor) -> Outcome:
+        """Scores lengths; each distinct (clip, length) pair is decoded once, with the dropped tokens removed.
+
+        Args:
+            scene: P scenes of L clips.
+            n_tokens: ``int64 [G, P, L]`` in 1 … K.
+
+        Raises:
+            ValueError: wrong shape or type, a length outside 1 … K, or a scene without the bits to be measured.
+        """
+        if n_tokens.dim() != 3 or tuple(n_tokens.shape[1:]) != scene.shape or n_tokens.dtype != torch.int64:
+            raise ValueError(
+                f"Expected n_tokens int64 [G, {scene.shape[0]}, {scene.shape[1]}], got {n_tokens.dtype} "
+                f"{tuple(n_tokens.shape)}; one length for each path and clip."
+            )
+        tokens = scene.tokens
+        lengths = self._lengths_on_host(n_tokens)
+        if lengths.min() < 1 or lengths.max() > tokens:
+            raise ValueError(
+                f"Expected n_tokens in 1…{tokens}, got {lengths.min()}…{lengths.max()}; n_tokens = action + 1."
+            )
+        if self.bits and scene.bits.shape[-1] != tokens:
+            raise ValueError(
+                "Expected a scene with the prior's bits, got one encoded without; encode it with this engine."
+            )
+        plan = self._plan(lengths.reshape(len(lengths), -1))
+        codes, clips = scene.codes.flatten(0, 1), scene.clips.flatten(0, 1)
+        # One copy to the device holds all that the batches need.
+        host = np.concatenate([plan.clips, plan.n_tokens, plan.inverse.ravel()])
+        rows, kept, inverse = torch.tensor(host, device=self.world.device).split([plan.pairs, plan.pairs, lengths.size])
+        errors = torch.empty(1 + len(self.distances), plan.pairs, device=self.world.device)
+        for batch in plan.batches:
+            pairs = slice(batch.start, batch.stop)
+            errors[:, pairs] = self._errors(
+                self._decode_batch(codes[rows[pairs], : batch.padded], kept[pairs], batch, plan.n_tokens[pairs]),
+                clips[rows[pairs]],
+            )
+        mse, *others = errors[:, inverse].view(-1, *n_tokens.shape)
+        hits = scene.hits.expand(len(n_tokens), -1, -1, -1)
+        measures = dict(zip(self.distances, others, strict=True))
+        if self.bits:
+            bits = scene.bits.expand(len(n_tokens), -1, -1, -1)
+            measures["bits"] = bits.gather(-1, (n_tokens - 1)[..., None]).squeeze(-1)
+        return Outcome(n_tokens, mse, top_k_accuracy(hits, n_tokens), scene.complexity, tokens, scene.codes, measures)
+
+    @staticmethod
+    def _lengths_on_host(n_tokens: Tensor) -> Indices:
+        """The one device-to-host copy of scoring: batching by length needs the lengths' values."""
+        lengths: Indices = n_tokens.cpu().numpy()
+        return lengths
+
+    def _plan(self, lengths: Indices) -> DecodingPlan:
+        config = self.world.config
+        if self.packed:
+            return pack_decoding(lengths, config.tokens, config.patches, self.max_batch_tokens)
+        alone = self.world.device.type == "cpu" and config.patches >= FILLING_PATCHES
+        return plan_decoding(
+            lengths, config.tokens, config.patches, self.max_batch_tokens, padding=0 if alone else PADDING
+        )
+
+    def _decode_batch(self, codes: Tensor, kept: Tensor, batch: DecodingBatch, lengths: Indices) -> Tensor:
+        """Decodes a batch.
+
+        Args:
+            codes: ``int64 [M, N]``.
+            kept: ``int64 [M]``.
+            batch: says how.
+            lengths: ``kept``, on the host.
+
+        Returns:
+            ``float32 [M, C, T, H, W]``.
+        """
+        if self.packed:
+            return decode_packed(self.world, codes, lengths)
+        # With enough rows in every product, a pair's error does not depend on what it is scored with.
+        copies = -(-FEWEST_ROWS // (len(codes) * min(batch.padded, self.world.config.patches)))
+        if copies > 1:
+            codes, kept = codes.repeat(copies, 1), kept.repeat(copies)
+        return self._decode(codes, None if batch.exact else kept)[: batch.stop - batch.start]
+
+    def _errors(self, decoded: Tensor, clips: Tensor) -> Tensor:
+        """Mean squared error of each pair, then the further distances.
+
+        Args:
+            decoded: ``float32 [M, C, T, H, W]``.
+            clips: ``uint8 [M, C, T, H, W]``.
+
+        Returns:
+            ``float32 [1 + distances, M]``.
+        """
+        target = clips.float() / 255
+        squares = (decoded - target).square()
+        # Two short sums instead of one long one: a single row is then added up in the same order as many.
+        rows = [squares.flatten(3).mean(-1).flatten(1).mean(-1)]
+        for distance in self.distances.values():
+            # One clip at a time, for the same reason: a convolution may round otherwise in a larger batch.
+            pairs = zip(decoded.split(1), target.split(1), strict=True)
+            rows.append(torch.cat([distance(*pair).float().view(1) for pair in pairs]))
+        return torch.stack(rows)
+
+    def reconstruct(self, scene: Scene, n_tokens: Tensor) -> Tensor:
+        """Decoded video for one path: ``int64 [P, L]`` lengths to ``float32 [P, L, C, T, H, W]``."""
+        video = self.world.decode(scene.codes.flatten(0, 1), n_tokens.flatten())
+        return torch.unflatten(video, 0, scene.shape)
+
+    def score_all(self, scene: Scene) -> Outcome:
+        """Scores every length: an outcome with G = K whose row g holds n = g + 1 (see `Outcome.take`)."""
+        lengths = torch.arange(1, scene.tokens + 1, device=scene.codes.device)
+        return self.score(scene, lengths[:, None, None].expand(-1, *scene.shape).contiguous())

@@ -1,0 +1,65 @@
+"""Frozen networks, one of each a process: never copied, never loaded twice."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from vaportok_rl.envs.rewards.reward import VaporReward
+from vaportok_rl.envs.scoring.engine import Distance
+from vaportok_rl.tokenizer import PrecisionChoice, VaporTok
+from vaportok_rl.tokenizer.checkpoint import resolve_checkpoint
+from vaportok_rl.tokenizer.precision import round_weights
+
+_WORLDS: dict[tuple[Path, str, str], VaporTok] = {}
+_DISTANCES: dict[tuple[str, str | Path | None, str], Mapping[str, Distance]] = {}
+
+_IMPORTED_IN = os.getpid()
+
+
+def prepare_forked_process() -> None:
+    """In a forked process, makes torch compute with one thread from then on."""
+    if os.getpid() != _IMPORTED_IN:
+        # A forked process, such as a worker of Gymnasium's AsyncVectorEnv, inherits OpenMP's pool without its threads,
+        # and would wait for them for ever.
+        torch.set_num_threads(1)
+
+
+def shared_world(tokenizer: str, device: str = "cpu", precision: PrecisionChoice = "auto") -> VaporTok:
+    """The frozen tokenizer of that name, loaded on first use.
+
+    In a forked process torch computes with one thread from then on.
+
+    Args:
+        tokenizer: a shipped name (``"nano"``), a checkpoint folder or a hub id.
+        device: torch device.
+        precision: ``"float32"``, ``"bfloat16"``, or ``"auto"``: the one of the two that `resolve_precision` chooses.
+            A world in bfloat16 holds rounded weights; see `round_weights`.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: the checkpoint is damaged, or the precision unknown.
+    """
+    prepare_forked_process()
+    key = (resolve_checkpoint(tokenizer).resolve(), device, precision)
+    if key not in _WORLDS:
+        world = round_weights(VaporTok.from_pretrained(tokenizer, device=device, precision=precision))
+        _WORLDS[key] = _WORLDS.setdefault((key[0], device, world.precision), world)
+    return _WORLDS[key]
+
+
+def shared_distances(reward: VaporReward, device: str = "cpu") -> Mapping[str, Distance]:
+    """The networks that a reward's terms measure with, loaded on first use; none if no term needs one.
+
+    Raises:
+        FileNotFoundError: the weights of a network are not there.
+    """
+    if "lpips" not in reward.needs:
+        return {}
+    key = (reward.perceptual_network, reward.perceptual_backbone, device)
+    if key not in _DISTANCES:
+        _DISTANCES[key] = reward.distances(device)
+    return _DISTANCES[key]

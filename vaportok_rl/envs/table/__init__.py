@@ -1,0 +1,1 @@
+"""Outcome tables: stored outcomes of every length, and the engine that reads them."""

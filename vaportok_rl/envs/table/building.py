@@ -1,0 +1,319 @@
+"""Builds an outcome table: shard by shard, resumable at any point, spread over processes."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vaportok_rl.clips import ClipBatch, ClipSource, open_clips
+from vaportok_rl.envs.scene import Scene
+from vaportok_rl.envs.scoring.engine import MAX_BATCH_TOKENS, ScoringEngine
+from vaportok_rl.envs.scoring.worlds import shared_world
+from vaportok_rl.envs.table.grid import interpolation_error, length_grid
+from vaportok_rl.envs.table.identity import clip_digests, weights_digest
+from vaportok_rl.envs.table.manifest import (
+    MANIFEST_FILE,
+    Latents,
+    SplitRecord,
+    TableBuild,
+    TableManifest,
+    read_manifest,
+)
+from vaportok_rl.envs.table.shards import own_shard, record_shard, write_shard
+from vaportok_rl.envs.table.table import OutcomeTable
+from vaportok_rl.runtime.whole_writes import scratch_path
+from vaportok_rl.tokenizer.precision import PrecisionChoice
+
+# A source that claims more clips than this is taken to have no end, and only some of them are stored.
+ENDLESS = 100_000
+ENDLESS_COUNTS: Mapping[str, int] = {"train": 1024, "test": 256}
+# Clips on which every length is measured, to tell what the grid leaves out.
+SAMPLE_CLIPS = 16
+# Lengths scored in one call: short enough for the progress to move.
+_LENGTHS_AT_ONCE = 8
+
+OnProgress = Callable[[int], None]
+
+
+def plan_table(
+    *,
+    tokenizer: str = "nano",
+    clips: str | Sequence[str] = "procedural",
+    clip_seed: int = 0,
+    precision: PrecisionChoice = "auto",
+    device: str = "cpu",
+    count: int | None = None,
+    held_out: int | None = None,
+    grid: int | str = 4,
+    latents: Latents = "full",
+    bits: bool = False,
+    shard_clips: int = 64,
+) -> TableBuild:
+    """Settles what a table will hold.
+
+    Args:
+        tokenizer: a shipped checkpoint, a folder, or a hub id.
+        clips: where clips come from; see `open_clips`.
+        clip_seed: of the clips.
+        precision: of the frozen world.
+        device: of the frozen world.
+        count: most training clips, 0 for none; all by default, or 1,024 of a source without end.
+        held_out: most held-out clips, likewise; all by default, or 256.
+        grid: see `length_grid`.
+        latents: ``"full"`` (which the observation ``latents`` needs), ``"pooled"`` or ``"none"``.
+        bits: also store the prior's negative log-likelihood, for the term `prior_bits`.
+        shard_clips: clips a shard.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint, or no clips.
+        ValueError: nothing would be stored, or an argument is out of range.
+    """
+    world = shared_world(tokenizer, device, precision)
+    config = world.config
+    clips = clips if isinstance(clips, str) else tuple(clips)
+    splits: dict[str, int] = {}
+    for split, wanted in (("train", count), ("test", held_out)):
+        if wanted is not None and wanted < 0:
+            raise ValueError(f"Expected 0 or more {split} clips, got {wanted}; leave the number out to store all.")
+        if wanted == 0:
+            continue
+        found = len(open_clips(clips, split=split, frames=config.frames, size=config.size, seed=clip_seed))
+        some = ENDLESS_COUNTS[split] if found > ENDLESS else found
+        splits[split] = min(found, some if wanted is None else wanted)
+    if not splits:
+        raise ValueError("Expected at least one split to store, got count=0 and held_out=0; raise one of them.")
+    return TableBuild(
+        tokenizer=tokenizer,
+        weights=weights_digest(tokenizer),
+        precision=world.precision,
+        config=config,
+        clips=clips,
+        clip_seed=clip_seed,
+        splits=splits,
+        grid=length_grid(grid, config.tokens),
+        latents=latents,
+        bits=bits,
+        shard_clips=shard_clips,
+    )
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which of several processes this is: shard i is made by process ``i mod processes``.
+
+    Attributes:
+        rank: number of this process; process 0 also writes the manifest.
+        processes: how many there are.
+    """
+
+    rank: int = 0
+    processes: int = 1
+
+
+class TableBuilder:
+    """Measures what a plan asks for and writes it to a folder.
+
+    Killed at any point and run again, it goes on where it stopped, and the folder ends up with the same bytes.
+
+    Args:
+        build: what to store.
+        folder: new, empty, or of the same build.
+        device: of the frozen world.
+        share: which part of the work is this process's.
+        max_batch_tokens: see `ScoringEngine`.
+    """
+
+    def __init__(
+        self,
+        build: TableBuild,
+        folder: str | Path,
+        *,
+        device: str = "cpu",
+        share: Share | None = None,
+        max_batch_tokens: int = MAX_BATCH_TOKENS,
+    ) -> None:
+        self.build = build
+        self.folder = Path(folder).expanduser()
+        self.share = share or Share()
+        world = shared_world(build.tokenizer, device, build.precision)
+        self.engine = ScoringEngine(world, max_batch_tokens, bits=build.bits)
+        self._sources = {
+            split: open_clips(
+                build.clips, split=split, frames=build.config.frames, size=build.config.size, seed=build.clip_seed
+            )
+            for split in build.splits
+        }
+
+    @property
+    def decodes(self) -> int:
+        """How many clips are to be decoded by this process, a clip counted for each of its lengths."""
+        mine = sum(len(indices) for _, _, indices in self._mine()) * len(self.build.grid)
+        return mine + (len(self._sample()[1]) * self.build.config.tokens if self._measures_error else 0)
+
+    @property
+    def _measures_error(self) -> bool:
+        return self.share.rank == 0 and len(self.build.grid) < self.build.config.tokens
+
+    def _mine(self) -> list[tuple[str, str, range]]:
+        return self.build.shard_files()[self.share.rank :: self.share.processes]
+
+    def run(self, on_decodes: OnProgress = lambda count: None) -> OutcomeTable:
+        """Makes every shard of this process that is not there yet; process 0 then waits for all and finishes.
+
+        Args:
+            on_decodes: called with how many of `decodes` have been done, or were found done.
+
+        Raises:
+            ValueError: the folder holds another table or something else, or the clips have changed since.
+        """
+        begun = self._begin()
+        for split, name, indices in self._mine():
+            self._make_shard(split, name, indices, on_decodes)
+        if self.share.rank == 0:
+            self._finish(begun, on_decodes)
+        else:
+            self._wait_for(lambda: read_manifest(self.folder, unfinished=True).complete)
+        return OutcomeTable.load(self.folder)
+
+    def _begin(self) -> TableManifest:
+        """The manifest of an earlier run, or a new one that claims the folder for this build."""
+        manifest = self.folder / MANIFEST_FILE
+        if self.share.rank:
+            self._wait_for(manifest.is_file)
+        if not manifest.is_file():
+            if self.folder.exists() and (not self.folder.is_dir() or not self._only_leftovers()):
+                raise ValueError(
+                    f"Expected a new or empty folder, or a table of the same build, got {self.folder} with other "
+                    "files; nothing was written. Choose another --out."
+                )
+            self.folder.mkdir(parents=True, exist_ok=True)
+            TableManifest(self.build).write(self.folder)
+        found = read_manifest(self.folder, unfinished=True)
+        if found.build.identity != self.build.identity:
+            raise ValueError(
+                f"Expected {self.folder} to hold a table of the same build, got one with "
+                f"{self.build.difference(found.build)}; nothing was written. Choose another --out, or repeat the "
+                "command that began it."
+            )
+        return found
+
+    def _only_leftovers(self) -> bool:
+        """Whether the folder holds nothing but what a kill during the very first write left."""
+        return all(path == scratch_path(self.folder / MANIFEST_FILE) for path in self.folder.iterdir())
+
+    @staticmethod
+    def _wait_for(condition: Callable[[], bool]) -> None:
+        while not condition():
+            time.sleep(0.2)
+
+    def _make_shard(self, split: str, name: str, indices: range, on_decodes: OnProgress) -> None:
+        batch = self._sources[split].batch(indices)
+        found = own_shard(self.folder / name, self.build.identity)
+        if found is None:
+            tensors = self._measure(batch, on_decodes) | {"followed": self._followed(split, indices)}
+            write_shard(self.folder / name, tensors, self.build.identity)
+            return
+        if not torch.equal(found["clip_sha256"], clip_digests(batch.clips)):
+            raise ValueError(
+                f"Expected the clips that {self.folder / name} was measured on, got others at the same places of "
+                f"{self._sources[split].describe()}; restore the clips, or build a new table of these."
+            )
+        on_decodes(len(indices) * len(self.build.grid))
+
+    def _measure(self, batch: ClipBatch, on_decodes: OnProgress) -> dict[str, Tensor]:
+        """What a shard holds of its clips, on the host."""
+        scene = self.engine.encode(batch.clips[None], batch.labels[None], batch.ids[None])
+        tensors = {
+            "mse": self._errors(scene, self.build.grid, on_decodes),
+            "hits": scene.hits[0].to(torch.int16),
+            "codes": scene.codes[0].to(torch.int16 if self.build.config.codebook_size <= 2**15 else torch.int32),
+            "complexity": scene.complexity[0],
+            "labels": batch.labels,
+            "ids": batch.ids,
+            "clip_sha256": clip_digests(batch.clips),
+        }
+        if self.build.latents != "none":
+            latents = scene.latents[0].float()
+            tensors["latents"] = (latents if self.build.latents == "full" else latents.mean(1)).half()
+        if self.build.bits:
+            tensors["bits"] = scene.bits[0]
+        return {name: value.cpu() for name, value in tensors.items()}
+
+    def _errors(self, scene: Scene, lengths: Sequence[int], on_decodes: OnProgress) -> Tensor:
+        """``float32 [N, lengths]`` mean squared errors of a scene ``[1, N]``, on the host."""
+        parts = []
+        for asked in torch.tensor(lengths, device=scene.device).split(_LENGTHS_AT_ONCE):
+            outcome = self.engine.score(scene, asked[:, None, None].expand(-1, *scene.shape).contiguous())
+            parts.append(outcome.mse[:, 0].T.cpu())
+            on_decodes(outcome.mse.numel())
+        return torch.cat(parts, 1)
+
+    def _followed(self, split: str, indices: range) -> Tensor:
+        """``bool [N]``: whether the clip after each is the next one of the same video, and stored too."""
+        begins = torch.zeros(indices.stop, dtype=torch.bool)
+        starts = _consecutive_starts(self._sources[split])
+        if starts is not None:
+            begins[starts[starts < indices.stop]] = True
+        if indices.stop == self.build.splits[split]:
+            begins[-1] = False
+        return begins[indices.start :]
+
+    def _sample(self) -> tuple[str, list[int]]:
+        """Held-out clips, or training clips of a table without, on which every length is measured."""
+        split = "test" if "test" in self.build.splits else "train"
+        count = self.build.splits[split]
+        return split, torch.linspace(0, count - 1, min(SAMPLE_CLIPS, count)).long().tolist()
+
+    def _finish(self, begun: TableManifest, on_decodes: OnProgress) -> None:
+        """Waits for all shards, and writes the manifest that makes them a table."""
+        files = self.build.shard_files()
+        self._wait_for(lambda: all((self.folder / name).is_file() for _, name, _ in files))
+        interpolation = begun.interpolation
+        if self._measures_error:
+            split, rows = self._sample()
+            if interpolation is None:
+                batch = self._sources[split].batch(rows)
+                scene = self.engine.encode(batch.clips[None])
+                measured = self._errors(scene, range(1, self.build.config.tokens + 1), on_decodes)
+                interpolation = interpolation_error(measured, self.build.grid).to_dict()
+            else:
+                on_decodes(len(rows) * self.build.config.tokens)
+        splits = {split: self._split_record(split) for split in self.build.splits}
+        TableManifest(self.build, splits, interpolation, complete=True).write(self.folder)
+
+    def _split_record(self, split: str) -> SplitRecord:
+        clips, shards = hashlib.sha256(), []
+        for owner, name, indices in self.build.shard_files():
+            if owner == split:
+                held = own_shard(self.folder / name, self.build.identity)
+                if held is None:
+                    raise ValueError(
+                        f"Expected the shard {self.folder / name} that was just written, got a damaged one; run the "
+                        "same command again, and check the disk."
+                    )
+                clips.update(held["clip_sha256"].numpy().data)
+                shards.append(record_shard(self.folder / name, len(indices)))
+        source = self._sources[split]
+        return SplitRecord(
+            clips=self.build.splits[split],
+            available=len(source),
+            label_names=tuple(source.label_names),
+            consecutive=_consecutive_starts(source) is not None,
+            sha256=clips.hexdigest(),
+            shards=tuple(shards),
+        )
+
+
+def _consecutive_starts(source: ClipSource) -> Tensor | None:
+    """Where two consecutive clips of one video begin; None for a source whose clips do not follow each other."""
+    find = getattr(source, "consecutive_starts", None)
+    try:
+        return None if find is None else torch.as_tensor(find(2), dtype=torch.int64)
+    except ValueError:  # footage with random starts: one clip a video
+        return None

@@ -1,0 +1,80 @@
+"""The clips of an outcome table as a source: how many there are, and the videos themselves for whoever looks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaportok_rl.clips import ClipBatch, ClipSource
+from vaportok_rl.envs.table.identity import clip_digests
+from vaportok_rl.envs.table.table import OutcomeTable
+
+
+class TableClips(ClipSource):
+    """The clips that a table's rows stand for; they are opened only when a clip itself is asked for.
+
+    Args:
+        table: the table.
+        split: one of its splits.
+
+    Raises:
+        ValueError: the table has no such split.
+    """
+
+    def __init__(self, table: OutcomeTable, split: str) -> None:
+        record, config = table.record(split), table.manifest.build.config
+        self.table = table
+        self.split = split  # type: ignore[assignment]
+        self.frames, self.size, self.label_names = config.frames, config.size, record.label_names
+        self._record = record
+
+    def __len__(self) -> int:
+        return self._record.clips
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TableClips:
+        return self
+
+    def describe(self) -> str:
+        """The table, and what it was built of."""
+        build = self.table.manifest.build
+        clips = build.clips if isinstance(build.clips, str) else ", ".join(build.clips)
+        return f"outcome table {self.table.folder}: {len(self)} clips of {clips}, split {self.split!r}"
+
+    @cached_property
+    def _source(self) -> ClipSource:
+        return self.table.open_source(self.split)
+
+    def batch(self, indices: Sequence[int] | Tensor) -> ClipBatch:
+        """Reads the clips themselves, and checks that they are those the table was built from.
+
+        Raises:
+            FileNotFoundError: the clips are not on this machine.
+            ValueError: they have changed.
+            IndexError: an index lies outside the table.
+        """
+        rows = self.check_indices(indices)
+        batch = self._source.batch(rows)
+        changed = (clip_digests(batch.clips) != self.table[self.split].clip_sha256[rows].cpu()).any(1)
+        if changed.any():
+            raise ValueError(
+                f"Expected the clips that {self.describe()} was built from, got other pixels for clip "
+                f"{rows[int(changed.int().argmax())]}; restore the clips, or build the table anew."
+            )
+        return batch
+
+    @property
+    def consecutive(self) -> bool:
+        """Whether it is known which clips follow each other in a video."""
+        return self._record.consecutive
+
+    def consecutive_starts(self, length: int) -> Tensor:
+        """Where ``length`` consecutive clips of one video begin: ``int64 [N]``, none if no video is so long."""
+        followed = self.table[self.split].followed.cpu()
+        begins = torch.ones(len(self), dtype=torch.bool)
+        for offset in range(length - 1):
+            begins &= torch.cat([followed[offset:], torch.zeros(min(offset, len(self)), dtype=torch.bool)])
+        return begins.nonzero().flatten()

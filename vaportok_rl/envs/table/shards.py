@@ -1,0 +1,85 @@
+"""The shards of an outcome table: safetensors files that carry a hash of what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from vaportok_rl.envs.table.manifest import ShardRecord
+from vaportok_rl.runtime.whole_writes import whole_write
+
+_METADATA = "table"
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors by name, type, shape and content."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].contiguous()
+        digest.update(f"{name}:{value.dtype}:{tuple(value.shape)}:".encode())
+        digest.update(value.view(-1).view(torch.uint8).numpy().data if value.numel() else b"")
+    return digest.hexdigest()
+
+
+def write_shard(path: Path, tensors: Mapping[str, Tensor], build: str) -> None:
+    """Writes a shard, whole or not at all.
+
+    Args:
+        path: where to.
+        tensors: on the host.
+        build: `TableBuild.identity`, by which a resumed build knows its own shards.
+    """
+    # One entry of metadata only: the library writes several in no particular order.
+    metadata = {_METADATA: json.dumps({"build": build, "sha256": tensors_digest(tensors)}, sort_keys=True)}
+    with whole_write(path) as scratch:
+        scratch.write_bytes(save({name: value.contiguous() for name, value in tensors.items()}, metadata))
+
+
+def own_shard(path: Path, build: str) -> dict[str, Tensor] | None:
+    """What a shard holds if it is whole and of this build, else None."""
+    if not path.is_file():
+        return None
+    content = path.read_bytes()
+    try:
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        stated = json.loads(header["__metadata__"][_METADATA])
+    except (SafetensorError, ValueError, KeyError, TypeError):
+        return None
+    return tensors if stated == {"build": build, "sha256": tensors_digest(tensors)} else None
+
+
+def record_shard(path: Path, clips: int) -> ShardRecord:
+    """The manifest's entry for a shard."""
+    content = path.read_bytes()
+    return ShardRecord(path.name, clips, len(content), hashlib.sha256(content).hexdigest())
+
+
+def read_shard(folder: Path, record: ShardRecord) -> dict[str, Tensor]:
+    """Reads a shard of a finished table, checked against the manifest.
+
+    Raises:
+        FileNotFoundError: the shard is missing.
+        ValueError: it is not the one that the manifest was written for.
+    """
+    path = folder / record.file
+    remedy = "copy it again, or run the `vaportok-rl table build` that made the table, which mends it"
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected the shard {record.file} in {folder}, found none; {remedy}.")
+    content = path.read_bytes()
+    if len(content) != record.size:
+        raise ValueError(f"Expected {record.size} bytes in the shard {path}, got {len(content)}; {remedy}.")
+    found = hashlib.sha256(content).hexdigest()
+    if found != record.sha256:
+        raise ValueError(
+            f"Expected the shard {path} to have the SHA-256 {record.sha256[:12]}…, got {found[:12]}…: it is damaged; "
+            f"{remedy}."
+        )
+    return load(content)

@@ -1,0 +1,252 @@
+"""The outcome table: what every number of tokens does to every clip of a set, measured once and stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaportok_rl.clips import ClipSource, open_clips
+from vaportok_rl.envs.scoring.worlds import prepare_forked_process
+from vaportok_rl.envs.table.grid import interpolate
+from vaportok_rl.envs.table.identity import is_local, weights_digest
+from vaportok_rl.envs.table.manifest import SplitRecord, TableManifest, read_manifest
+from vaportok_rl.envs.table.shards import read_shard
+
+
+@dataclass(frozen=True)
+class TableSplit:
+    """The clips of one split: row i is clip i of the source.
+
+    Attributes:
+        mse: ``float32 [N, K]``, entry n - 1 for n kept tokens; linear between the grid points.
+        accuracy: ``float32 [N, K]``, the prior's top-5 accuracy over the kept, predicted tokens; 0 where n = 1.
+        hits: ``int16 [N, K]``, the prior's hits among the tokens 1 … n - 1.
+        codes: ``int16`` or ``int32 [N, K]``.
+        complexity: ``float32 [N, 2]``, SC and TC.
+        labels: ``int64 [N]``.
+        ids: ``int64 [N]``; the row, but for clips that could not be read and were replaced.
+        clip_sha256: ``uint8 [N, 32]``, of the clips' pixels.
+        followed: ``bool [N]``, whether the next row is the next clip of the same video.
+        latents: ``float16 [N, K, D]`` (full), ``[N, D]`` (pooled, the mean over the tokens) or None.
+        bits: ``float32 [N, K]``, the prior's negative log-likelihood of the tokens 1 … n - 1, or None.
+    """
+
+    mse: Tensor
+    accuracy: Tensor
+    hits: Tensor
+    codes: Tensor
+    complexity: Tensor
+    labels: Tensor
+    ids: Tensor
+    clip_sha256: Tensor
+    followed: Tensor
+    latents: Tensor | None = None
+    bits: Tensor | None = None
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.ids)
+
+    @property
+    def tokens(self) -> int:
+        """K."""
+        return self.mse.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.mse.device
+
+    def to(self, device: str | torch.device) -> TableSplit:
+        """The split on another device."""
+        held = {part.name: getattr(self, part.name) for part in fields(self)}
+        return replace(self, **{name: value.to(device) for name, value in held.items() if value is not None})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TableSplit:
+        return self
+
+
+class OutcomeTable:
+    """A folder of outcomes that `build_table` or ``vaportok-rl table build`` wrote; never written to.
+
+    A split is read when it is first asked for, and every byte of it is checked then. A copy shares the tensors; a
+    pickle holds the path.
+
+    Args:
+        folder: the table.
+        manifest: of that folder.
+        device: where the tensors go.
+    """
+
+    def __init__(self, folder: Path, manifest: TableManifest, device: str | torch.device = "cpu") -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.device = torch.device(device)
+        self._loaded: dict[str, TableSplit] = {}
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> OutcomeTable:
+        """Opens a table.
+
+        Raises:
+            FileNotFoundError: there is no table.
+            ValueError: the manifest is damaged, of another format, or of an unfinished build.
+        """
+        path = Path(folder).expanduser()
+        return cls(path, read_manifest(path), device)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OutcomeTable:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return shared_table, (str(self.folder), str(self.device))
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits in the folder, ``train`` first."""
+        return tuple(sorted(self.manifest.splits, reverse=True))
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """The lengths at which ``mse`` was measured."""
+        return self.manifest.build.grid
+
+    @property
+    def tokens(self) -> int:
+        """K."""
+        return self.manifest.build.config.tokens
+
+    def record(self, split: str) -> SplitRecord:
+        """The manifest's entry for a split.
+
+        Raises:
+            ValueError: the table has no such split.
+        """
+        if split not in self.splits:
+            raise ValueError(
+                f"Expected a split of the outcome table {self.folder} ({', '.join(self.splits)}), got {split!r}; "
+                "choose one of them, or build a table with both."
+            )
+        return self.manifest.splits[split]
+
+    def __getitem__(self, split: str) -> TableSplit:
+        """The tensors of a split.
+
+        Raises:
+            ValueError: there is no such split, or a shard is damaged; the message names it.
+            FileNotFoundError: a shard is missing.
+        """
+        if split not in self._loaded:
+            record = self.record(split)
+            parts = [read_shard(self.folder, shard) for shard in record.shards]
+            held = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            held["mse"] = interpolate(held["mse"], self.grid, self.tokens)
+            predicted = torch.arange(self.tokens).clamp(min=1)
+            held["accuracy"] = held["hits"].float() / predicted
+            self._loaded[split] = TableSplit(**held).to(self.device)
+        return self._loaded[split]
+
+    def verify(self) -> None:
+        """Reads every shard of every split and compares it with its hash.
+
+        Raises:
+            ValueError: a shard is damaged; the message names it.
+            FileNotFoundError: a shard is missing.
+        """
+        for record in self.manifest.splits.values():
+            for shard in record.shards:
+                read_shard(self.folder, shard)
+
+    def check_tokenizer(self, tokenizer: str) -> None:
+        """Compares a tokenizer with the one whose outcomes are stored.
+
+        Raises:
+            FileNotFoundError: there is no such checkpoint.
+            ValueError: it has other weights.
+        """
+        build = self.manifest.build
+        found = weights_digest(tokenizer)
+        if found != build.weights:
+            raise ValueError(
+                f"Expected the tokenizer that the outcome table {self.folder} was built with ({build.tokenizer!r}, "
+                f"SHA-256 {build.weights[:12]}…), got {tokenizer!r} with {found[:12]}…; build the table anew with "
+                "these weights, or name the others with tokenizer=."
+            )
+
+    def check_own_tokenizer(self) -> bool:
+        """Compares the tokenizer of the stored name with the stored hash, where it is on this machine.
+
+        Returns:
+            Whether it is.
+
+        Raises:
+            ValueError: it has other weights by now.
+        """
+        here = is_local(self.manifest.build.tokenizer)
+        if here:
+            self.check_tokenizer(self.manifest.build.tokenizer)
+        return here
+
+    def check_clips(self, clips: str | Sequence[str], clip_seed: int) -> None:
+        """Compares the name of a source of clips with that of the stored ones.
+
+        Raises:
+            ValueError: the table was built from others.
+        """
+        build = self.manifest.build
+        pairs = {
+            "clips": (_places(clips), _places(build.clips)),
+            "clip_seed": ([str(clip_seed)], [str(build.clip_seed)]),
+        }
+        for name, (asked, own) in pairs.items():
+            if asked != own:
+                raise ValueError(
+                    f"Expected {name}={', '.join(own)}, of which the outcome table {self.folder} was built, got "
+                    f"{', '.join(asked)}; leave {name} out, or build a table of these."
+                )
+
+    def open_source(self, split: str) -> ClipSource:
+        """Opens the clips that the table was built from.
+
+        Raises:
+            FileNotFoundError: they are not on this machine.
+            ValueError: they have another number by now.
+        """
+        build, record = self.manifest.build, self.record(split)
+        source = open_clips(
+            build.clips, split=split, frames=build.config.frames, size=build.config.size, seed=build.clip_seed
+        )
+        if len(source) != record.available:
+            raise ValueError(
+                f"Expected the {record.available} clips of which the outcome table {self.folder} was built, got "
+                f"{len(source)} ({source.describe()}); restore them, or build the table anew."
+            )
+        return source
+
+
+def _places(clips: str | Sequence[str]) -> list[str]:
+    names = [clips] if isinstance(clips, str) else list(clips)
+    return [str(Path(name).resolve()) if Path(name).exists() else name for name in names]
+
+
+_TABLES: dict[tuple[Path, str, str], OutcomeTable] = {}
+
+
+def shared_table(folder: str, device: str = "cpu") -> OutcomeTable:
+    """The table in that folder, loaded on first use; once a process, until it is built anew.
+
+    Raises:
+        FileNotFoundError: there is no table.
+        ValueError: it is damaged or unfinished.
+    """
+    prepare_forked_process()
+    table = OutcomeTable.load(folder, device)
+    key = (table.folder.resolve(), table.manifest.build.identity, device)
+    if key not in _TABLES or _TABLES[key].manifest != table.manifest:
+        _TABLES[key] = table
+    return _TABLES[key]

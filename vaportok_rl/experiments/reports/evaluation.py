@@ -1,0 +1,249 @@
+"""Policies of every kind on the same clips: figures, how sure they are, and the run folder that keeps them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+
+from vaportok_rl.agents import Comparison, HeldOut, LengthPolicy
+from vaportok_rl.agents.agent_file import AGENT_FILE
+from vaportok_rl.agents.comparison import BEST_FIXED, ORACLE
+from vaportok_rl.agents.lengths.trained import ALGORITHMS, algorithm_of
+from vaportok_rl.envs import TaildropProcess
+from vaportok_rl.evaluation.intervals import (
+    Interval,
+    bootstrap_interval,
+    interquartile_mean,
+    interquartile_mean_interval,
+    mean_interval,
+)
+from vaportok_rl.experiments.reports.lpips import with_lpips
+from vaportok_rl.experiments.reports.plots import (
+    Curves,
+    allocation_figure,
+    rate_distortion_figure,
+    reward_curves_figure,
+    save_figure,
+)
+from vaportok_rl.experiments.reports.tables import markdown_table
+from vaportok_rl.experiments.runs.run_folder import CONFIG_FILE, write_json
+from vaportok_rl.tokenizer.perceptual import PerceptualNetwork
+
+OVER_RUNS = ("tokens", "mse", "psnr", "accuracy", "lpips", "reward", "gap_closed", "spearman_complexity")
+"""Figures that are aggregated over the runs of one algorithm."""
+
+
+@dataclass(frozen=True)
+class AgentRun:
+    """A trained agent as it was named on the command line.
+
+    Attributes:
+        label: what it is called in tables.
+        spec: what `build_length_policy` knows it by.
+        algorithm: that trained it; runs of one algorithm are aggregated.
+        folder: its run folder, or where its file lies.
+    """
+
+    label: str
+    spec: str
+    algorithm: str
+    folder: Path
+
+    @classmethod
+    def named(cls, specs: tuple[str, ...]) -> tuple[AgentRun, ...]:
+        """One entry a spec, labelled by its folder's name, or by the whole spec where two would be called the same."""
+        runs = []
+        for spec in specs:
+            prefix, _, rest = spec.partition(":")
+            named = prefix in ALGORITHMS
+            path = Path(rest if named else spec).expanduser()
+            algorithm = prefix if named else algorithm_of(path)
+            folder = path.parent if path.name == AGENT_FILE else path
+            name = folder.resolve().name
+            runs.append(cls(name if algorithm == "grpo" else f"{algorithm}:{name}", spec, algorithm, folder))
+        labels = [run.label for run in runs]
+        return tuple(
+            run if labels.count(run.label) == 1 else cls(run.spec, run.spec, run.algorithm, run.folder) for run in runs
+        )
+
+    @property
+    def seed(self) -> int | None:
+        """The seed in its ``config.yaml``, if there is one."""
+        try:
+            found = yaml.safe_load((self.folder / CONFIG_FILE).read_text())["seed"]
+        except (OSError, KeyError, TypeError, yaml.YAMLError):
+            return None
+        return found if isinstance(found, int) else None
+
+    @property
+    def curves(self) -> Curves | None:
+        """The curves in its ``results.json``, if there are any."""
+        try:
+            found = json.loads((self.folder / "results.json").read_text())["curves"]
+        except (OSError, KeyError, TypeError, ValueError):
+            return None
+        return {name: [(x, y) for x, y in points] for name, points in found.items()}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A comparison of policies, and how sure its figures are.
+
+    Attributes:
+        held_out: the scenes.
+        comparison: of all policies on them.
+        intervals: 95 % bootstrap intervals over paths, by policy and figure: of every mean and of the gap closed, with
+            the paths of all policies drawn together and the best fixed length kept.
+        runs: by algorithm of several runs and by figure, the ``interquartile_mean`` over its runs, its ``interval``
+            over runs, and the ``values``.
+        agents: the trained ones among the policies.
+        seed: of the clips and of the policies' draws.
+        notes: what could not be measured, and why.
+    """
+
+    held_out: HeldOut
+    comparison: Comparison
+    intervals: dict[str, dict[str, Interval]]
+    runs: dict[str, dict[str, dict[str, Any]]]
+    agents: tuple[AgentRun, ...]
+    seed: int
+    notes: tuple[str, ...] = field(default=())
+
+    def results(self) -> dict[str, Any]:
+        """Figures by policy, and what is said of all of them at the top level."""
+        comparison, span = self.comparison, self.comparison.reward(ORACLE) - self.comparison.worst.reward
+        return {
+            **comparison.results(),
+            "headroom": comparison.headroom,
+            "headroom_share": comparison.headroom_share,
+            "oracle_length_iqr": comparison.oracle_length_iqr,
+            "oracle_length_iqr_share": comparison.oracle_length_iqr / comparison.every.tokens,
+            "reward_span": span,
+            "clips": int(self.held_out.scene.ids.numel()),
+            "seed": self.seed,
+            "intervals": self.intervals,
+            "runs": self.runs,
+            "notes": list(self.notes),
+        }
+
+    def table(self) -> pd.DataFrame:
+        """Tidy: a row a policy (``variant``) and ``seed``, a column a figure, and ``_low``, ``_high`` of intervals."""
+        seeds = {run.label: run.seed for run in self.agents}
+        rows = []
+        for name, figures in self.comparison.results().items():
+            ends = {
+                f"{figure}_{end}": value
+                for figure, interval in self.intervals[name].items()
+                for end, value in zip(("low", "high"), interval, strict=True)
+            }
+            rows.append({"variant": name, "seed": seeds.get(name, self.seed), **figures, **ends})
+        return pd.DataFrame(rows)
+
+    def write(self, folder: Path) -> list[Path]:
+        """Writes ``results.json``, ``table.csv``, ``table.md`` and the pictures; returns their paths."""
+        matplotlib.use("Agg")
+        comparison, scene = self.comparison, self.held_out.scene
+        written = [write_json(folder / "results.json", self.results()), folder / "table.csv", folder / "table.md"]
+        self.table().to_csv(written[1], index=False)
+        written[2].write_text(markdown_table(comparison, self.intervals, self.title()))
+        figures = {
+            "allocation": allocation_figure(comparison, self.held_out.score, scene.labels, list(comparison.scores)),
+            "rate_distortion": rate_distortion_figure(comparison),
+        }
+        curves = {run.label: run.curves for run in self.agents if run.curves}
+        if curves:
+            figures["reward_curves"] = reward_curves_figure(
+                {label: points for label, points in curves.items() if points is not None}, comparison
+            )
+        return written + [save_figure(figure, folder / f"{name}.png") for name, figure in figures.items()]
+
+    def title(self) -> str:
+        """What was compared on what, and how much there was to gain."""
+        comparison = self.comparison
+        return (
+            f"{self.held_out.scene.ids.numel()} clips of {self.held_out.process.source.describe()}; headroom: oracle "
+            f"{comparison.reward(ORACLE):.4f} − best fixed n = {comparison.scores[BEST_FIXED].n_tokens[0, 0]} "
+            f"{comparison.reward(BEST_FIXED):.4f} = {comparison.headroom:.4f} "
+            f"({100 * comparison.headroom_share:.1f} % of oracle − worst); oracle lengths' interquartile range "
+            f"{comparison.oracle_length_iqr:g} of {comparison.every.tokens}"
+        )
+
+
+def evaluate(
+    process: TaildropProcess,
+    policies: Mapping[str, LengthPolicy],
+    scenes: int,
+    seed: int = 0,
+    *,
+    agents: tuple[AgentRun, ...] = (),
+    lpips: PerceptualNetwork | None = None,
+    on_scene: Callable[[], None] | None = None,
+) -> Evaluation:
+    """Compares policies on the same scenes.
+
+    Args:
+        process: clips, world and reward; see `remembering`.
+        policies: by the name they get in tables.
+        scenes: how many at most.
+        seed: of the clips and of the policies' draws.
+        agents: which of the policies were trained, and by what.
+        lpips: backbone of LPIPS, where it is to be measured.
+        on_scene: called after each scene is scored.
+    """
+    held_out = HeldOut(process, scenes, seed, on_scene)
+    comparison = held_out.compare(
+        {
+            name: policy(held_out.scene, torch.Generator().manual_seed(seed)).n_tokens
+            for name, policy in policies.items()
+        }
+    )
+    note = None
+    if lpips is not None:
+        comparison, note = with_lpips(held_out, comparison, lpips)
+    intervals = {name: policy_intervals(comparison, name, seed) for name in comparison.scores}
+    return Evaluation(
+        held_out, comparison, intervals, over_runs(comparison, agents, seed), agents, seed, (note,) if note else ()
+    )
+
+
+def policy_intervals(comparison: Comparison, name: str, seed: int = 0) -> dict[str, Interval]:
+    """95 % bootstrap intervals over paths of a policy's means and of its gap closed; see `Evaluation`."""
+    by_path = comparison.scores[name].by_path()
+    intervals = {figure: mean_interval(values.double().cpu(), seed) for figure, values in by_path.items()}
+    earned, fixed, best = (
+        comparison.scores[policy].rewards.total[0].double().cpu().numpy() for policy in (name, BEST_FIXED, ORACLE)
+    )
+
+    def gap(earned: Any, fixed: Any, best: Any, axis: int) -> Any:
+        return (earned - fixed).mean(axis) / (best - fixed).mean(axis)
+
+    return {**intervals, "gap_closed": bootstrap_interval(gap, earned, fixed, best, seed=seed)}
+
+
+def over_runs(comparison: Comparison, agents: tuple[AgentRun, ...], seed: int = 0) -> dict[str, dict[str, Any]]:
+    """Aggregates the runs of each algorithm that has several; see `Evaluation`."""
+    results = comparison.results()
+    found: dict[str, dict[str, Any]] = {}
+    for algorithm in dict.fromkeys(run.algorithm for run in agents):
+        rows = [results[run.label] for run in agents if run.algorithm == algorithm]
+        if len(rows) < 2:
+            continue
+        values = {figure: np.array([row[figure] for row in rows]) for figure in OVER_RUNS if figure in rows[0]}
+        found[algorithm] = {
+            figure: {
+                "interquartile_mean": interquartile_mean(entries),
+                "interval": interquartile_mean_interval(entries, seed),
+                "values": entries.tolist(),
+            }
+            for figure, entries in values.items()
+        }
+    return found

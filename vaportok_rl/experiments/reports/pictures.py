@@ -1,0 +1,112 @@
+"""Reconstructions to look at: contact sheets and side-by-side video."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import imageio.v3 as imageio
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from vaportok_rl.envs import Scene, ScoringEngine
+from vaportok_rl.envs.render.drawing import Frames as Frames
+from vaportok_rl.envs.render.drawing import render_decision, tile_frames
+from vaportok_rl.envs.render.drawing import to_frames as to_frames
+from vaportok_rl.evaluation import psnr
+
+
+def spread_rows(score: Tensor, count: int) -> list[int]:
+    """Clips evenly spread from the simplest to the most complex: ``[N]`` scores to at most ``count`` positions."""
+    order = score.flatten().argsort()
+    picks = torch.linspace(0, len(order) - 1, min(count, len(order))).round().long()
+    return order.cpu()[picks].tolist()
+
+
+def contact_sheet(
+    engine: ScoringEngine, scene: Scene, score: Tensor, chosen: dict[str, Tensor], count: int = 8
+) -> Figure:
+    """Middle frames of some clips: the original, fixed lengths 1, 4, 16, K, and what policies chose.
+
+    Args:
+        engine: decodes.
+        scene: P scenes.
+        score: complexity score ``[P, L]``; rows go from simple to complex.
+        chosen: lengths ``int64 [P, L]`` by policy name, one column each.
+        count: rows.
+    """
+    rows = spread_rows(score, count)
+    tokens = scene.tokens
+    columns: list[tuple[str, Tensor]] = [
+        (f"n = {n}", torch.full_like(scene.ids, n)) for n in sorted({1, min(4, tokens), min(16, tokens), tokens})
+    ]
+    columns += list(chosen.items())
+    originals = scene.clips.flatten(0, 1).float() / 255
+    middle = originals.shape[2] // 2
+    figure, axes = plt.subplots(
+        len(rows), len(columns) + 1, figsize=(1.5 * (len(columns) + 1), 1.7 * len(rows)), squeeze=False
+    )
+    complexity = score.flatten()[rows].tolist()
+    flat_codes = scene.codes.flatten(0, 1)[rows]
+    for column, (title, lengths) in enumerate([("original", torch.full_like(scene.ids, tokens)), *columns]):
+        kept = lengths.flatten()[rows]
+        shown = originals[rows] if column == 0 else engine.world.decode(flat_codes, kept)
+        quality = psnr((shown - originals[rows]).square().flatten(1).mean(1))
+        for row, axis in enumerate(axes[:, column]):
+            axis.imshow(to_frames(shown[row])[middle], interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if row == 0:
+                axis.set_title(title, fontsize=9)
+            length = int(kept[row])
+            label = f"{length} token{'s' * (length > 1)} · {quality[row].item():.1f} dB"
+            axis.set_xlabel(label if column else f"complexity {complexity[row]:.2f}", fontsize=7, labelpad=2)
+    figure.tight_layout(pad=0.4)
+    return figure
+
+
+def comparison_frames(
+    engine: ScoringEngine, scene: Scene, n_tokens: Tensor, rows: list[int], size: int = 160
+) -> Frames:
+    """Original, reconstruction and absolute error beside each other, with a bar of the tokens kept.
+
+    Args:
+        engine: decodes.
+        scene: P scenes.
+        n_tokens: ``int64 [P, L]``.
+        rows: which of the P·L clips, two side by side.
+        size: height of a clip in pixels, at least.
+
+    Returns:
+        ``uint8 [T, H', W', 3]`` with even sides; see `render_decision`.
+    """
+    originals = [to_frames(clip) for clip in scene.clips.flatten(0, 1)[rows]]
+    kept = n_tokens.flatten()[rows]
+    decoded = [to_frames(clip) for clip in engine.world.decode(scene.codes.flatten(0, 1)[rows], kept)]
+    scale = -(-size // originals[0].shape[1])
+    pictures = [
+        tile_frames(
+            [
+                render_decision(original, again, length, scene.tokens, {}, frame=frame, scale=scale)
+                for original, again, length in zip(originals, decoded, kept.tolist(), strict=True)
+            ],
+            columns=min(2, len(rows)),
+        )
+        for frame in range(len(originals[0]))
+    ]
+    return np.stack(pictures)
+
+
+def write_video(path: Path, frames: Frames, fps: int = 8) -> Path:
+    """Writes an H.264 MP4 that plays the frames three times over (clips are short)."""
+    looped = np.concatenate([frames] * 3)
+    imageio.imwrite(path, looped, plugin="FFMPEG", fps=fps, macro_block_size=1, ffmpeg_log_level="error")
+    return path
+
+
+def gif_bytes(frames: Frames, fps: int = 8) -> bytes:
+    """The frames as an animated GIF."""
+    data: bytes = imageio.imwrite("<bytes>", frames, extension=".gif", plugin="pillow", duration=1000 // fps, loop=0)
+    return data

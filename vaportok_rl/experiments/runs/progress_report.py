@@ -1,0 +1,182 @@
+"""Follows a training run, whatever the algorithm: curves, held-out scores, TensorBoard, checkpoints, the way out."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import TensorBoardOutputFormat
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from vaportok_rl.agents import HeldOut
+from vaportok_rl.agents.grpo.rollout import SceneRollout
+from vaportok_rl.agents.lengths.scripted import most_probable
+from vaportok_rl.experiments.reports.pictures import comparison_frames, spread_rows
+from vaportok_rl.experiments.runs.tensorboard import add_clip
+
+OnRound = Callable[[int, dict[str, float]], None]
+
+
+class ProgressReport(BaseCallback):
+    """Follows training on the held-out scenes and remembers the curves.
+
+    Between two rounds, when the update of the first has been made, it adds to the curves and lets `on_round` and
+    `save` look at the agent. The clock stands still meanwhile: ``seconds`` is what training took.
+
+    Args:
+        held_out: scenes with every outcome.
+        on_round: called with the decisions so far and the live figures.
+        save: called between rounds when `save_every` seconds have passed; also before the first.
+        save_every: seconds.
+        every: rounds between held-out evaluations.
+        clips_every: rounds between reconstructions in TensorBoard.
+
+    Attributes:
+        curves: (decisions, value) pairs by name: ``training`` and ``tokens`` of every round, ``held_out`` and
+            ``gap_closed`` of every other.
+        points: a dictionary each time the policy was measured on the held-out scenes: ``decisions``, ``seconds`` of
+            training, ``gap_closed`` and what `PolicyScore.figures` names.
+        rounds: finished, with their update.
+        decisions: taken in them.
+        updating: whether an update is being made, so that the weights are between two rounds.
+        stopping: set it to end training without finishing the round that is under way.
+    """
+
+    def __init__(
+        self,
+        held_out: HeldOut,
+        on_round: OnRound | None = None,
+        save: Callable[[], None] | None = None,
+        save_every: float = 30.0,
+        every: int = 2,
+        clips_every: int = 20,
+    ) -> None:
+        super().__init__()
+        self.held_out = held_out
+        self.on_round = on_round
+        self.save = save
+        self.save_every = save_every
+        self.every = every
+        self.clips_every = clips_every
+        self.curves: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        self.points: list[dict[str, float]] = []
+        self.live: dict[str, float] = {}
+        self.rounds, self.decisions = 0, 0
+        self.updating = self.stopping = False
+        self._clock, self._resumed, self._saved = 0.0, 0.0, -float("inf")
+        self._returns: list[float] = []
+        self._lengths: list[Tensor] = []
+
+    def record(self) -> dict[str, Any]:
+        """What `restore` needs, as plain data."""
+        return {
+            "rounds": self.rounds,
+            "decisions": self.decisions,
+            "clock": self._clock,
+            "points": self.points,
+            "curves": self.curves,
+        }
+
+    def restore(self, record: Mapping[str, Any]) -> None:
+        """Goes on with the curves of an interrupted run."""
+        self.rounds, self.decisions, self._clock = record["rounds"], record["decisions"], record["clock"]
+        self.points = list(record["points"])
+        self.live = {"held_out": self.points[-1]["reward"], "gap": self.points[-1]["gap_closed"]}
+        self.curves.clear()
+        for name, points in record["curves"].items():
+            self.curves[name] = [(decisions, value) for decisions, value in points]
+
+    def lengths(self) -> Tensor:
+        """The policy's most probable lengths on the held-out scenes: ``int64 [P, L]``."""
+        policy: Any = self.model.policy
+        policy.set_training_mode(False)
+        chosen = most_probable(policy.length_log_probs)
+        return chosen(self.held_out.scene, torch.Generator()).n_tokens
+
+    def evaluate(self) -> None:
+        """Adds a point to the held-out curves, once for each number of decisions."""
+        if self.points and self.points[-1]["decisions"] == self.decisions:
+            return
+        figures = self.held_out.evaluate(self.lengths()).figures()
+        reward = figures["reward"]
+        fixed, oracle = self.held_out.bounds.best_fixed.reward, self.held_out.bounds.oracle.reward
+        gap = (reward - fixed) / max(1e-12, oracle - fixed)
+        self.curves["held_out"].append((self.decisions, reward))
+        self.curves["gap_closed"].append((self.decisions, gap))
+        self.points.append({"decisions": self.decisions, "seconds": self._clock, "gap_closed": gap, **figures})
+        self.live |= {"held_out": reward, "gap": gap}
+        self.logger.record("held_out/reward", reward)
+        self.logger.record("held_out/gap_closed", gap)
+        self.logger.record("held_out/mean_tokens", figures["tokens"])
+
+    def _on_training_start(self) -> None:
+        if not self.points:
+            self.evaluate()
+        self._resumed = time.perf_counter()
+
+    def _on_rollout_start(self) -> None:
+        self._between_rounds()
+
+    def _on_training_end(self) -> None:
+        self._between_rounds()
+        if not self.stopping:
+            self.evaluate()
+        self.logger.dump(self.decisions)
+
+    def _on_step(self) -> bool:
+        self._returns += [float(info["episode"]["r"]) for info in self.locals["infos"] if "episode" in info]
+        rollout = self.locals.get("rollout")
+        if isinstance(rollout, SceneRollout):
+            self._lengths.append(rollout.outcome.n_tokens.flatten())
+        else:
+            self._lengths.append(torch.tensor([int(info["n_tokens"]) for info in self.locals["infos"]]))
+        return not self.stopping
+
+    def _on_rollout_end(self) -> None:
+        self.updating = True
+
+    def _between_rounds(self) -> None:
+        now = time.perf_counter()
+        self._clock += now - self._resumed
+        if self.updating:
+            self.updating = False
+            self.rounds, self.decisions = self.rounds + 1, self.num_timesteps
+            self._report()
+        self._returns, self._lengths = [], []
+        if self.save is not None and now - self._saved > self.save_every:
+            self.save()
+            self._saved = time.perf_counter()
+        self._resumed = time.perf_counter()
+
+    def _report(self) -> None:
+        lengths = torch.cat(self._lengths)
+        reward, tokens = float(np.mean(self._returns)), lengths.float().mean().item()
+        self.curves["training"].append((self.decisions, reward))
+        self.curves["tokens"].append((self.decisions, tokens))
+        self.live |= {"reward": reward, "tokens": tokens}
+        writer = self.writer()
+        if self.rounds % self.every == 0:
+            self.evaluate()
+        if writer is not None:
+            writer.add_histogram("lengths/histogram", lengths, self.decisions)
+            if self.rounds % self.clips_every == 1:
+                held = self.held_out
+                rows = spread_rows(held.score, 6)
+                frames = comparison_frames(held.process.engine, held.scene, self.lengths(), rows, size=64)
+                add_clip(writer, "reconstructions", frames, self.decisions)
+            self.logger.dump(self.decisions)
+        if self.on_round is not None:
+            self.on_round(self.decisions, dict(self.live))
+
+    def writer(self) -> SummaryWriter | None:
+        """The TensorBoard writer of the model's logger, if it has one."""
+        for output in self.logger.output_formats:
+            if isinstance(output, TensorBoardOutputFormat):
+                return output.writer
+        return None

@@ -1,0 +1,100 @@
+"""Run folders: made once, never overwritten."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import subprocess
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vaportok_rl.runtime.whole_writes import whole_write
+from vaportok_rl.version import __version__
+
+CONFIG_FILE = "config.yaml"
+
+
+def create_run_folder(root: Path, name: str, folder: Path | None = None) -> Path:
+    """Makes ``root/<time>-<name>``, or exactly ``folder`` if given.
+
+    Raises:
+        FileExistsError: the folder is there already and not empty.
+    """
+    chosen = folder if folder is not None else root / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
+    if chosen.exists() and (not chosen.is_dir() or any(chosen.iterdir())):
+        raise FileExistsError(
+            f"Expected a new run folder, got {chosen}, which exists; nothing was overwritten. Choose another --out or "
+            "move it away."
+        )
+    chosen.mkdir(parents=True, exist_ok=True)
+    return chosen
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, tuples and paths as plain data for YAML and JSON."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no NaN
+    # str() also turns string subclasses, such as torch's version, into what YAML can write.
+    return value if isinstance(value, (int, float, bool)) or value is None else str(value)
+
+
+def write_config(folder: Path, config: Any, **extra: Any) -> Path:
+    """Writes ``config.yaml`` with the settings and the versions they were used with."""
+    import torch
+
+    versions = {"vaportok_rl": __version__, "torch": torch.__version__, "commit": _git_commit()}
+    content = plain({**plain(config), **extra, "versions": versions})
+    path = folder / CONFIG_FILE
+    with whole_write(path) as scratch:
+        scratch.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def changed_settings(folder: Path, config: Any, free: Collection[str] = ()) -> dict[str, tuple[Any, Any]]:
+    """The settings that differ from those in a folder's ``config.yaml``.
+
+    Args:
+        folder: of the run that is resumed.
+        config: the settings it is resumed with.
+        free: names of settings that may differ.
+
+    Returns:
+        By name, in alphabetical order: the value then and the value now, as plain data.
+    """
+    saved: Mapping[str, Any] = yaml.safe_load((folder / CONFIG_FILE).read_text())
+    mine = {name: value for name, value in plain(config).items() if name not in free}
+    return {name: (saved.get(name), mine[name]) for name in sorted(mine) if saved.get(name) != mine[name]}
+
+
+def write_json(path: Path, content: Any) -> Path:
+    """Writes JSON with sorted keys, whole or not at all."""
+    with whole_write(path) as scratch:
+        scratch.write_text(json.dumps(plain(content), indent=2, sort_keys=True) + "\n")
+    return path
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout this package is imported from, if it is one."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,321 @@
+"""One training run from an empty folder to its table and pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import VecMonitor
+
+from vaportok_rl.agents import GRPO, Comparison, HeldOut
+from vaportok_rl.agents.agent_file import read_record, save_agent
+from vaportok_rl.agents.comparison import BEST_FIXED
+from vaportok_rl.agents.agent_file import AGENT_FILE
+from vaportok_rl.agents.lengths.scripted import pretrained_lengths
+from vaportok_rl.runtime.ranks import Processes
+from vaportok_rl.envs import TaildropProcess, TaildropVecEnv
+from vaportok_rl.experiments.runs.algorithms import (
+    ALGORITHMS,
+    CLASSES,
+    A2CSettings,
+    Algorithm,
+    GRPOSettings,
+    PPOSettings,
+    ReinforceSettings,
+    Shared,
+    check_groups,
+)
+from vaportok_rl.experiments.reports.plots import allocation_figure, rate_distortion_figure, reward_figure, save_figure
+from vaportok_rl.experiments.reports.pictures import comparison_frames, contact_sheet, spread_rows, write_video
+from vaportok_rl.experiments.runs.progress_report import OnRound, ProgressReport
+from vaportok_rl.experiments.runs.run_folder import CONFIG_FILE, changed_settings, write_config, write_json
+from vaportok_rl.experiments.runs.seeded_rounds import SeededRounds
+from vaportok_rl.experiments.runs.world_settings import WorldSettings
+
+
+@dataclass(frozen=True)
+class TrainSettings(GRPOSettings, WorldSettings):
+    """Everything a training run depends on."""
+
+    algo: Algorithm = "grpo"
+    """The optimiser. What is not under another one's name below is GRPO's, or the same for all."""
+    decisions: int = 40_960
+    """How many lengths the policy chooses in training (scenes × group size × path length a round)."""
+    scenes: int = 16
+    """P, scenes a round."""
+    group_size: int = 8
+    """G, paths through each scene; at least 2."""
+    pretrained: bool = True
+    """Start from the tokenizer's own taildrop module rather than from a fresh policy."""
+    held_out_scenes: int = 32
+    """Held-out scenes that every policy is compared on."""
+    seed: int = 0
+    """Decides everything."""
+    ppo: PPOSettings = field(default_factory=PPOSettings)
+    """PPO's own settings."""
+    a2c: A2CSettings = field(default_factory=A2CSettings)
+    """A2C's own settings."""
+    reinforce: ReinforceSettings = field(default_factory=ReinforceSettings)
+    """REINFORCE's own settings."""
+
+    def check(self) -> None:
+        """Refuses what could not change anything.
+
+        Raises:
+            ValueError: a setting of another algorithm than the chosen one was given, or groups of one.
+        """
+        check_groups(self.group_size)
+        usual = TrainSettings()
+        own: dict[str, list[str]] = {name: [name] for name in ALGORITHMS if name != "grpo"}
+        own["grpo"] = [part.name for part in fields(GRPOSettings)]
+        for algorithm, names in own.items():
+            given = [name for name in names if getattr(self, name) != getattr(usual, name)]
+            if given and algorithm != self.algo:
+                hint = "" if self.algo == "grpo" else f"; its own are --{self.algo}.learning-rate and so on"
+                raise ValueError(
+                    f"Expected settings of {self.algo}, got {', '.join(given)}, which only {algorithm} reads; drop "
+                    f"them{hint}."
+                )
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a run leaves behind.
+
+    Attributes:
+        folder: the run folder.
+        comparison: of all policies on the held-out scenes.
+        decisions: taken in training.
+        interrupted: whether training was stopped early.
+        files: what was written, by file name.
+    """
+
+    folder: Path
+    comparison: Comparison
+    decisions: int
+    interrupted: bool
+    files: tuple[str, ...]
+
+
+def prepare(settings: TrainSettings, resumed: Path | None = None) -> BaseAlgorithm:
+    """The agent on its training environment.
+
+    Args:
+        settings: the run.
+        resumed: the agent file to go on from.
+
+    Raises:
+        ValueError: settings that do not belong together.
+    """
+    settings.check()
+    environment = TaildropVecEnv(
+        settings.scenes * settings.group_size, group_size=settings.group_size, **settings.environment("train")
+    )
+    monitored = VecMonitor(environment)
+    if resumed is not None:
+        return CLASSES[settings.algo].load(resumed, env=monitored, device=settings.device)
+    shared: Shared = {
+        "policy_kwargs": {"tokenizer": environment.vector_env.process.tokenizer, "pretrained": settings.pretrained},
+        "seed": settings.seed,
+        "device": settings.device,
+    }
+    if settings.algo == "grpo":
+        return GRPO("TaildropPolicy", monitored, **settings.grpo_options(), **shared)
+    options: PPOSettings | A2CSettings | ReinforceSettings = getattr(settings, settings.algo)
+    return options.build(monitored, shared)
+
+
+def learn(
+    settings: TrainSettings,
+    folder: Path,
+    held_out: HeldOut,
+    on_round: OnRound | None = None,
+    resume: bool = False,
+) -> ProgressReport:
+    """Trains, and keeps the agent in the run folder: every half minute, at the end, and on Ctrl-C.
+
+    The first Ctrl-C drops the round that is under way, so that a resumed run takes it again and ends, to the bit, where
+    an uninterrupted one would have; a second one does not wait for an update to finish.
+
+    Args:
+        settings: the run.
+        folder: an empty run folder, or with ``resume`` one that this function has written to.
+        held_out: scenes to compare policies on.
+        on_round: called after each round with the decisions so far and live figures.
+        resume: go on from the folder's agent.
+
+    Returns:
+        The report, whose ``model`` is the agent; it has fewer decisions than the settings if it was interrupted.
+
+    Raises:
+        FileNotFoundError: ``resume`` without an agent.
+        ValueError: ``resume`` with other settings, or settings that do not belong together.
+    """
+    file = folder / AGENT_FILE
+    record = resumable_record(settings, folder) if resume else {}
+    agent = prepare(settings, file if resume else None)
+    if not resume:
+        write_config(folder, settings, reward_resolved=held_out.process.reward.describe())
+    agent.set_logger(configure(str(folder), ["tensorboard"]))
+
+    def save() -> None:
+        save_agent(agent, file, {"algorithm": settings.algo, **report.record()})
+
+    report = ProgressReport(held_out, on_round, save)
+    if resume:
+        report.restore(record)
+        agent.num_timesteps = report.decisions
+    callbacks: list[BaseCallback] = [report] if settings.algo == "grpo" else [SeededRounds(settings.seed), report]
+    with _ctrl_c(report):
+        try:
+            remaining = max(0, settings.decisions - report.decisions)
+            agent.learn(remaining, callback=callbacks, log_interval=1, reset_num_timesteps=not resume)
+        except KeyboardInterrupt:
+            if report.updating:
+                raise
+    save()
+    agent.logger.close()
+    return report
+
+
+def learn_beside(settings: TrainSettings, folder: Path | None) -> None:
+    """What the other processes of a run do: they train along and write nothing.
+
+    Args:
+        settings: the run.
+        folder: the run folder to go on from, or None for a new run.
+    """
+    # Ctrl-C reaches every process; the main one decides when all of them stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    record = {} if folder is None else resumable_record(settings, folder)
+    agent = prepare(settings, None if folder is None else folder / AGENT_FILE)
+    agent.num_timesteps = record.get("decisions", 0)
+    remaining = max(0, settings.decisions - agent.num_timesteps)
+    agent.learn(remaining, log_interval=0, reset_num_timesteps=folder is None)
+
+
+def join_processes(settings: TrainSettings) -> Processes:
+    """Joins the processes that ``torchrun`` started.
+
+    Raises:
+        ValueError: there are several, and the algorithm trains in one.
+    """
+    processes = Processes.start(settings.device)
+    if processes.count > 1 and settings.algo != "grpo":
+        raise ValueError(
+            f"Expected --algo grpo on {processes.count} processes, got {settings.algo}, which trains in one; start it "
+            "without torchrun."
+        )
+    return processes
+
+
+def train(
+    settings: TrainSettings,
+    folder: Path,
+    held_out: HeldOut,
+    on_round: OnRound | None = None,
+    resume: bool = False,
+) -> TrainedRun:
+    """Trains and writes everything the run folder holds; see `learn`.
+
+    Returns:
+        The finished run; on Ctrl-C, what had been learnt until then.
+    """
+    report = learn(settings, folder, held_out, on_round, resume)
+    interrupted = report.decisions < settings.decisions
+    pretrained = pretrained_lengths(held_out.process)(held_out.scene, torch.Generator()).n_tokens
+    comparison = held_out.compare({"pretrained": pretrained, "trained": report.lengths()})
+    write_results(folder, settings.algo, comparison, report, interrupted)
+    draw(folder, held_out, comparison, report)
+    files = tuple(sorted(path.name for path in folder.iterdir()))
+    return TrainedRun(folder, comparison, report.decisions, interrupted, files)
+
+
+def resumable_record(settings: TrainSettings, folder: Path) -> dict[str, Any]:
+    """The record of the run in a folder, once it is sure to be the same run.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it was started with other settings (but for ``decisions``, of which there may be more now).
+    """
+    file, config = folder / AGENT_FILE, folder / CONFIG_FILE
+    record = read_record(file) if file.is_file() and config.is_file() else {}
+    if not record:
+        raise FileNotFoundError(
+            f"Expected a run to resume in {folder}, found no {AGENT_FILE} of one; start it without --resume."
+        )
+    changed = changed_settings(folder, settings, free=("decisions",))
+    if changed:
+        shown = "; ".join(f"{name}: {then!r} then, {now!r} now" for name, (then, now) in list(changed.items())[:3])
+        raise ValueError(
+            f"Expected the settings that the run in {folder} was started with, got other values for "
+            f"{', '.join(changed)} ({shown}); repeat its command with --resume, or start a new run folder."
+        )
+    return record
+
+
+@contextlib.contextmanager
+def _ctrl_c(report: ProgressReport) -> Iterator[None]:
+    """Has the first Ctrl-C end training where it can go on from, and the next one raise as usual."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        report.stopping = True
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def write_results(
+    folder: Path, algorithm: Algorithm, comparison: Comparison, report: ProgressReport, interrupted: bool
+) -> Path:
+    """Writes ``results.json``: figures by policy, and the run's headline numbers at the top level."""
+    content: dict[str, Any] = dict(comparison.results())
+    content |= {
+        "algorithm": algorithm,
+        "gap_closed": comparison.gap_closed("trained"),
+        "headroom": comparison.headroom,
+        "headroom_share": comparison.headroom_share,
+        "spearman_complexity": comparison.spearman["trained"],
+        "decisions": report.decisions,
+        "interrupted": interrupted,
+        "curves": {name: [list(point) for point in points] for name, points in report.curves.items()},
+    }
+    return write_json(folder / "results.json", content)
+
+
+def draw(folder: Path, held_out: HeldOut, comparison: Comparison, report: ProgressReport) -> None:
+    """Saves the run's pictures and the reconstruction video."""
+    matplotlib.use("Agg")
+    names = ("pretrained", "trained", "oracle")
+    save_figure(allocation_figure(comparison, held_out.score, held_out.scene.labels, names), folder / "allocation.png")
+    save_figure(rate_distortion_figure(comparison), folder / "rate_distortion.png")
+    save_figure(reward_figure(report.curves, comparison), folder / "reward_curves.png")
+    engine, scene = held_out.process.engine, held_out.scene
+    chosen = {name.replace("_", " "): comparison.scores[name].n_tokens for name in (BEST_FIXED, "trained", "oracle")}
+    save_figure(contact_sheet(engine, scene, held_out.score, chosen), folder / "reconstructions.png")
+    rows = spread_rows(held_out.score, 12)
+    frames = comparison_frames(engine, scene, comparison.scores["trained"].n_tokens, rows)
+    write_video(folder / "reconstructions.mp4", frames)
+
+
+def open_held_out(settings: TrainSettings, on_scene: Callable[[], None] | None = None) -> HeldOut:
+    """The held-out scenes of a run, every length scored."""
+    process = TaildropProcess(**settings.environment("test"))
+    return HeldOut(process, settings.held_out_scenes, seed=settings.seed, on_scene=on_scene)

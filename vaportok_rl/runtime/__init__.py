@@ -1,0 +1,1 @@
+"""Shared by every folder: seeds, ranks, whole-file writes, user functions and messages."""

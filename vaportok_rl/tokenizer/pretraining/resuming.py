@@ -1,0 +1,78 @@
+"""The file a run resumes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vaportok_rl.runtime.whole_writes import whole_write
+
+STATE_FILE = "training_state.pt"
+MODEL_FOLDER = "model"
+
+
+def write_state(folder: Path, state: Mapping[str, Any]) -> Path:
+    """Writes the state, whole or not at all; returns its path.
+
+    Everything a run needs is in this one file, so a kill at any moment leaves the state before or after, never a mix.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / STATE_FILE
+    with whole_write(path) as scratch:
+        torch.save(dict(state), scratch)
+    return path
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Reads the state of a run folder, on the CPU.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    path = folder / STATE_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected a checkpoint at {path} to resume from, found none; start the run without --resume."
+        )
+    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    return state
+
+
+def check_settings(
+    folder: Path, state: Mapping[str, Any], config: Mapping[str, Any], model_config: Mapping[str, Any], clips: str
+) -> None:
+    """Compares the settings a run was started with to those it is resumed with.
+
+    The complexity tables are left out: they are a function of the clips, which are compared.
+
+    Args:
+        folder: the run folder, for the message.
+        state: from `read_state`.
+        config: settings of the run, as plain data.
+        model_config: of the tokenizer, as plain data.
+        clips: the source's description.
+
+    Raises:
+        ValueError: some differ; the message names them.
+    """
+    saved, mine = (
+        {**run, **model, "clips": source, "complexity": _without_tables(model["complexity"])}
+        for run, model, source in (
+            (state["config"], state["model_config"], state["clips"]),
+            (config, model_config, clips),
+        )
+    )
+    changed = sorted(name for name in mine if saved.get(name) != mine[name])
+    if changed:
+        shown = "; ".join(f"{name}: {saved.get(name)!r} then, {mine[name]!r} now" for name in changed[:3])
+        raise ValueError(
+            f"Expected the settings the run in {folder} was started with, got other values for {', '.join(changed)} "
+            f"({shown}); resume with the original settings or start a new run folder."
+        )
+
+
+def _without_tables(complexity: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in complexity.items() if not name.endswith("_quantiles")}
