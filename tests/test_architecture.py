@@ -1,8 +1,9 @@
-"""The walls of the house: imports point one way, files stay small, names say something."""
+"""The walls of the house: imports point one way and in no circle, folders stay small, names say something."""
 
 from __future__ import annotations
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,13 @@ _MAY_IMPORT = {
     "clips": {"runtime"},
     "runtime": set(),
 }
+# Folders that are about to shrink.
+_FILES_IN_A_FOLDER = {"tokenizer": 22, "pretraining": 15}
 _FILES = sorted(_PACKAGE.rglob("*.py"))
 
 
-def _imported_rooms(file: Path) -> set[str]:
-    rooms = set()
+def _imported_modules(file: Path) -> set[str]:
+    modules = set()
     for node in ast.walk(ast.parse(file.read_text())):
         names = []
         if isinstance(node, ast.Import):
@@ -32,10 +35,12 @@ def _imported_rooms(file: Path) -> set[str]:
             assert node.level == 0, f"{file}: relative import"
             names = [node.module]
         for name in names:
-            parts = name.split(".")
-            if parts[0] == "vaportok_rl" and len(parts) > 1:
-                rooms.add(parts[1])
-    return rooms & set(_MAY_IMPORT)
+            modules |= {name, *(f"{name}.{alias.name}" for alias in node.names)}
+    return {module for module in modules if module.startswith("vaportok_rl.")}
+
+
+def _imported_rooms(file: Path) -> set[str]:
+    return {module.split(".")[1] for module in _imported_modules(file)} & set(_MAY_IMPORT)
 
 
 @pytest.mark.parametrize("room", _MAY_IMPORT)
@@ -50,9 +55,23 @@ def test_every_folder_is_a_known_room() -> None:
     assert rooms == set(_MAY_IMPORT)
 
 
-@pytest.mark.parametrize("file", _FILES, ids=lambda file: str(file.relative_to(_PACKAGE)))
-def test_a_file_is_one_documented_idea(file: Path) -> None:
-    text = file.read_text()
-    assert len(text.splitlines()) <= 350
-    assert ast.get_docstring(ast.parse(text))
-    assert file.stem not in {"utils", "util", "helpers", "helper", "misc", "common"}
+def test_every_file_says_what_it_is() -> None:
+    for file in _FILES:
+        assert ast.get_docstring(ast.parse(file.read_text())), file
+        assert file.stem not in {"utils", "util", "helpers", "helper", "misc", "common"}, file
+
+
+def test_folders_are_small_enough_to_read() -> None:
+    for folder in {file.parent for file in _FILES}:
+        assert len(list(folder.glob("*.py"))) <= _FILES_IN_A_FOLDER.get(folder.name, 14), folder
+
+
+@pytest.mark.xfail(strict=True, reason="tokenizer: model and checkpoint import each other, to be opened")
+def test_no_module_imports_itself_by_a_detour() -> None:
+    """A lazy import inside a function counts: it hides a circle, it does not open it."""
+    names = {".".join(("vaportok_rl", *file.relative_to(_PACKAGE).with_suffix("").parts)): file for file in _FILES}
+    names = {name.removesuffix(".__init__"): file for name, file in names.items()}
+    graph = {name: _imported_modules(file) & set(names) - {name} for name, file in names.items()}
+    # A folder's __init__ re-exports what lies in it, which is no circle; modules are sorted without these.
+    graph = {name: needed for name, needed in graph.items() if names[name].stem != "__init__"}
+    TopologicalSorter(graph).prepare()

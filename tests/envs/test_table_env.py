@@ -189,7 +189,8 @@ def test_copies_and_pickles_share_the_table(full_table: Path, duplicate: Any) ->
 def test_no_network_is_loaded(full_table: Path) -> None:
     program = f"""
 import sys
-from vaportok_rl.envs import TaildropVectorEnv, worlds
+from vaportok_rl.envs import TaildropVectorEnv
+from vaportok_rl.envs.scoring import worlds
 from vaportok_rl.tokenizer import VaporTok
 VaporTok.from_pretrained = None
 env = TaildropVectorEnv(4, table={str(full_table)!r}, path_length=2)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from vaportok_rl.runtime.suggestion import closest_name, did_you_mean, no_such_path
+
+from vaportok_rl.runtime.messages import closest_name, did_you_mean, no_such_path
 
 KNOWN = ("latents", "complexity", "codes", "clip")
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Normal, kl_divergence
 
 from vaportok_rl.tokenizer import VaporTok, clip_complexity
-from vaportok_rl.tokenizer.pretraining import LossWeights, objective
+from vaportok_rl.tokenizer.pretraining import LossWeights, loss
 from vaportok_rl.tokenizer.pretraining.loss import CompleteLoss, Phase, StepResult
 
 CONTINUOUS = Phase(quantized_share=0.0, random_lengths=False, sampling_ratio=0.0, uniform_lengths=0.4)
@@ -124,7 +124,7 @@ def test_lengths_hide_tokens_from_decoder_and_prior(
     model: VaporTok, clips: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths = torch.tensor([1, 2, 3, 5, 8, 8])
-    monkeypatch.setattr(objective, "training_lengths", lambda log_p, strategy, **options: lengths)
+    monkeypatch.setattr(loss, "training_lengths", lambda log_p, strategy, **options: lengths)
     result = evaluate(model, clips, replace(QUANTIZED, random_lengths=True))
     codes = model.encode(clips).codes
     vectors = model.bottleneck.regularizer.lookup(codes)
@@ -218,7 +218,7 @@ def test_ordering_counts_only_what_the_last_token_spoils(
     model: VaporTok, clips: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths = torch.tensor([1, 2, 3, 5, 7, 8])
-    monkeypatch.setattr(objective, "training_lengths", lambda log_p, strategy, **options: lengths)
+    monkeypatch.setattr(loss, "training_lengths", lambda log_p, strategy, **options: lengths)
     result = evaluate(model, clips, replace(QUANTIZED, random_lengths=True), replace(NOTHING, ordering=3.0))
     vectors = model.bottleneck.regularizer.lookup(model.encode(clips).codes)
     spoilt = []
