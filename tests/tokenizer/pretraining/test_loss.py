@@ -10,7 +10,8 @@ from torch.distributions import Categorical, Normal, kl_divergence
 
 from vaportok_rl.tokenizer import VaporTok, clip_complexity
 from vaportok_rl.tokenizer.pretraining import LossWeights, loss
-from vaportok_rl.tokenizer.pretraining.loss import CompleteLoss, Phase, StepResult
+from vaportok_rl.tokenizer.pretraining.loss import CompleteLoss, StepResult
+from vaportok_rl.tokenizer.pretraining.schedule import Phase
 
 CONTINUOUS = Phase(quantized_share=0.0, random_lengths=False, sampling_ratio=0.0, uniform_lengths=0.4)
 QUANTIZED = replace(CONTINUOUS, quantized_share=1.0)

@@ -308,7 +308,7 @@ def test_accumulated_parts_give_the_gradients_of_the_whole(tiny_config: VaporTok
     found = []
     for parts in (1, 2, 4):
         one = trainer(plain, replace(run, accumulate=parts), tmp_path / str(parts))
-        phase = replace(one.phase(7), random_lengths=False)
+        phase = replace(one.schedule.phase(7), random_lengths=False)
         results = one.compute_gradients(one.loader.clips_at(0, 4), phase)
         assert len(results) == parts
         assert one.critic is not None

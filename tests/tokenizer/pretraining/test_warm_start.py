@@ -8,16 +8,19 @@ import pytest
 import torch
 
 from vaportok_rl.clips import ProceduralClips
+from vaportok_rl.clips.loading import ClipLoader
 from vaportok_rl.tokenizer import VaporTok, VaporTokConfig
 from vaportok_rl.tokenizer.pretraining import PretrainConfig, Pretrainer
 from vaportok_rl.tokenizer.pretraining.warm_start import start_from
+
+LOADER = ClipLoader(ProceduralClips(frames=4, size=16, length=4), 2, seed=0)
 
 
 def test_everything_but_the_taildrop_module_is_taken_over(tiny: VaporTok) -> None:
     torch.manual_seed(1)
     model = VaporTok(tiny.config)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    start_from(model, tiny)
+    start_from(model, tiny, PretrainConfig(), LOADER)
     for name, value in model.state_dict().items():
         source = before if name.startswith("taildrop_module.") else tiny.state_dict()
         assert torch.equal(value, source[name]), name
@@ -39,13 +42,13 @@ def test_a_kept_taildrop_module_is_taken_over_and_trained_on(
 def test_another_geometry_is_refused_by_name(tiny: VaporTok) -> None:
     model = VaporTok(replace(tiny.config, codebook_size=tiny.config.codebook_size * 2))
     with pytest.raises(ValueError, match=r"got bottleneck\.regularizer\.embedding\.weight of shape .* for "):
-        start_from(model, tiny)
+        start_from(model, tiny, PretrainConfig(), LOADER)
 
 
 def test_more_tokens_than_the_checkpoint_has_are_refused(tiny: VaporTok) -> None:
     more = replace(tiny.config, tokens=tiny.config.tokens + 1, prior=replace(tiny.config.prior, positions=64))
     with pytest.raises(ValueError, match=r"Expected a warm start of the geometry being trained, got decoder_latent_pe"):
-        start_from(VaporTok(more), tiny)
+        start_from(VaporTok(more), tiny, PretrainConfig(), LOADER)
 
 
 def test_a_warm_run_keeps_the_given_codebook(tiny: VaporTok, tiny_config: VaporTokConfig, tmp_path: Path) -> None:

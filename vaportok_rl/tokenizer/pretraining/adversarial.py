@@ -1,13 +1,26 @@
-"""The adversarial losses: L_GAN of Eq. 6 for the tokenizer, and what its discriminator minimises.
+"""Adversarial training: the losses of both sides, the discriminator, and its training.
 
-Logits are of any shape and large where a discriminator believes in a real clip. Everything stays on their device.
+Logits are of any shape and large where the discriminator believes that a clip is real. Everything stays on its device.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from torch import Tensor, nn
+
+from vaportok_rl.tokenizer.blocks import Transformer
+from vaportok_rl.tokenizer.config import VaporTokConfig
+from vaportok_rl.tokenizer.model import OutputLayer, PatchEmbedding
+from vaportok_rl.tokenizer.positions import patch_table
+from vaportok_rl.tokenizer.pretraining.config import PretrainConfig
 
 
 def generator_loss(fake_logits: Tensor) -> Tensor:
@@ -103,3 +116,170 @@ class LeCamRegularizer(nn.Module):
         below = F.relu(self.ema_real - fake_logits.float())
         # The conversion also copies: `update` may change `started` in place before the backward pass.
         return (above.square().mean() + below.square().mean()) * self.started.float()
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Sizes of the discriminator; the defaults are LARP's.
+
+    Attributes:
+        width: channels; divisible by 4 (sin-cos positions) and by ``heads``.
+        depth: transformer blocks.
+        heads: attention heads.
+
+    Raises:
+        ValueError: a size is not positive or does not divide.
+    """
+
+    width: int = 384
+    depth: int = 8
+    heads: int = 12
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.depth, self.heads) < 1 or self.width % math.lcm(4, self.heads):
+            raise ValueError(
+                "Expected a discriminator of positive sizes whose width is divisible by 4 and by its heads, got width "
+                f"{self.width}, depth {self.depth}, heads {self.heads}; correct them."
+            )
+
+    @classmethod
+    def for_tokenizer(cls, config: VaporTokConfig) -> DiscriminatorConfig:
+        """LARP's proportions: half the tokenizer's width, two thirds of its encoder's depth, as many heads.
+
+        ``vaportok-b`` and ``larp-l`` get LARP's own 384 × 8 × 12; an odd half is rounded up to what the heads divide.
+        """
+        step = math.lcm(4, config.heads)
+        return cls(
+            width=step * math.ceil(config.width / (2 * step)),
+            depth=max(1, round(config.encoder_depth * 2 / 3)),
+            heads=config.heads,
+        )
+
+
+class Discriminator(nn.Module):
+    """A pre-norm transformer over the tokenizer's space-time patches with one logit a patch.
+
+    LARP reads one logit off a class token. Here every patch is judged, in the context of the whole clip: the same
+    trunk gives P training signals a clip, and the generator learns where it was caught. The head starts at zero, so
+    that an untrained discriminator has no opinion and pushes the decoder nowhere.
+
+    Args:
+        config: geometry of the clips and their patches.
+        sizes: of the transformer; None derives them, see `DiscriminatorConfig.for_tokenizer`.
+    """
+
+    def __init__(self, config: VaporTokConfig, sizes: DiscriminatorConfig | None = None) -> None:
+        super().__init__()
+        self.sizes = DiscriminatorConfig.for_tokenizer(config) if sizes is None else sizes
+        self.clip_shape = config.clip_shape
+        self.x_embedder = PatchEmbedding(dataclasses.replace(config, width=self.sizes.width, heads=self.sizes.heads))
+        self.register_buffer("patch_positions", patch_table(self.sizes.width, config.grid), persistent=False)
+        self.trunk = Transformer(self.sizes.width, self.sizes.heads, self.sizes.depth)
+        self.head = OutputLayer(self.sizes.width, 1)
+        self._initialize()
+
+    def _initialize(self) -> None:
+        """Xavier-uniform linears, biases and head at zero."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv3d):
+                nn.init.xavier_uniform_(module.weight.flatten(1))  # a view: the convolution counts as linear
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.zeros_(self.head.linear.weight)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Judges clips.
+
+        Args:
+            clips: ``float [B, C, T, H, W]``, pixels nominally in [0, 1], not clamped.
+
+        Returns:
+            ``float32 [B, P]``, logits of "this patch is real", row-major over (time, height, width).
+
+        Raises:
+            ValueError: the clips are of another geometry.
+        """
+        if clips.dim() != 5 or tuple(clips.shape[1:]) != self.clip_shape:
+            raise ValueError(
+                f"Expected clips of shape [B, {', '.join(map(str, self.clip_shape))}], got {tuple(clips.shape)}; "
+                "build the discriminator with the configuration of the tokenizer."
+            )
+        patches = self.x_embedder(clips * 2 - 1) + self.get_buffer("patch_positions")
+        logits: Tensor = self.head(self.trunk(patches))
+        return logits.squeeze(-1).float()
+
+
+class Critic:
+    """Trains a discriminator on real clips against reconstructions.
+
+    Args:
+        model_config: geometry of the clips.
+        config: learning rate, label smoothing, LeCam weight and gradient clipping.
+        accelerator: of the run.
+    """
+
+    def __init__(self, model_config: VaporTokConfig, config: PretrainConfig, accelerator: Accelerator) -> None:
+        self.config = config
+        self.accelerator = accelerator
+        self.discriminator = Discriminator(model_config).to(accelerator.device)
+        self.regularizer = LeCamRegularizer().to(accelerator.device)
+        self.optimizer = torch.optim.AdamW(
+            self.discriminator.parameters(), lr=config.discriminator_learning_rate, betas=(0.5, 0.9)
+        )
+        self._wrapped: nn.Module = accelerator.prepare(self.discriminator)
+        # The tokenizer's loss runs through the discriminator but must leave no gradient in it.
+        self.discriminator.requires_grad_(False)
+
+    def compute_gradients(self, clips: Tensor, decoded: Tensor, parts: int, last: bool) -> dict[str, Tensor]:
+        """Adds the gradients of one accumulated part and updates the running averages.
+
+        Args:
+            clips: ``uint8 [B, C, T, H, W]``, real.
+            decoded: ``float32 [B, C, T, H, W]``, their reconstructions, detached.
+            parts: number of accumulated parts.
+            last: whether this is the last one, after which processes exchange gradients.
+
+        Returns:
+            Detached scalars by name.
+        """
+        self.discriminator.requires_grad_(True)
+        both = torch.cat([clips.float() / 255, decoded])
+        with (
+            contextlib.nullcontext() if last else self.accelerator.no_sync(self._wrapped),
+            torch.autocast(both.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"),
+        ):
+            real, fake = self._wrapped(both).float().chunk(2)
+            loss = discriminator_loss(real, fake, self.config.label_smoothing)
+            lecam = self.regularizer(real, fake)
+            self.accelerator.backward((loss + self.config.lecam * lecam) / parts)
+        self.discriminator.requires_grad_(False)
+        means = self.accelerator.reduce(torch.stack([real.detach().mean(), fake.detach().mean()]), reduction="mean")
+        self.regularizer.update(means[0], means[1])
+        return {
+            "discriminator": loss.detach(),
+            "lecam": lecam.detach(),
+            "logits_real": means[0],
+            "logits_fake": means[1],
+        }
+
+    def update(self, learning_rate_factor: float) -> None:
+        """One optimiser step; clears the gradients."""
+        torch.nn.utils.clip_grad_norm_(self.discriminator.parameters(), self.config.max_grad_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.discriminator_learning_rate * learning_rate_factor
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` reads back."""
+        return {
+            "discriminator": self.discriminator.state_dict(),
+            "regularizer": self.regularizer.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores the discriminator, its averages and its optimiser."""
+        self.discriminator.load_state_dict(state["discriminator"])
+        self.regularizer.load_state_dict(state["regularizer"])
+        self.optimizer.load_state_dict(state["optimizer"])

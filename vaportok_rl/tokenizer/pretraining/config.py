@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
@@ -177,31 +176,3 @@ class PretrainConfig:
         if begun is not None:
             return replace(self, precision=begun.get("precision", self.precision))
         return replace(self, precision="bfloat16" if multiplies_bfloat16(device) else "float32")
-
-    def learning_rate_factor(self, step: int) -> float:
-        """The share of the peak learning rate at a step."""
-        progress = (step + 1) / self.steps
-        if progress < self.warmup:
-            return progress / self.warmup
-        if progress <= self.decay_from:
-            return 1.0
-        fallen = (progress - self.decay_from) / max(1e-9, 1 - self.decay_from)
-        low = self.final_learning_rate
-        return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * fallen))
-
-    def revives_codes(self, step: int) -> bool:
-        """Whether unused codes are moved after a step."""
-        return step % self.revive_every == 0 and step < self.decay_from * self.steps and not self.frozen_encoder
-
-    def quantized_share(self, step: int) -> float:
-        """The chance that a latent is quantised at a step: 0 in the continuous phase, 1 from ``quantized_from``."""
-        progress = step / self.steps
-        if progress >= self.quantized_from:
-            return 1.0
-        span = max(1e-9, self.quantized_from - self.continuous_until)
-        return min(1.0, max(0.0, (progress - self.continuous_until) / span))
-
-    def sampling_ratio(self, step: int) -> float:
-        """The share of the prior's inputs replaced by its own samples at a step."""
-        since = step / self.steps - self.continuous_until
-        return self.sampling_peak * min(1.0, max(0.0, since / max(1e-9, self.sampling_ramp)))

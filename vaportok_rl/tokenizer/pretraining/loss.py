@@ -16,6 +16,7 @@ from vaportok_rl.tokenizer.masks import prior_supervised
 from vaportok_rl.tokenizer.model import VaporTok
 from vaportok_rl.tokenizer.pretraining.adversarial import generator_loss
 from vaportok_rl.tokenizer.pretraining.config import LossWeights
+from vaportok_rl.tokenizer.pretraining.schedule import Phase
 from vaportok_rl.tokenizer.prior import (
     cumulative_hits,
     expected_prior_loss,
@@ -24,29 +25,6 @@ from vaportok_rl.tokenizer.prior import (
     top_k_accuracy,
 )
 from vaportok_rl.tokenizer.quantizer import Uniform, usage_divergence
-
-
-@dataclass(frozen=True)
-class Phase:
-    """What the schedule asks of one step.
-
-    Attributes:
-        quantized_share: chance that a latent is quantised rather than continuous.
-        random_lengths: whether lengths are drawn; otherwise all K tokens are kept.
-        sampling_ratio: of the prior's scheduled sampling.
-        sampling_rounds: of the prior's scheduled sampling.
-        uniform_lengths: see `length_strategies.training_lengths`.
-        full_lengths: see `length_strategies.training_lengths`.
-        adversarial: whether the discriminator takes part.
-    """
-
-    quantized_share: float
-    random_lengths: bool
-    sampling_ratio: float
-    sampling_rounds: int = 2
-    uniform_lengths: float = 0.0
-    full_lengths: float = 0.0
-    adversarial: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The pretraining loop: one process or many, resumable to the bit, stopped by a non-finite loss."""
+"""The pretraining loop: on one process or many, resumable to the bit, stopped by a loss that is not finite."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from vaportok_rl.tokenizer.complexity import calibrate, clip_complexity
 from vaportok_rl.tokenizer.config import ComplexityConfig, VaporTokConfig
 from vaportok_rl.tokenizer.model import VaporTok
 from vaportok_rl.tokenizer.perceptual import PerceptualDistance
+from vaportok_rl.tokenizer.pretraining.adversarial import Critic
 from vaportok_rl.tokenizer.pretraining.codebook import CodebookCare, initialize_codes
 from vaportok_rl.tokenizer.pretraining.config import PretrainConfig
-from vaportok_rl.tokenizer.pretraining.critic import Critic
-from vaportok_rl.tokenizer.pretraining.interruption import DeferredInterrupt
-from vaportok_rl.tokenizer.pretraining.loss import CompleteLoss, Phase, StepResult
+from vaportok_rl.tokenizer.pretraining.loss import CompleteLoss, StepResult
 from vaportok_rl.tokenizer.pretraining.noise import ClipNoise
 from vaportok_rl.tokenizer.pretraining.optimizers import build_optimizers
 from vaportok_rl.tokenizer.pretraining.resuming import (
     MODEL_FOLDER,
     STATE_FILE,
+    DeferredInterrupt,
     check_settings,
     read_state,
     write_state,
 )
-from vaportok_rl.tokenizer.pretraining.unheard_tokens import WAKING_CLIPS, wake_unheard
+from vaportok_rl.tokenizer.pretraining.schedule import Phase, Schedule
 from vaportok_rl.tokenizer.pretraining.warm_start import freeze_encoder, require_warm_start, start_from
 
 
@@ -98,6 +98,7 @@ class Pretrainer:
         )
         state = read_state(self.folder) if resume else None
         self.config = config = config.decided(self.accelerator.device, state and state["config"])
+        self.schedule = Schedule(config)
         require_warm_start(config, given=warm_start is not None or state is not None)
         parts = self.accelerator.num_processes * config.accumulate
         if config.batch_size % parts:
@@ -120,10 +121,7 @@ class Pretrainer:
         self.model = self.model.to(self.accelerator.device).train()
         self._codebook_given, self.woken_tokens = warm_start is not None, 0
         if warm_start is not None:
-            start_from(self.model, warm_start, config.keep_taildrop)
-            if config.wake_unheard:
-                seen, thawed = self.loader.first_clips(WAKING_CLIPS), not config.frozen_encoder
-                self.woken_tokens = wake_unheard(self.model, seen, config.wake_unheard, config.seed, new_queries=thawed)
+            self.woken_tokens = start_from(self.model, warm_start, config, self.loader)
         if config.frozen_encoder:
             freeze_encoder(self.model)
         self.average: AveragedModel | None = None
@@ -168,19 +166,6 @@ class Pretrainer:
         seen = self.loader.first_clips(self.config.calibration_clips)
         return calibrate(torch.cat([clip_complexity(clips) for clips in seen]), complexity)
 
-    def phase(self, step: int) -> Phase:
-        """What the schedule asks of a step."""
-        config = self.config
-        return Phase(
-            quantized_share=config.quantized_share(step),
-            random_lengths=step >= config.random_lengths_from * config.steps,
-            sampling_ratio=config.sampling_ratio(step),
-            sampling_rounds=config.sampling_rounds,
-            uniform_lengths=config.uniform_lengths,
-            full_lengths=config.full_lengths,
-            adversarial=self.critic is not None and step >= config.adversarial_from * config.steps,
-        )
-
     def compute_gradients(self, clips: Tensor, phase: Phase) -> list[StepResult]:
         """Leaves the gradients of one step in the parameters, averaged over processes and accumulated parts.
 
@@ -218,7 +203,7 @@ class Pretrainer:
         Raises:
             NonFiniteLossError: the loss or the gradient is not finite; the weights were not changed.
         """
-        phase = self.phase(self.step)
+        phase = self.schedule.phase(self.step)
         if phase.quantized_share > 0 and not self._codebook_given:
             self._initialize_codebook()
         for optimizer in self.optimizers.values():
@@ -233,7 +218,7 @@ class Pretrainer:
         if not (math.isfinite(loss) and math.isfinite(mean_norm)):
             raise NonFiniteLossError(self._describe_failure(loss, mean_norm))
         self._stop = wishes > 0
-        factor = self.config.learning_rate_factor(self.step)
+        factor = self.schedule.learning_rate_factor(self.step)
         peaks = {"muon": self.config.muon_learning_rate, "adamw": self.config.adam_learning_rate}
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
@@ -276,7 +261,7 @@ class Pretrainer:
         """Counts the codes and revives unused ones when it is time; returns the share in use."""
         self.care.record(self.accelerator.gather(codes))
         share = self.care.used_share()
-        if self.config.revives_codes(self.step):
+        if self.schedule.revives_codes(self.step):
             generator = torch.Generator().manual_seed(derive_seed("revive", self.config.seed, self.step))
             embedding = self.model.bottleneck.regularizer.embedding
             self.care.revive(embedding, self.accelerator.gather(unit), self.optimizers["adamw"], generator)

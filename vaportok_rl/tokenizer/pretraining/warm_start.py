@@ -6,9 +6,11 @@ import operator
 
 from torch import nn
 
+from vaportok_rl.clips.loading import ClipLoader
 from vaportok_rl.tokenizer.lengths import TAILDROP_WEIGHTS
 from vaportok_rl.tokenizer.model import VaporTok
 from vaportok_rl.tokenizer.pretraining.config import PretrainConfig
+from vaportok_rl.tokenizer.pretraining.unheard_tokens import WAKING_CLIPS, wake_unheard
 
 # From video to codes.
 _ENCODER = ("x_embedder", "encoder", "bottleneck.in_linear", "bottleneck.norm_layer", "bottleneck.regularizer")
@@ -29,14 +31,20 @@ def require_warm_start(config: PretrainConfig, given: bool) -> None:
             raise ValueError(f"Expected a warm start with {setting}, got none; name one, or leave {setting} out.")
 
 
-def start_from(model: VaporTok, source: VaporTok, keep_taildrop: bool = False) -> None:
-    """Copies every weight, by default but the taildrop query module's.
+def start_from(model: VaporTok, source: VaporTok, config: PretrainConfig, loader: ClipLoader) -> int:
+    """Copies the weights of a trained tokenizer into the one to be trained.
+
+    The taildrop query module starts untrained, since it learns lengths for a run's own clips and strategy, unless
+    `PretrainConfig.keep_taildrop`. With `PretrainConfig.wake_unheard`, tokens that the decoder ignores start anew.
 
     Args:
-        model: the tokenizer to be trained.
+        model: the tokenizer to be trained, changed in place.
         source: a tokenizer of the same geometry, for instance LARP's.
-        keep_taildrop: copy that module as well, from a tokenizer that has one. By default it begins fresh, since it
-            learns lengths for a run's own clips and strategy.
+        config: the run's settings.
+        loader: whose first clips show which tokens are ignored.
+
+    Returns:
+        How many tokens start anew.
 
     Raises:
         ValueError: the two differ in geometry; the message names the first weight that does not fit.
@@ -45,7 +53,7 @@ def start_from(model: VaporTok, source: VaporTok, keep_taildrop: bool = False) -
         {
             name: value
             for name, value in each.state_dict().items()
-            if keep_taildrop or not name.startswith(TAILDROP_WEIGHTS)
+            if config.keep_taildrop or not name.startswith(TAILDROP_WEIGHTS)
         }
         for each in (model, source)
     )
@@ -57,6 +65,10 @@ def start_from(model: VaporTok, source: VaporTok, keep_taildrop: bool = False) -
                 " pretrain with the preset or the geometry that the checkpoint was made with."
             )
     model.load_state_dict({**model.state_dict(), **given})
+    if not config.wake_unheard:
+        return 0
+    clips = loader.first_clips(WAKING_CLIPS)
+    return wake_unheard(model, clips, config.wake_unheard, config.seed, new_queries=not config.frozen_encoder)
 
 
 def freeze_encoder(model: VaporTok) -> None:

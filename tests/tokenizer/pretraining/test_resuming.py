@@ -56,7 +56,7 @@ one.run(on_step)
 GRADIENTS = """
 one = pretrainer(sys.argv[1], batch_size=8)
 one.step = 15
-phase = one.phase(one.step)
+phase = one.schedule.phase(one.step)
 count = one.loader.local_batch_size
 clips = one.loader.clips_at(15 * 8 + one.accelerator.process_index * count, count)
 result = one.compute_gradients(clips, phase)[-1]

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from vaportok_rl.tokenizer.pretraining.config import PretrainConfig
-from vaportok_rl.tokenizer.pretraining.muon import SinglePrecisionMuon, orthogonalize
-from vaportok_rl.tokenizer.pretraining.optimizers import build_optimizers
+from vaportok_rl.tokenizer.pretraining.optimizers import SinglePrecisionMuon, build_optimizers, orthogonalize
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
