@@ -6,10 +6,10 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import torch
 
+from vaportok_rl.runtime.machine import processor_name
 from vaportok_rl.tokenizer.precision import multiplies_bfloat16
 
 
@@ -38,15 +38,10 @@ def interleaved(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[
 
 def machine() -> str:
     """The processor, the threads in use and the versions, for the head of a page."""
-    name = platform.processor() or platform.machine()
-    listed = Path("/proc/cpuinfo")
-    if listed.is_file():
-        names = [line.partition(":")[2].strip() for line in listed.read_text().splitlines() if "model name" in line]
-        name = names[0] if names else name
     halves = "with" if multiplies_bfloat16("cpu") else "without"
     return (
-        f"{name}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()} {halves} bfloat16 "
-        f"products; torch {torch.__version__.partition('+')[0]}, Python {platform.python_version()}"
+        f"{processor_name()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()} {halves} "
+        f"bfloat16 products; torch {torch.__version__.partition('+')[0]}, Python {platform.python_version()}"
     )
 
 

@@ -1,0 +1,23 @@
+"""What a run's record says of its machine, and what a resumed run says about another one."""
+
+import warnings
+
+import pytest
+import torch
+
+from vaportok_rl.runtime.machine import describe_machine, warn_if_other_machine
+
+
+def test_the_record_names_threads_and_processor() -> None:
+    found = describe_machine()
+    assert found["threads"] == torch.get_num_threads()
+    assert found["processor"]
+
+
+def test_only_what_differs_is_said() -> None:
+    here = describe_machine()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_if_other_machine(here, here)
+    with pytest.warns(UserWarning, match=r"\(threads: 64 then, \d+ now\)"):
+        warn_if_other_machine({**here, "threads": 64}, here)

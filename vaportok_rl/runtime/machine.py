@@ -1,0 +1,63 @@
+"""The machine a run computes on, and a warning where a resumed run's differs.
+
+Floating-point sums depend on the order of their terms, which threads and processor decide. Equal seeds give equal bits
+on equal machines only.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vaportok_rl.runtime.messages import warn_user
+
+
+def processor_name() -> str:
+    """The processor's model name, or its architecture where the system does not tell more."""
+    listed = Path("/proc/cpuinfo")
+    names = (
+        [line for line in listed.read_text().splitlines() if line.startswith("model name")] if listed.exists() else []
+    )
+    return names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
+
+
+def describe_machine(device: str | torch.device = "cpu") -> dict[str, str | int]:
+    """What decides the last bits of a run beside its seed, as plain data for the run's record.
+
+    Args:
+        device: where the run computes.
+
+    Returns:
+        ``processor``, ``instructions`` (``AVX2``, …), ``threads``, ``torch``, and ``gpu`` on a CUDA device.
+    """
+    found: dict[str, str | int] = {
+        "processor": processor_name(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+    }
+    if torch.device(device).type == "cuda":
+        found["gpu"] = torch.cuda.get_device_name(device)
+    return found
+
+
+def warn_if_other_machine(begun: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Says what differs between the machine a run began on and the one that goes on with it.
+
+    Args:
+        begun: `describe_machine` of the run's beginning.
+        now: of this process.
+
+    Warns:
+        UserWarning: something differs, so the result will not equal an uninterrupted run to the bit.
+    """
+    changed = [f"{name}: {begun.get(name)} then, {now.get(name)} now" for name in now if begun.get(name) != now[name]]
+    if changed:
+        warn_user(
+            f"The run began on another machine ({'; '.join(changed)}); it goes on, but equals an uninterrupted run to "
+            "the bit only with the same processor and threads (set OMP_NUM_THREADS)."
+        )
