@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from vaportok_rl.agents.grpo.options import GRPOOptions
 from vaportok_rl.experiments import learnable
 from vaportok_rl.experiments.learnable import FROM_FRESH, LearnableSettings, describe, learnable_gap, main
 from vaportok_rl.experiments.learning_curves import (
@@ -20,7 +21,6 @@ from vaportok_rl.experiments.learning_curves import (
     save_curve,
     summary,
 )
-from vaportok_rl.experiments.runs.algorithms import GRPOSettings
 from vaportok_rl.experiments.runs.run_folder import plain
 
 
@@ -96,12 +96,12 @@ def test_what_the_methods_are_given() -> None:
     some = LearnableSettings()
     assert some.options("grpo", "fresh")["batch_size"] == FROM_FRESH.batch_size
     given = some.options("enumerated", "pretrained")
-    assert (given["gradient"], given["kl_coef"], given["learning_rate"](1.0)) == ("enumerated", 0.0, 3e-4)
+    assert (given["gradient"], given["kl_coef"], given["final_learning_rate"]) == ("enumerated", 0.0, 0.0)
 
 
 def test_what_departs_from_the_supplement_is_said() -> None:
-    assert describe(GRPOSettings()) == "the defaults"
-    assert describe(GRPOSettings(kl_coef=0.0, batch_size=4)) == "`--batch-size 4` `--kl-coef 0.0`"
+    assert describe(GRPOOptions()) == "the defaults"
+    assert describe(GRPOOptions(kl_coef=0.0, batch_size=4)) == "`--batch-size 4` `--kl-coef 0.0`"
 
 
 def test_the_folder(tiny_world: str, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from vaportok_rl.agents import HeldOut
 from vaportok_rl.agents.agent_file import AGENT_FILE
+from vaportok_rl.agents.grpo.options import GRPOOptions
 from vaportok_rl.experiments.optimisers import (
     CSV_FILE,
     FIGURE_FILE,
@@ -24,7 +25,7 @@ from vaportok_rl.experiments.optimisers import (
     optimisers_figure,
     run_all,
 )
-from vaportok_rl.experiments.runs.algorithms import GRPOSettings, PPOSettings
+from vaportok_rl.experiments.runs.algorithms import PPOSettings
 from vaportok_rl.experiments.runs.training import open_held_out
 
 SILENT = Console(quiet=True)
@@ -56,7 +57,7 @@ def held_out(settings: Optimisers) -> HeldOut:
 
 
 def test_settings_reach_their_variant(settings: Optimisers) -> None:
-    changed = replace(settings, grpo=GRPOSettings(kl_coef=0.5), ppo=PPOSettings(vf_coef=0.125), pretrained=False)
+    changed = replace(settings, grpo=GRPOOptions(kl_coef=0.5), ppo=PPOSettings(vf_coef=0.125), pretrained=False)
     path, clip, ppo = (changed.run_settings(variant, 3) for variant in ("grpo", "grpo-clip", "ppo"))
     assert (path.algo, path.credit, path.kl_coef, path.seed) == ("grpo", "path", 0.5, 3)
     matched = changed.run_settings("grpo-matched", 3)

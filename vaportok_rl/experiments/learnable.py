@@ -19,6 +19,7 @@ import tyro
 from stable_baselines3.common.callbacks import BaseCallback
 
 from vaportok_rl.agents import GRPO, HeldOut, TaildropPolicy
+from vaportok_rl.agents.grpo.options import GRPOOptions
 from vaportok_rl.agents.lengths.router import train_router
 from vaportok_rl.agents.lengths.scripted import most_probable
 from vaportok_rl.clips import Split
@@ -34,13 +35,12 @@ from vaportok_rl.experiments.learning_curves import (
     save_curve,
     write,
 )
-from vaportok_rl.experiments.runs.algorithms import GRPOSettings
 from vaportok_rl.experiments.runs.run_folder import CONFIG_FILE, changed_settings, create_run_folder, write_config
 from vaportok_rl.experiments.runs.world_settings import WorldSettings
 
 # What is measured is the end of a run, so steps are many and grow small towards it. The supplement's penalty stays
 # where the policy that training began with is worth staying near; a random one is not.
-FROM_PRETRAINED = GRPOSettings(batch_size=4, final_learning_rate=0.0)
+FROM_PRETRAINED = GRPOOptions(batch_size=4, final_learning_rate=0.0)
 FROM_FRESH = replace(FROM_PRETRAINED, learning_rate=1e-3, kl_coef=0.0, credit="clip")
 
 
@@ -62,9 +62,9 @@ class LearnableSettings(WorldSettings):
     """P, scenes a round."""
     group_size: int = 8
     """G, paths through each scene."""
-    grpo: GRPOSettings = field(default_factory=lambda: FROM_PRETRAINED)
+    grpo: GRPOOptions = field(default_factory=lambda: FROM_PRETRAINED)
     """GRPO's settings from the pretrained module; the enumerated gradient has the same but no penalty."""
-    fresh_grpo: GRPOSettings = field(default_factory=lambda: FROM_FRESH)
+    fresh_grpo: GRPOOptions = field(default_factory=lambda: FROM_FRESH)
     """The same from a fresh policy, which has more to learn."""
     epochs: int = 40
     """Passes of the router over the training scenes."""
@@ -107,7 +107,7 @@ class LearnableSettings(WorldSettings):
         """Arguments of `GRPO` for one of the two methods that use it."""
         chosen = self.grpo if start == "pretrained" else self.fresh_grpo
         full = {"gradient": "enumerated", "kl_coef": 0.0, "kl_estimator": "exact", "ref_sync_every": None}
-        return chosen.grpo_options() | (full if method == "enumerated" else {})
+        return chosen.options() | (full if method == "enumerated" else {})
 
 
 class _Follow(BaseCallback):
@@ -218,9 +218,9 @@ def learnable_gap(
     return curves
 
 
-def describe(chosen: GRPOSettings) -> str:
+def describe(chosen: GRPOOptions) -> str:
     """Where settings depart from the supplement's, as on the command line of ``train``."""
-    plain = asdict(GRPOSettings())
+    plain = asdict(GRPOOptions())
     changed = {name: value for name, value in asdict(chosen).items() if value != plain[name]}
     return " ".join(f"`--{name.replace('_', '-')} {value}`" for name, value in changed.items()) or "the defaults"
 

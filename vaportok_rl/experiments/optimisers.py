@@ -26,10 +26,11 @@ from rich.text import Text
 
 from vaportok_rl.agents import HeldOut
 from vaportok_rl.agents.agent_file import AGENT_FILE
+from vaportok_rl.agents.grpo.options import GRPOOptions
 from vaportok_rl.evaluation.intervals import mean_interval
 from vaportok_rl.experiments.console import plain_console
 from vaportok_rl.experiments.reports.plots import save_figure
-from vaportok_rl.experiments.runs.algorithms import A2CSettings, GRPOSettings, PPOSettings, ReinforceSettings
+from vaportok_rl.experiments.runs.algorithms import A2CSettings, PPOSettings, ReinforceSettings
 from vaportok_rl.experiments.runs.training import TrainSettings, learn, open_held_out, resumable_record
 from vaportok_rl.experiments.runs.world_settings import WorldSettings
 
@@ -65,7 +66,7 @@ class Optimisers(WorldSettings):
     """Start from the tokenizer's own taildrop module rather than from a fresh policy."""
     held_out_scenes: int = 32
     """Held-out scenes, the same for all runs."""
-    grpo: GRPOSettings = field(default_factory=GRPOSettings)
+    grpo: GRPOOptions = field(default_factory=GRPOOptions)
     """Settings of `grpo`, and of its variants but for what their names say."""
     ppo: PPOSettings = field(default_factory=PPOSettings)
     """PPO's settings."""

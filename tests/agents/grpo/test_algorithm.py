@@ -276,7 +276,8 @@ class TestLearning:
 
         class Watched(GRPO):
             def train(self, rollout: GroupRollout) -> dict[str, Tensor]:
-                seen.append((*self._clip_now(), self._now(self.kl_coef)))
+                now = self.options.at(self._current_progress_remaining)
+                seen.append((now.clip_range, now.clip_range_high, now.kl_coef))
                 return super().train(rollout)
 
         model = Watched(

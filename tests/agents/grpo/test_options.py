@@ -1,14 +1,23 @@
 """GRPO's options: what each of them changes, and which combinations are refused because nothing would change."""
 
+import copy
+import inspect
 import math
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vaportok_rl.agents import GRPO
+from vaportok_rl.agents.grpo.options import GRPOOptions
 from vaportok_rl.envs import TaildropVecEnv
+from vaportok_rl.runtime.declared import options_table
 
 FLAT = {"weights": dict.fromkeys(("efficiency", "penalty", "diversity", "reconstruction", "generation"), 0)}
 
@@ -29,7 +38,6 @@ def make(world: str, *, reward: Any = None, **options: Any) -> GRPO:
         ({"kl_coef": 0, "ref_sync_every": 2}, "Expected kl_coef > 0 with ref_sync_every"),
         ({"kl_estimator": "k3", "gradient": "enumerated"}, "Expected kl_estimator='exact'"),
         ({"reward_aggregation": "normalize_then_sum", "scale_rewards": "batch"}, "Expected scale_rewards='group'"),
-        ({"ref_sync_mix": 0}, "Expected 0 < ref_sync_mix ≤ 1"),
         ({"n_epochs": 1, "target_kl": 0.1}, "more than one gradient step a round with target_kl"),
         ({"n_epochs": 1, "batch_size": 3, "delta": 4}, "more than one gradient step a round with delta"),
     ],
@@ -40,10 +48,83 @@ def test_what_is_unknown_or_without_effect_is_refused(tiny_world: str, options: 
         make(tiny_world, **options)
 
 
-@pytest.mark.parametrize(("options", "message"), [({"delta": 1.28}, "Expected delta >"), ({"clip_range": 0}, "> 0")])
-def test_clip_ranges_are_checked_each_round(tiny_world: str, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("max_grad_norm", value) for value in (-1.0, 0.0, math.nan)),
+        *(("learning_rate", value) for value in (-1e-3, math.nan, math.inf)),
+        ("final_learning_rate", 2.0),
+        *(("kl_coef", value) for value in (-1.0, math.nan)),
+        *(("target_kl", value) for value in (0.0, math.nan)),
+        *(("clip_range", value) for value in (0.0, -1.0)),
+        ("clip_range_high", 0.0),
+        ("delta", 1.28),
+        ("n_epochs", 0),
+        ("batch_size", 0),
+        ("ent_coef", -0.1),
+        ("advantage_eps", -1.0),
+        ("ref_sync_every", 0),
+        ("ref_sync_mix", 0.0),
+    ],
+)
+def test_what_is_out_of_range_is_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"Expected .*{name}.*, got {value:g}"):
+        GRPO("MlpPolicy", "CartPole-v1", group_size=2, scenes=1, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_epochs": 2.0}, "n_epochs to be a whole number, got 2.0"),
+        ({"kl_coef": "0.1"}, "kl_coef to be a number or a function"),
+        ({"kl_coeff": 0.1}, "got 'kl_coeff'; did you mean 'kl_coef'"),
+    ],
+)
+def test_what_is_no_such_option_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        GRPO("MlpPolicy", "CartPole-v1", group_size=2, scenes=1, **options)
+
+
+@pytest.mark.parametrize("options", [{"clip_range": lambda left: left - 1}, {"kl_coef": lambda left: -1.0}])
+def test_schedules_are_checked_each_round(tiny_world: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"Expected {next(iter(options))} [>≥] 0, got"):
         make(tiny_world, **options).learn(24)
+
+
+def test_help_and_page_show_every_option() -> None:
+    shown = inspect.signature(GRPO).parameters
+    for field in fields(GRPOOptions):
+        assert shown[field.name].default == field.default
+    page = (Path(__file__).parents[3] / "docs/grpo.md").read_text()
+    assert options_table(GRPOOptions) in page
+
+
+def test_the_learning_rate_falls_linearly_to_its_final_share() -> None:
+    schedule = GRPOOptions(learning_rate=4e-4, final_learning_rate=0.25).schedule()
+    assert [schedule(left) for left in (1.0, 0.5, 0.0)] == pytest.approx([4e-4, 2.5e-4, 1e-4])
+    with pytest.raises(ValueError, match="final_learning_rate=1 with a schedule"):
+        GRPOOptions.of({"learning_rate": lambda left: left, "final_learning_rate": 0.5})
+
+
+@pytest.mark.parametrize("layer", [lambda: nn.Dropout(0.5), lambda: nn.BatchNorm1d(16)])
+def test_a_round_may_end_before_its_first_step(layer: Callable[[], nn.Module]) -> None:
+    policy = {"features_extractor_class": Noisy, "features_extractor_kwargs": {"layer": layer}}
+    agent = GRPO("MlpPolicy", "CartPole-v1", group_size=2, scenes=2, seed=0, target_kl=1e-6, policy_kwargs=policy)
+    before = copy.deepcopy(agent.policy.mlp_extractor.state_dict())
+    agent.learn(1)
+    assert agent._n_updates == 0
+    assert all(torch.equal(value, before[name]) for name, value in agent.policy.mlp_extractor.state_dict().items())
+
+
+class Noisy(BaseFeaturesExtractor):
+    """Moves the policy when it is put into training mode."""
+
+    def __init__(self, space: Any, layer: Callable[[], nn.Module]) -> None:
+        super().__init__(space, 16)
+        self.net = nn.Sequential(nn.Linear(4, 16), layer())
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        return self.net(observations)
 
 
 @pytest.mark.parametrize("options", [{"credit": "clip"}, {"gradient": "enumerated"}])

@@ -20,7 +20,6 @@ from vaportok_rl.experiments.runs.algorithms import (
     ALGORITHMS,
     CLASSES,
     A2CSettings,
-    GRPOSettings,
     PPOSettings,
     ReinforceSettings,
 )
@@ -115,8 +114,17 @@ def test_settings_that_nobody_reads_are_refused(tiny_world: str) -> None:
         prepare(settings_for(tiny_world, "ppo", kl_coef=0.0))
     with pytest.raises(ValueError, match="settings of grpo, got a2c, which only a2c reads; drop them"):
         prepare(settings_for(tiny_world, "grpo", a2c=A2CSettings(vf_coef=0.0)))
-    with pytest.raises(ValueError, match="group_size ≥ 2"):
-        prepare(settings_for(tiny_world, "ppo", group_size=1))
+    for algo, changes in (
+        ("ppo", {"group_size": 1}),
+        ("grpo", {"seed": -1}),
+        ("grpo", {"seed": 5_000_000_000}),
+        ("grpo", {"decisions": 0}),
+        ("ppo", {"ppo": PPOSettings(clip_range=-1)}),
+        ("ppo", {"ppo": PPOSettings(gae_lambda=5)}),
+        ("a2c", {"a2c": A2CSettings(max_grad_norm=float("nan"))}),
+    ):
+        with pytest.raises(ValueError, match=r"Expected .*[≤≥>].*, got"):
+            prepare(settings_for(tiny_world, algo, **changes))
 
 
 def test_a_rollout_must_be_one_path(tiny_world: str) -> None:
@@ -190,13 +198,3 @@ def test_a_run_folder_is_a_policy(tiny_world: str, tmp_path: Path, algo: str) ->
     ]
     assert torch.equal(chosen[0].n_tokens, chosen[1].n_tokens)
     torch.testing.assert_close(chosen[0].log_prob, chosen[1].log_prob)
-
-
-def test_grpos_learning_rate_falls_linearly_to_its_final_share() -> None:
-    options = GRPOSettings(learning_rate=4e-4, final_learning_rate=0.25).grpo_options()
-    schedule = options["learning_rate"]
-    assert [schedule(left) for left in (1.0, 0.5, 0.0)] == pytest.approx([4e-4, 2.5e-4, 1e-4])
-    assert "final_learning_rate" not in options
-    assert GRPOSettings(learning_rate=4e-4).grpo_options()["learning_rate"] == 4e-4
-    with pytest.raises(ValueError, match="Expected 0 ≤ final_learning_rate ≤ 1"):
-        GRPOSettings(final_learning_rate=2.0).grpo_options()

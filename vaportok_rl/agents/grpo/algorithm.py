@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any, Literal
+from dataclasses import fields
+from typing import Any
 
 import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
-from vaportok_rl.agents.grpo.credit import Credit, CreditRule, RewardAggregation
-from vaportok_rl.agents.grpo.options import check_clip, check_options, check_steps, value_of
+from vaportok_rl.agents.grpo.credit import CreditRule
+from vaportok_rl.agents.grpo.options import GRPOOptions
 from vaportok_rl.agents.grpo.rollout import GroupRollout, SceneRollout
 from vaportok_rl.agents.grpo.rounds import GroupAlgorithm
-from vaportok_rl.agents.objective import ScaleRewards, clipped_surrogate, entropy, kl_exact, kl_k3
+from vaportok_rl.agents.objective import clipped_surrogate, entropy, kl_exact, kl_k3
+from vaportok_rl.runtime.declared import signature_with
 from vaportok_rl.runtime.seeds import derive_seed
 from vaportok_rl.tokenizer.pretraining import NonFiniteLossError
 
@@ -37,35 +39,9 @@ class GRPO(GroupAlgorithm):
         policy: ``"TaildropPolicy"``, an alias of Stable-Baselines3 (``"MlpPolicy"``, …) or a class.
         env: a `TaildropEnv`, any registered environment, or the id of one, of which ``scenes × group_size`` copies are
             made; or a `VecEnv`: a `TaildropVecEnv` with ``group_size ≥ 2`` or copies of another environment.
-        learning_rate: Adam's; a number or, as other settings so typed, a schedule of the remaining progress.
+        learning_rate: see `GRPOOptions`.
         group_size: G (TRL: ``num_generations``); 8 by default. With a `TaildropVecEnv`, its own.
         scenes: P, scenes a round; 16 by default. With a `VecEnv`, its own.
-        n_epochs: μ (TRL: ``num_iterations``), passes over the sampled paths.
-        batch_size: scenes a gradient step; all P by default.
-        kl_coef: β (TRL: ``beta``), weight of KL(π ‖ π_reference).
-        kl_estimator: ``"exact"``, over all actions, or ``"k3"`` of the sampled ones (DeepSeekMath Eq. 4).
-        clip_range: ε_low. With a single gradient step a round, clipping changes nothing.
-        clip_range_high: ε_high (clip-higher: DAPO, arXiv 2503.14476); None for ``clip_range``.
-        delta: two-sided cap of the ratio (INTELLECT-2, arXiv 2505.07291); see `clipped_surrogate`.
-        target_kl: end a round's steps when the policy has moved 1.5 times as far (Stable-Baselines3's PPO). It costs
-            one number from the device a gradient step.
-        credit: ``"path"`` gives every decision of a path the path's advantage (the supplement's reading); ``"clip"``
-            compares each decision with its group's decisions on the same clip, path terms shared; see `CreditRule`.
-        scale_rewards: ``"group"``, ``"batch"`` (arXiv 2508.08221) or ``"none"`` (Dr. GRPO, arXiv 2503.20783); see
-            `group_advantage`.
-        reward_aggregation: ``"sum_then_normalize"``, or ``"normalize_then_sum"`` (GDPO, arXiv 2601.05242; TRL:
-            ``multi_objective_aggregation``); see `decoupled_advantage`.
-        advantage_eps: added to standard deviations.
-        drop_zero_std_groups: leave decisions whose group has no advantage at all out of the loss, its KL and its mean
-            (DAPO's filter, without resampling); otherwise they count as zeros, as in TRL.
-        gradient: ``"sampled"``, or ``"enumerated"``: all K lengths of every decision are scored, and the policy
-            gradient is exact given the path's other lengths; see `CreditRule.exact_advantage`.
-        ent_coef: weight of an entropy bonus (TRL: ``entropy_coef``).
-        ref_sync_every: rounds between updates of the reference (TR-DPO, arXiv 2404.09656; TRL:
-            ``ref_model_sync_steps``); None keeps the initial policy.
-        ref_sync_mix: the policy's share in such an update (TRL: ``ref_model_mixup_alpha``); read with
-            ``ref_sync_every``.
-        max_grad_norm: gradient clipping.
         stats_window_size: path rewards averaged for ``rollout/ep_rew_mean``.
         tensorboard_log: folder for TensorBoard events.
         policy_kwargs: arguments of the policy; a `TaildropPolicy`'s ``tokenizer`` is filled in from the environment.
@@ -73,10 +49,12 @@ class GRPO(GroupAlgorithm):
         seed: of everything drawn; without one, torch's global stream gives it.
         device: of the policy; ``"auto"`` follows the environment's world.
         _init_setup_model: whether to build the networks at once.
+        **options: those of `GRPOOptions`; where a number is so marked, it may be a schedule of the remaining progress.
 
     Raises:
-        ValueError: a group of fewer than two paths, an unknown choice, or settings that contradict the environment or
-            leave each other without effect.
+        TypeError: there is no such option, or one is of another type.
+        ValueError: an option out of range, a group of fewer than two paths, or settings that contradict the environment
+            or leave each other without effect.
     """
 
     reference_policy: ActorCriticPolicy
@@ -85,28 +63,10 @@ class GRPO(GroupAlgorithm):
         self,
         policy: str | type[ActorCriticPolicy] = "TaildropPolicy",
         env: GymEnv | str | None = "vaportok/Taildrop-v0",
-        learning_rate: float | Schedule = 3e-4,
+        learning_rate: float | Schedule = GRPOOptions.learning_rate,
         *,
         group_size: int | None = None,
         scenes: int | None = None,
-        n_epochs: int = 2,
-        batch_size: int | None = None,
-        kl_coef: float | Schedule = 0.1,
-        kl_estimator: Literal["exact", "k3"] = "exact",
-        clip_range: float | Schedule = 0.2,
-        clip_range_high: float | Schedule | None = 0.28,
-        delta: float | None = None,
-        target_kl: float | None = None,
-        credit: Credit = "path",
-        scale_rewards: ScaleRewards = "group",
-        reward_aggregation: RewardAggregation = "sum_then_normalize",
-        advantage_eps: float = 1e-4,
-        drop_zero_std_groups: bool = False,
-        gradient: Literal["sampled", "enumerated"] = "sampled",
-        ent_coef: float = 0.0,
-        ref_sync_every: int | None = None,
-        ref_sync_mix: float = 0.6,
-        max_grad_norm: float = 1.0,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -114,15 +74,10 @@ class GRPO(GroupAlgorithm):
         seed: int | None = None,
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
+        **options: Any,
     ) -> None:
-        check_options(locals())
-        self.n_epochs, self.batch_size = n_epochs, batch_size
-        self.kl_coef, self.kl_estimator, self.ent_coef = kl_coef, kl_estimator, ent_coef
-        self.clip_range, self.clip_range_high, self.delta = clip_range, clip_range_high, delta
-        self.target_kl, self.max_grad_norm = target_kl, max_grad_norm
-        self.credit, self.scale_rewards, self.reward_aggregation = credit, scale_rewards, reward_aggregation
-        self.advantage_eps, self.drop_zero_std_groups, self.gradient = advantage_eps, drop_zero_std_groups, gradient
-        self.ref_sync_every, self.ref_sync_mix = ref_sync_every, ref_sync_mix
+        # As attributes they can be changed between rounds and are saved like Stable-Baselines3's own.
+        vars(self).update(GRPOOptions.of({"learning_rate": learning_rate, **options}).options())
         super().__init__(
             policy,
             env,
@@ -142,12 +97,22 @@ class GRPO(GroupAlgorithm):
             self._setup_model()
 
     def _check_environment(self) -> None:
-        if not self.parallel and (self.credit, self.gradient) != ("path", "sampled"):
+        options = self.options
+        if not self.parallel and (options.credit, options.gradient) != ("path", "sampled"):
             raise ValueError(
-                f"Expected credit='path' and gradient='sampled' outside the taildrop environment, got {self.credit!r} "
-                f"and {self.gradient!r}; members of a group share only their beginning there."
+                f"Expected credit='path' and gradient='sampled' outside the taildrop environment, got "
+                f"{options.credit!r} and {options.gradient!r}; members of a group share only their beginning there."
             )
-        check_steps(self.n_epochs * -(-self.scenes // (self.batch_size or self.scenes)), self.target_kl, self.delta)
+        options.check_steps(options.n_epochs * -(-self.scenes // (options.batch_size or self.scenes)))
+
+    @property
+    def options(self) -> GRPOOptions:
+        """The options as they are now."""
+        chosen: dict[str, Any] = {field.name: getattr(self, field.name, field.default) for field in fields(GRPOOptions)}
+        return GRPOOptions(**chosen)
+
+    def _setup_lr_schedule(self) -> None:
+        self.lr_schedule = self.options.schedule()
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -158,7 +123,7 @@ class GRPO(GroupAlgorithm):
     @property
     def scores_every_length(self) -> bool:
         """Whether rollouts hold the outcome of all K lengths."""
-        return self.gradient == "enumerated"
+        return self.options.gradient == "enumerated"
 
     def advantages(self, rollout: GroupRollout) -> Tensor:
         """What the update learns from.
@@ -167,8 +132,9 @@ class GRPO(GroupAlgorithm):
             ``float32 [G, P, L]``, the advantage of every decision taken; with an enumerated gradient ``[G, P, L, K]``,
             of every length at every decision. Of several processes, this one's scenes.
         """
-        rule = CreditRule(self.credit, self.scale_rewards, self.reward_aggregation, self.advantage_eps)
-        if self.gradient == "enumerated":
+        chosen = self.options
+        rule = CreditRule(chosen.credit, chosen.scale_rewards, chosen.reward_aggregation, chosen.advantage_eps)
+        if chosen.gradient == "enumerated":
             assert isinstance(rollout, SceneRollout)
             assert rollout.every is not None
             process = self.vector_env.process
@@ -191,6 +157,7 @@ class GRPO(GroupAlgorithm):
         Returns:
             The scalar loss and detached scalars to log.
         """
+        now = self.options.at(self._current_progress_remaining)
         log_p = rollout.log_probs(self.policy, scenes)  # [1 or G, P', L, A]
         if reference is None:
             with torch.no_grad():
@@ -205,7 +172,7 @@ class GRPO(GroupAlgorithm):
             advantage, old_log_prob = advantage[..., None], rollout.old_log_prob[:, scenes, :, None]
             log_prob = log_p.expand(taken.shape[0], -1, -1, -1).gather(-1, taken)
             weight = torch.ones_like(old_log_prob)
-        if self.drop_zero_std_groups:
+        if now.drop_zero_std_groups:
             counted = counted & (advantage != 0).any(-1).any(0)
         decisions = self.processes.sum(counted.sum()).clamp(min=1)
 
@@ -215,14 +182,15 @@ class GRPO(GroupAlgorithm):
         def expected(values: Tensor) -> Tensor:  # of [G, P', L, …], over what is judged at each decision
             return mean((values * weight).sum(-1))
 
-        surrogate = clipped_surrogate(log_prob, old_log_prob, advantage, *self._clip_now(), self.delta)
+        assert now.clip_range_high is not None  # filled in
+        surrogate = clipped_surrogate(log_prob, old_log_prob, advantage, now.clip_range, now.clip_range_high, now.delta)
         policy_loss = -expected(surrogate.objective)
-        if self.kl_estimator == "exact":
+        if now.kl_estimator == "exact":
             kl = mean(kl_exact(log_p, log_ref))
         else:
             kl = mean(kl_k3(log_prob, log_ref.expand(taken.shape[0], -1, -1, -1).gather(-1, taken)).squeeze(-1))
         spread = mean(entropy(log_p))
-        loss = policy_loss + self._now(self.kl_coef) * kl - self.ent_coef * spread
+        loss = policy_loss + now.kl_coef * kl - now.ent_coef * spread
 
         low, high = expected(surrogate.clipped_low), expected(surrogate.clipped_high)
         log_ratio = (log_prob - old_log_prob).detach()
@@ -246,9 +214,10 @@ class GRPO(GroupAlgorithm):
 
         Raises:
             NonFiniteLossError: the loss or the gradient was not finite; the weights are those before the round.
-            ValueError: the clip range of this round is empty, or the cap lies within it.
+            ValueError: an option is out of range this round.
         """
-        check_clip(*self._clip_now(), self.delta)
+        options = self.options
+        options.at(self._current_progress_remaining)
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         parameters = list(self.policy.parameters())
@@ -258,36 +227,43 @@ class GRPO(GroupAlgorithm):
         with torch.no_grad():
             reference = rollout.log_probs(self.reference_policy)
         history: list[dict[str, Tensor]] = []
+        taken = 0
         for scenes in self._minibatches():
             loss, figures = self.loss(rollout, advantage, scenes, reference)
-            if self.target_kl is not None and figures["approx_kl"] > 1.5 * self.target_kl:
+            if options.target_kl is not None and figures["approx_kl"] > 1.5 * options.target_kl:
+                # Dropout may have moved the policy this far before the first step.
+                history = history or [figures]
                 break
+            taken += 1
             self.policy.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.processes.sum_gradients(parameters)
-            figures["gradient_norm"] = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+            figures["gradient_norm"] = torch.nn.utils.clip_grad_norm_(parameters, options.max_grad_norm)
             self.policy.optimizer.step()
             history.append(figures)
         record = {name: torch.stack([figures[name] for figures in history]) for name in history[0]}
-        sound = torch.isfinite(record["loss"]) & torch.isfinite(record["gradient_norm"])
+        sound = torch.isfinite(record["loss"])
+        if taken:
+            sound &= torch.isfinite(record["gradient_norm"])
         if not bool(sound.all()):
             self.policy.load_state_dict(before[0])
             self.policy.optimizer.load_state_dict(before[1])
             step = sound.tolist().index(False)
+            norm = f" (gradient norm {record['gradient_norm'][step]:g})" if taken else ""
             raise NonFiniteLossError(
-                f"Expected a finite loss, got {record['loss'][step]:g} (gradient norm "
-                f"{record['gradient_norm'][step]:g}) after {self._n_updates + step} updates; the weights from before "
-                "this round were put back. Look for a reward term that returns NaN, or lower learning_rate."
+                f"Expected a finite loss, got {record['loss'][step]:g}{norm} after {self._n_updates + step} updates; "
+                "the weights from before this round were put back. Look for a reward term that returns NaN, or lower "
+                "learning_rate."
             )
-        self._n_updates += len(history)
+        self._n_updates += taken
         return {name: values.mean() for name, values in record.items()}
 
     def _minibatches(self) -> Iterator[Tensor]:
         """The scenes of each gradient step of a round; of several processes, this one's among them."""
         scenes, processes = self.scenes, self.processes
         generator = torch.Generator().manual_seed(derive_seed("batches", self.stream_seed, self.rounds))
-        size = min(self.batch_size or scenes, scenes)
-        for _ in range(self.n_epochs):
+        size = min(self.options.batch_size or scenes, scenes)
+        for _ in range(self.options.n_epochs):
             order = torch.randperm(scenes, generator=generator) if size < scenes else torch.arange(scenes)
             for batch in order.split(size):
                 mine = batch[batch % processes.count == processes.rank] // processes.count
@@ -295,19 +271,16 @@ class GRPO(GroupAlgorithm):
 
     def _finish_round(self) -> None:
         super()._finish_round()
-        if self.ref_sync_every is not None and self.rounds % self.ref_sync_every == 0:
+        every = self.options.ref_sync_every
+        if every is not None and self.rounds % every == 0:
             with torch.no_grad():
                 pairs = zip(self.reference_policy.parameters(), self.policy.parameters(), strict=True)
                 for reference, current in pairs:
-                    reference.lerp_(current, self.ref_sync_mix)
-
-    def _now(self, setting: float | Schedule) -> float:
-        return value_of(setting, self._current_progress_remaining)
-
-    def _clip_now(self) -> tuple[float, float]:
-        low = self._now(self.clip_range)
-        return low, low if self.clip_range_high is None else self._now(self.clip_range_high)
+                    reference.lerp_(current, self.options.ref_sync_mix)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         # What is not declared here would come back from a load as a freshly initialised network.
         return ["policy", "policy.optimizer", "reference_policy"], []
+
+
+GRPO.__signature__ = signature_with(GRPO.__init__, GRPOOptions)  # type: ignore[attr-defined]

@@ -1,87 +1,169 @@
-"""GRPO's options, refused where they are out of range or could not change anything."""
+"""GRPO's options, each declared once: `GRPO`, ``vaportok-rl train``, the checks and docs/grpo.md read them here."""
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any, Literal
 
 from stable_baselines3.common.type_aliases import Schedule
-from stable_baselines3.common.utils import FloatSchedule
+from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
 
 from vaportok_rl.agents.grpo.credit import Credit, RewardAggregation
 from vaportok_rl.agents.objective import ScaleRewards
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "credit": get_args(Credit),
-    "scale_rewards": get_args(ScaleRewards),
-    "reward_aggregation": get_args(RewardAggregation),
-    "kl_estimator": ("exact", "k3"),
-    "gradient": ("sampled", "enumerated"),
-}
+from vaportok_rl.runtime.declared import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, SHARE, Range, Scheduled, check_fields
+from vaportok_rl.runtime.messages import did_you_mean
 
 
-def check_options(options: dict[str, Any]) -> None:
-    """Checks the arguments of `GRPO` that do not depend on the environment.
+@dataclass(frozen=True)
+class GRPOOptions:
+    """What `GRPO` takes beside policy, environment and Stable-Baselines3's own arguments.
 
-    Raises:
-        ValueError: one is not among its choices or out of range, or two together leave one of them without effect.
+    In Python, where a number is `Scheduled`, a function of the remaining progress may stand in its place.
     """
-    for name, offered in CHOICES.items():
-        if options[name] not in offered:
-            shown = " or ".join(map(repr, offered))
-            raise ValueError(f"Expected {name} {shown}, got {options[name]!r}; pass one of them.")
-    for name in ("n_epochs", "batch_size", "ref_sync_every"):
-        if options[name] is not None and options[name] < 1:
-            raise ValueError(f"Expected {name} ≥ 1, got {options[name]}; raise it.")
-    if not 0 < options["ref_sync_mix"] <= 1:
-        raise ValueError(f"Expected 0 < ref_sync_mix ≤ 1, got {options['ref_sync_mix']}; 1 replaces the reference.")
-    inert = {
-        "ref_sync_every": options["ref_sync_every"] is not None and options["kl_coef"] == 0,
-        "kl_estimator='k3'": options["kl_estimator"] == "k3" and options["kl_coef"] == 0,
-    }
-    for name, is_inert in inert.items():
-        if is_inert:
-            raise ValueError(f"Expected kl_coef > 0 with {name}, got 0, without which it changes nothing; drop one.")
-    if options["kl_estimator"] == "k3" and options["gradient"] == "enumerated":
-        raise ValueError(
-            "Expected kl_estimator='exact' with gradient='enumerated', got 'k3', an estimate from sampled lengths; "
-            "drop one."
-        )
-    if options["reward_aggregation"] == "normalize_then_sum" and options["scale_rewards"] != "group":
-        raise ValueError(
-            f"Expected scale_rewards='group' with reward_aggregation='normalize_then_sum', got "
-            f"{options['scale_rewards']!r}, which it would not read; drop one."
-        )
 
+    learning_rate: Annotated[float, NOT_NEGATIVE, Scheduled] = 3e-4
+    """Adam's."""
+    final_learning_rate: Annotated[float, SHARE] = 1.0
+    """Share of the learning rate that is left at the end; it falls linearly."""
+    n_epochs: Annotated[int, AT_LEAST_1] = 2
+    """μ, passes over the sampled paths (TRL: ``num_iterations``)."""
+    batch_size: Annotated[int | None, AT_LEAST_1] = None
+    """Scenes a gradient step; all of a round's if not given."""
+    kl_coef: Annotated[float, NOT_NEGATIVE, Scheduled] = 0.1
+    """β, weight of KL(π ‖ π_reference) (TRL: ``beta``)."""
+    kl_estimator: Literal["exact", "k3"] = "exact"
+    """KL over all actions, or estimated from the sampled ones (k3: DeepSeekMath Eq. 4)."""
+    clip_range: Annotated[float, POSITIVE, Scheduled] = 0.2
+    """ε_low. With a single gradient step a round, clipping changes nothing."""
+    clip_range_high: Annotated[float | None, POSITIVE, Scheduled] = 0.28
+    """ε_high (clip-higher: DAPO, arXiv 2503.14476); ε_low if `None`."""
+    delta: Annotated[float | None, Range(1, open_low=True)] = None
+    """Two-sided cap of the ratio (INTELLECT-2, arXiv 2505.07291), above 1 + ε_high; none if not given."""
+    target_kl: Annotated[float | None, POSITIVE] = None
+    """Ends a round's steps when the policy has moved 1.5 times as far (Stable-Baselines3's PPO), at the price of one
+    number from the device a gradient step."""
+    credit: Credit = "path"
+    """`path` gives every decision of a path the path's advantage (the supplement's reading); `clip` compares each
+    decision with its group's decisions on the same clip, path terms shared."""
+    scale_rewards: ScaleRewards = "group"
+    """What advantages are divided by: the standard deviation of the group, that of the batch (arXiv 2508.08221), or
+    nothing (Dr. GRPO, arXiv 2503.20783)."""
+    reward_aggregation: RewardAggregation = "sum_then_normalize"
+    """Whether terms are summed before they are standardised, or after (GDPO, arXiv 2601.05242; TRL:
+    ``multi_objective_aggregation``)."""
+    advantage_eps: Annotated[float, NOT_NEGATIVE] = 1e-4
+    """Added to standard deviations."""
+    drop_zero_std_groups: bool = False
+    """Leave decisions whose group has no advantage at all out of the loss, its KL and its mean (DAPO's filter, without
+    resampling); otherwise they count as zeros, as in TRL."""
+    gradient: Literal["sampled", "enumerated"] = "sampled"
+    """Policy gradient from the sampled lengths, or from all K of every decision, exact given the path's other
+    lengths."""
+    ent_coef: Annotated[float, NOT_NEGATIVE] = 0.0
+    """Weight of an entropy bonus (TRL: ``entropy_coef``)."""
+    ref_sync_every: Annotated[int | None, AT_LEAST_1] = None
+    """Rounds between updates of the reference policy (TR-DPO, arXiv 2404.09656; TRL: ``ref_model_sync_steps``); never
+    if not given."""
+    ref_sync_mix: Annotated[float, Range(0, 1, open_low=True)] = 0.6
+    """The policy's share in such an update (TRL: ``ref_model_mixup_alpha``)."""
+    max_grad_norm: Annotated[float, Range(0, open_low=True, infinite=True)] = 1.0
+    """Gradient clipping; infinity for none."""
 
-def check_clip(low: float, high: float, delta: float | None) -> None:
-    """Checks the clip range of a round.
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> GRPOOptions:
+        """Options by name, checked.
 
-    Raises:
-        ValueError: it is empty, or the cap lies within it.
-    """
-    if not (low > 0 and high > 0):
-        raise ValueError(f"Expected clip_range > 0 and clip_range_high > 0, got {low} and {high}; raise them.")
-    if delta is not None and delta <= 1 + high:
-        raise ValueError(
-            f"Expected delta > 1 + clip_range_high = {1 + high:g}, got {delta:g}; below it, clipping would already "
-            "bound every ratio. Raise delta or leave it out."
-        )
+        Raises:
+            TypeError: there is no such option, or it is of another type.
+            ValueError: one is out of range, or two contradict each other.
+        """
+        known = [field.name for field in fields(GRPOOptions)]
+        for name in options:
+            if name not in known:
+                hint = did_you_mean(name, known, f"there are {', '.join(known)}.")
+                raise TypeError(f"Expected an option of GRPO, got {name!r}; {hint}")
+        chosen = cls(**options)
+        chosen.check_options()
+        return chosen
 
+    def options(self) -> dict[str, Any]:
+        """The options by name, without what a subclass adds."""
+        return {field.name: getattr(self, field.name) for field in fields(GRPOOptions)}
 
-def check_steps(gradient_steps: int, target_kl: float | None, delta: float | None) -> None:
-    """Refuses what needs a second gradient step a round: the first is taken at the policy that drew the paths.
+    def check_options(self) -> None:
+        """Refuses what is out of range or could not change anything.
 
-    Raises:
-        ValueError: ``target_kl`` or ``delta`` with a single gradient step.
-    """
-    for name, value in (("target_kl", target_kl), ("delta", delta)):
-        if value is not None and gradient_steps == 1:
+        Raises:
+            TypeError: an option of another type.
+            ValueError: one is out of range, or two together leave one of them without effect.
+        """
+        check_fields(self, GRPOOptions)
+        if callable(self.learning_rate) and self.final_learning_rate != 1:
             raise ValueError(
-                f"Expected more than one gradient step a round with {name}={value:g}, got one, at which every ratio is "
-                f"1; raise n_epochs, lower batch_size, or leave {name} out."
+                f"Expected final_learning_rate=1 with a schedule as learning_rate, got {self.final_learning_rate}; let "
+                "the schedule fall, or give a number."
             )
+        inert = {
+            "ref_sync_every": self.ref_sync_every is not None,
+            "kl_estimator='k3'": self.kl_estimator == "k3",
+        }
+        for name, is_inert in inert.items():
+            if is_inert and self.kl_coef == 0:
+                raise ValueError(
+                    f"Expected kl_coef > 0 with {name}, got 0, without which it changes nothing; drop one."
+                )
+        if self.kl_estimator == "k3" and self.gradient == "enumerated":
+            raise ValueError(
+                "Expected kl_estimator='exact' with gradient='enumerated', got 'k3', an estimate from sampled lengths; "
+                "drop one."
+            )
+        if self.reward_aggregation == "normalize_then_sum" and self.scale_rewards != "group":
+            raise ValueError(
+                f"Expected scale_rewards='group' with reward_aggregation='normalize_then_sum', got "
+                f"{self.scale_rewards!r}, which it would not read; drop one."
+            )
+        if not callable(self.clip_range) and not callable(self.clip_range_high):
+            self._check_cap()
 
+    def check_steps(self, gradient_steps: int) -> None:
+        """Refuses what needs a second gradient step a round: the first is taken at the policy that drew the paths.
 
-def value_of(setting: float | Schedule, progress_remaining: float) -> float:
-    """A setting's value now: itself, or its schedule's at the remaining progress (1 at the start, 0 at the end)."""
-    return FloatSchedule(setting)(progress_remaining)
+        Raises:
+            ValueError: ``target_kl`` or ``delta`` with a single gradient step.
+        """
+        for name, value in (("target_kl", self.target_kl), ("delta", self.delta)):
+            if value is not None and gradient_steps == 1:
+                raise ValueError(
+                    f"Expected more than one gradient step a round with {name}={value:g}, got one, at which every "
+                    f"ratio is 1; raise n_epochs, lower batch_size, or leave {name} out."
+                )
+
+    def schedule(self) -> Schedule:
+        """The learning rate by the remaining progress."""
+        if self.final_learning_rate == 1:
+            return FloatSchedule(self.learning_rate)
+        return FloatSchedule(LinearSchedule(self.learning_rate, self.learning_rate * self.final_learning_rate, 1.0))
+
+    def at(self, progress_remaining: float) -> GRPOOptions:
+        """The options of one round: schedules replaced by their values, ``clip_range_high`` filled in.
+
+        Raises:
+            ValueError: a schedule returned what is out of range.
+        """
+        high = self.clip_range if self.clip_range_high is None else self.clip_range_high
+        kl_coef, low, high = (
+            FloatSchedule(value)(progress_remaining) for value in (self.kl_coef, self.clip_range, high)
+        )
+        now = replace(self, kl_coef=kl_coef, clip_range=low, clip_range_high=high)
+        check_fields(now, GRPOOptions)
+        now._check_cap()
+        return now
+
+    def _check_cap(self) -> None:
+        high = self.clip_range if self.clip_range_high is None else self.clip_range_high
+        if self.delta is not None and self.delta <= 1 + high:
+            raise ValueError(
+                f"Expected delta > 1 + clip_range_high = {1 + high:g}, got {self.delta:g}; below it, clipping would "
+                "already bound every ratio. Raise delta or leave it out."
+            )

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import matplotlib
 import torch
@@ -21,6 +21,7 @@ from vaportok_rl.agents import GRPO, Comparison, HeldOut
 from vaportok_rl.agents.agent_file import read_record, save_agent
 from vaportok_rl.agents.comparison import BEST_FIXED
 from vaportok_rl.agents.agent_file import AGENT_FILE
+from vaportok_rl.agents.grpo.options import GRPOOptions
 from vaportok_rl.agents.lengths.scripted import pretrained_lengths
 from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.envs import TaildropProcess, TaildropVecEnv
@@ -29,11 +30,9 @@ from vaportok_rl.experiments.runs.algorithms import (
     CLASSES,
     A2CSettings,
     Algorithm,
-    GRPOSettings,
     PPOSettings,
     ReinforceSettings,
     Shared,
-    check_groups,
 )
 from vaportok_rl.experiments.reports.plots import allocation_figure, rate_distortion_figure, reward_figure, save_figure
 from vaportok_rl.experiments.reports.pictures import comparison_frames, contact_sheet, spread_rows, write_video
@@ -41,25 +40,26 @@ from vaportok_rl.experiments.runs.progress_report import OnRound, ProgressReport
 from vaportok_rl.experiments.runs.run_folder import CONFIG_FILE, changed_settings, write_config, write_json
 from vaportok_rl.experiments.runs.seeded_rounds import SeededRounds
 from vaportok_rl.experiments.runs.world_settings import WorldSettings
+from vaportok_rl.runtime.declared import AT_LEAST_1, SEED, Range, check_fields
 
 
 @dataclass(frozen=True)
-class TrainSettings(GRPOSettings, WorldSettings):
+class TrainSettings(GRPOOptions, WorldSettings):
     """Everything a training run depends on."""
 
     algo: Algorithm = "grpo"
     """The optimiser. What is not under another one's name below is GRPO's, or the same for all."""
-    decisions: int = 40_960
+    decisions: Annotated[int, AT_LEAST_1] = 40_960
     """How many lengths the policy chooses in training (scenes × group size × path length a round)."""
-    scenes: int = 16
+    scenes: Annotated[int, AT_LEAST_1] = 16
     """P, scenes a round."""
-    group_size: int = 8
+    group_size: Annotated[int, Range(2)] = 8
     """G, paths through each scene; at least 2."""
     pretrained: bool = True
     """Start from the tokenizer's own taildrop module rather than from a fresh policy."""
-    held_out_scenes: int = 32
+    held_out_scenes: Annotated[int, AT_LEAST_1] = 32
     """Held-out scenes that every policy is compared on."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Decides everything."""
     ppo: PPOSettings = field(default_factory=PPOSettings)
     """PPO's own settings."""
@@ -72,13 +72,16 @@ class TrainSettings(GRPOSettings, WorldSettings):
         """Refuses what could not change anything.
 
         Raises:
-            ValueError: a setting of another algorithm than the chosen one was given, or groups of one.
+            ValueError: a setting out of range, or one of another algorithm than the chosen one.
         """
-        check_groups(self.group_size)
+        check_fields(self)
+        self.check_options()
+        for own in (self.ppo, self.a2c, self.reinforce):
+            check_fields(own)
         usual = TrainSettings()
-        own: dict[str, list[str]] = {name: [name] for name in ALGORITHMS if name != "grpo"}
-        own["grpo"] = [part.name for part in fields(GRPOSettings)]
-        for algorithm, names in own.items():
+        by_algorithm: dict[str, list[str]] = {name: [name] for name in ALGORITHMS if name != "grpo"}
+        by_algorithm["grpo"] = [part.name for part in fields(GRPOOptions)]
+        for algorithm, names in by_algorithm.items():
             given = [name for name in names if getattr(self, name) != getattr(usual, name)]
             if given and algorithm != self.algo:
                 hint = "" if self.algo == "grpo" else f"; its own are --{self.algo}.learning-rate and so on"
@@ -130,7 +133,7 @@ def prepare(settings: TrainSettings, resumed: Path | None = None) -> BaseAlgorit
         "device": settings.device,
     }
     if settings.algo == "grpo":
-        return GRPO("TaildropPolicy", monitored, **settings.grpo_options(), **shared)
+        return GRPO("TaildropPolicy", monitored, **settings.options(), **shared)
     options: PPOSettings | A2CSettings | ReinforceSettings = getattr(settings, settings.algo)
     return options.build(monitored, shared)
 
