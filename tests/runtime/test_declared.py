@@ -43,7 +43,6 @@ def test_what_is_declared_is_taken(given: dict[str, Any]) -> None:
         ({"kind": "c"}, ValueError, "kind 'a' or 'b', got 'c'"),
         ({"flag": 1}, TypeError, "flag to be True or False, got 1"),
     ],
-    ids=str,
 )
 def test_anything_else_is_refused(given: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
