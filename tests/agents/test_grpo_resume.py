@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 import torch
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from vaportok_rl.agents import GRPO
 from vaportok_rl.envs import TaildropVecEnv, shared_world
+from vaportok_rl.registration import TAILDROP_ID
 from vaportok_rl.tokenizer import VaporTok
 
 OPTIONS: dict[str, Any] = {
@@ -94,7 +96,7 @@ def test_every_checkpoint_leads_to_the_same_agent(tiny_world: str, tmp_path: Pat
     total = 24 * 4
     whole = taildrop(tiny_world)
     whole.learn(total, callback=CheckpointCallback(save_freq=1, save_path=str(tmp_path), name_prefix="at"))
-    for done in (24, 48, 72, 96):
+    for done in (12, 24, 36, 48, 60, 72, 84, 96):
         loaded = GRPO.load(tmp_path / f"at_{done}_steps.zip", env=tiny_env(tiny_world))
         assert loaded.num_timesteps == done
         loaded.learn(total - done, reset_num_timesteps=False)
@@ -126,3 +128,26 @@ def test_another_geometry_is_refused(tiny_world: str, other_world: str, tmp_path
     other = GRPO(env=tiny_env(other_world), seed=0)
     with pytest.raises(ValueError, match="Expected weights of this agent's geometry"):
         other.set_parameters(str(tmp_path / "agent.zip"))
+
+
+ENVIRONMENTS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "id": ("MlpPolicy", lambda world: "CartPole-v1"),
+    "environment": ("MlpPolicy", lambda world: gymnasium.make("CartPole-v1")),
+    "taildrop": ("TaildropPolicy", lambda world: gymnasium.make(TAILDROP_ID, tokenizer=world, path_length=2)),
+}
+
+
+@pytest.mark.parametrize("kind", ENVIRONMENTS)
+def test_a_loaded_agent_keeps_its_groups(tiny_world: str, tmp_path: Path, kind: str) -> None:
+    policy, make = ENVIRONMENTS[kind]
+    whole, part, other = (GRPO(policy, make(tiny_world), group_size=3, scenes=2, seed=0) for _ in range(3))
+    whole.learn(1)
+    first = whole.num_timesteps
+    whole.learn(first + 1, reset_num_timesteps=False)
+    part.learn(1).save(tmp_path / "agent.zip")
+    loaded = GRPO.load(tmp_path / "agent.zip", env=make(tiny_world))
+    other.set_env(make(tiny_world))
+    for agent in (loaded, other):
+        assert (agent.group_size, agent.scenes, agent.n_envs) == (3, 2, 6)
+    loaded.learn(first + 1, reset_num_timesteps=False)
+    assert_same(whole, loaded)

@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from vaportok_rl.agents import TaildropPolicy
 from vaportok_rl.agents.reinforce import REINFORCE, episode_returns
@@ -97,6 +99,28 @@ def test_the_step_is_williams(tiny_world: str) -> None:
     assert agent.baseline == pytest.approx(baseline, rel=1e-5)
     for (name, mine), other in zip(agent.policy.named_parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6, msg=name)
+
+
+class Truncated(gymnasium.Env[Any, int]):
+    """Pays 1 a step and is cut off after four."""
+
+    observation_space = gymnasium.spaces.Box(0, 1, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self.steps = 0
+        return np.ones(2, np.float32), {}
+
+    def step(self, action: int) -> Any:
+        self.steps += 1
+        return np.ones(2, np.float32), 1.0, False, self.steps == 4, {}
+
+
+def test_no_value_is_added_where_a_time_limit_ends_an_episode() -> None:
+    agent, keep = REINFORCE("MlpPolicy", DummyVecEnv([Truncated] * 2), n_steps=8, seed=0, device="cpu"), Keep()
+    torch.nn.init.constant_(agent.policy.value_net.bias, 100.0)
+    agent.learn(16, callback=keep)
+    assert (keep.rollouts[0][2] == 1).all()
 
 
 def test_it_learns_to_keep_few_tokens(tiny_world: str) -> None:

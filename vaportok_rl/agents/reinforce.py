@@ -100,7 +100,9 @@ class REINFORCE(OnPolicyAlgorithm):
             env,
             learning_rate,
             n_steps,
-            gamma=1.0,
+            # Returns are summed below, undiscounted. Stable-Baselines3 reads this only where a time limit ends an
+            # episode: it would add gamma times the value that a critic nobody trains gives to what was never played.
+            gamma=0.0,
             gae_lambda=1.0,
             ent_coef=0.0,
             vf_coef=0.0,

@@ -12,11 +12,12 @@ from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback, StopTrainingOnRewardThreshold
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecMonitor, VecNormalize
 
 from vaportok_rl.agents import GRPO
 from vaportok_rl.agents.grpo.episodes import EpisodeRollout
 from vaportok_rl.envs import TaildropVecEnv
+from vaportok_rl.registration import TAILDROP_ID
 
 COUNTDOWN = "vaportok-tests/Countdown-v0"
 
@@ -24,10 +25,10 @@ COUNTDOWN = "vaportok-tests/Countdown-v0"
 class Countdown(gymnasium.Env[Any, int]):
     """Lasts as many steps as its seed says, 1 … 5; action 1 pays 1, action 0 nothing."""
 
-    def __init__(self, named: bool = False) -> None:
+    def __init__(self, named: bool = False, start: int = 0) -> None:
         box = spaces.Box(0, 10, (2,), np.float32)
         self.observation_space: Any = spaces.Dict({"left": box}) if named else box
-        self.action_space = spaces.Discrete(2)
+        self.action_space = spaces.Discrete(2, start=start)
         self.named, self.steps = named, 0
 
     def see(self) -> Any:
@@ -171,14 +172,43 @@ def test_other_policies_step_through_the_taildrop_environment(tiny_world: str) -
     [
         (lambda: Countdown(), "Expected an environment id, a registered environment or a VecEnv, got Countdown"),
         (lambda: "Pendulum-v1", "Expected Discrete actions"),
+        (lambda: DummyVecEnv([lambda: Countdown(start=1)] * 12), r"count from 0, got Discrete\(2, start=1\)"),
         (lambda: DummyVecEnv([Countdown] * 7), "Expected a multiple of group_size=3 environments, got 7"),
         (lambda: DummyVecEnv([Countdown] * 9), "Expected scenes=3, the environment's own, got 4"),
     ],
-    ids=["not registered", "continuous", "cut groups", "contradiction"],
+    ids=["not registered", "continuous", "shifted", "cut groups", "contradiction"],
 )
 def test_what_cannot_be_grouped_is_refused(env: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         agent(env=env())
+
+
+class MinusSeven(VecEnvWrapper):
+    def reset(self) -> Any:
+        return self.venv.reset()
+
+    def step_wait(self) -> Any:
+        observations, rewards, dones, infos = self.venv.step_wait()
+        return observations, np.full_like(rewards, -7), dones, infos
+
+
+@pytest.mark.parametrize("monitored", [False, True])
+def test_what_wraps_a_vector_environment_is_honoured(tiny_world: str, monitored: bool) -> None:
+    env = TaildropVecEnv(4, group_size=2, path_length=2, tokenizer=tiny_world)
+    model = GRPO(env=VecMonitor(MinusSeven(env)) if monitored else MinusSeven(VecMonitor(env)), seed=0)
+    assert model.collect().rewards.total.tolist() == [[-14.0] * 2] * 2
+    normalised = VecNormalize(VecMonitor(env))
+    GRPO(env=normalised, seed=0).learn(16)
+    assert normalised.ret_rms.count > 16
+
+
+def test_wrappers_that_would_be_lost_are_refused(tiny_world: str) -> None:
+    env = gymnasium.make(TAILDROP_ID, tokenizer=tiny_world, path_length=2)
+    GRPO(env=gymnasium.wrappers.RecordEpisodeStatistics(env), group_size=2, scenes=1)
+    wrappers = gymnasium.wrappers
+    for wrapped in (wrappers.TransformReward(env, lambda r: -7.0), wrappers.FlattenObservation(env)):
+        with pytest.raises(ValueError, match=f"without wrappers, got {type(wrapped).__name__}"):
+            GRPO("MlpPolicy", wrapped, group_size=2, scenes=1)
 
 
 def test_the_progress_bar_counts_decisions(monkeypatch: pytest.MonkeyPatch, tiny_world: str) -> None:
@@ -199,7 +229,7 @@ def test_the_progress_bar_counts_decisions(monkeypatch: pytest.MonkeyPatch, tiny
     monkeypatch.setattr("stable_baselines3.common.callbacks.tqdm", Bar)
     env = TaildropVecEnv(8, group_size=4, path_length=3, tokenizer=tiny_world)
     GRPO(env=env, seed=0).learn(48, progress_bar=True)
-    assert counted == [-48, 24, 24]
+    assert counted == [-48, *[8] * 6]
     counted.clear()
     model = agent()
     model.learn(50, progress_bar=True)

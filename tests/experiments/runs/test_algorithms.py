@@ -58,6 +58,8 @@ class Scenes(BaseCallback):
 
     def _on_step(self) -> bool:
         if "rollout" in self.locals:
+            if self.locals["rollout"] is None:
+                return True
             self.rounds.append(self.locals["rollout"].scene.ids.tolist())
         else:
             ids = np.array([info["clip_id"] for info in self.locals["infos"]]).reshape(2, 4)

@@ -42,6 +42,7 @@ def as_group_env(env: Any, group_size: int | None, scenes: int | None) -> VecEnv
     bare = getattr(env, "unwrapped", env)
     group_size, scenes = group_size or DEFAULT_GROUP_SIZE, scenes or DEFAULT_SCENES
     if isinstance(bare, TaildropEnv):
+        _check_wrappers(env)
         return TaildropVecEnv(group_size * scenes, group_size=group_size, **bare.settings)
     if not isinstance(bare, gymnasium.Env) or env.spec is None:
         raise ValueError(
@@ -55,6 +56,26 @@ def as_group_env(env: Any, group_size: int | None, scenes: int | None) -> VecEnv
     made = EpisodeVecEnv(copies, group_size)
     _check_actions(made)
     return made
+
+
+# What `gymnasium.make` puts around an environment, and what only counts.
+_HARMLESS = (
+    gymnasium.wrappers.OrderEnforcing,
+    gymnasium.wrappers.PassiveEnvChecker,
+    gymnasium.wrappers.RecordEpisodeStatistics,
+    Monitor,
+)
+
+
+def _check_wrappers(env: gymnasium.Env[Any, Any]) -> None:
+    """Refuses wrappers that copies made of the environment's settings would lose."""
+    while isinstance(env, gymnasium.Wrapper):
+        if type(env) not in _HARMLESS:
+            raise ValueError(
+                f"Expected a taildrop environment without wrappers, got {type(env).__name__}, which GRPO would pass "
+                "over; put what it does into reward=, or wrap each copy of a DummyVecEnv."
+            )
+        env = env.env
 
 
 def group_size_of(env: VecEnv, asked: int | None) -> int:
@@ -84,6 +105,11 @@ def _check_groups(env: VecEnv, group_size: int | None, scenes: int | None) -> No
 
 
 def _check_actions(env: VecEnv) -> None:
+    if isinstance(env.action_space, spaces.Discrete) and env.action_space.start != 0:
+        raise ValueError(
+            f"Expected Discrete actions that count from 0, got {env.action_space}; wrap the environment in "
+            "gymnasium.wrappers.TransformAction."
+        )
     if not isinstance(env.action_space, spaces.Discrete):
         raise ValueError(
             f"Expected Discrete actions, got {env.action_space}; wrap the environment so that it offers a finite "

@@ -22,7 +22,7 @@ from stable_baselines3.common.policies import (
 )
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import safe_mean
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from torch import Tensor
 
 from vaportok_rl.agents.grpo.environments import as_group_env, group_env_of, group_size_of
@@ -70,13 +70,16 @@ class GroupAlgorithm(BaseAlgorithm):
         device: torch.device | str,
         **settings: Any,
     ) -> None:
-        self._group_size = group_size
+        self._group_size, self._scenes = group_size, scenes
         self._n_updates, self.rounds, self._round_start = 0, 0, 0
         self.stream_seed = int(torch.randint(2**62, ())) if seed is None else seed
         vec_env = None if env is None else as_group_env(env, group_size, scenes)
         if vec_env is not None and isinstance(vec_env.unwrapped, TaildropVecEnv) and device == "auto":
             device = str(group_env_of(vec_env).process.engine.world.device)
         super().__init__(policy, vec_env, learning_rate, seed=seed, device=device, support_multi_env=True, **settings)
+        if vec_env is not None:
+            # What `load` and `set_env` make their environments with.
+            self._group_size, self._scenes = self.group_size, self.scenes
 
     @property
     def group_size(self) -> int:
@@ -90,8 +93,14 @@ class GroupAlgorithm(BaseAlgorithm):
 
     @property
     def parallel(self) -> bool:
-        """Whether paths are sampled and scored at once, on the tensor face, rather than stepped through."""
-        return isinstance(self._environment.unwrapped, TaildropVecEnv) and issubclass(self.policy_class, TaildropPolicy)
+        """Whether paths are sampled and scored at once, on the tensor face, rather than stepped through.
+
+        What wraps the environment, but for a monitor, may change what a step shows or pays: it is then stepped.
+        """
+        bare = self._environment
+        while isinstance(bare, VecMonitor):
+            bare = bare.venv
+        return isinstance(bare, TaildropVecEnv) and issubclass(self.policy_class, TaildropPolicy)
 
     @property
     def scores_every_length(self) -> bool:
@@ -123,7 +132,8 @@ class GroupAlgorithm(BaseAlgorithm):
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
         super().set_random_seed(self.seed)
-        if self.env is not None and self.parallel:
+        taildrop = self.env is not None and isinstance(self.env.unwrapped, TaildropVecEnv)
+        if taildrop and issubclass(self.policy_class, TaildropPolicy):
             self.policy_kwargs = {"tokenizer": self.vector_env.process.tokenizer} | self.policy_kwargs
         self.policy = self.policy_class(
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
@@ -139,7 +149,8 @@ class GroupAlgorithm(BaseAlgorithm):
         """Samples the paths of the coming round with the current policy; sampling it again gives the same paths.
 
         Args:
-            on_step: see `collect_episodes`; on the tensor face it is called once, and ``rollout`` is shown too.
+            on_step: see `collect_episodes`; on the tensor face it is called once a decision of a path, as if stepped,
+                and with the last of these ``rollout`` is shown too.
 
         Returns:
             The paths, or None if ``on_step`` ended them.
@@ -152,12 +163,21 @@ class GroupAlgorithm(BaseAlgorithm):
             self.vector_env, self.policy, self.stream_seed, self.rounds, self.processes, self.scores_every_length
         )
         # In the order of the vector environment's members.
-        rewards, length = rollout.rewards.total.T.reshape(-1).cpu().numpy(), rollout.rewards.path_length
+        paid = rollout.rewards.per_decision.transpose(0, 1).flatten(0, 1).T.cpu().numpy()  # [L, P · G]
+        returns, (length, copies) = rollout.rewards.total.T.reshape(-1).cpu().numpy(), paid.shape
         elapsed = round((time.time_ns() - self.start_time) / 1e9, 6)
-        infos = [{"episode": {"r": float(value), "l": length, "t": elapsed}} for value in rewards]
-        dones = np.ones(len(rewards), dtype=bool)
-        shown = {"infos": infos, "dones": dones, "rewards": rewards, "rollout": rollout}
-        return rollout if on_step(len(rewards) * length, shown) else None
+        infos = [{"episode": {"r": float(value), "l": length, "t": elapsed}} for value in returns]
+        for step, rewards in enumerate(paid):
+            last = step == length - 1
+            shown = {
+                "infos": infos if last else [{} for _ in returns],
+                "dones": np.full(copies, last),
+                "rewards": rewards,
+                "rollout": rollout if last else None,
+            }
+            if not on_step(copies, shown):
+                return None
+        return rollout
 
     @abstractmethod
     def train(self, rollout: GroupRollout) -> dict[str, Tensor]:
@@ -255,13 +275,20 @@ class GroupAlgorithm(BaseAlgorithm):
 
     @classmethod
     def load(
-        cls, path: str | pathlib.Path | io.BufferedIOBase, env: GymEnv | None = None, *args: Any, **kwargs: Any
+        cls, path: str | pathlib.Path | io.BufferedIOBase, env: GymEnv | str | None = None, *args: Any, **kwargs: Any
     ) -> Self:
         """Loads what `save` wrote; see `BaseAlgorithm.load`.
+
+        Of an environment that is no `VecEnv`, as many copies are made as the agent was trained on.
 
         Raises:
             ValueError: the environment's geometry is not the one that the agent was trained on.
         """
+        if env is not None and not isinstance(env, VecEnv):
+            trained = super().load(path, None, *args, **kwargs)
+            env = as_group_env(env, *trained._copies_of(env))
+            if isinstance(path, io.BufferedIOBase):
+                path.seek(0)
         try:
             return super().load(path, env, *args, **kwargs)
         except ValueError as error:
@@ -271,6 +298,14 @@ class GroupAlgorithm(BaseAlgorithm):
                 f"Expected the geometry that the agent in {path} was trained on, got an environment of another "
                 f"({error}); make the environment with the agent's tokenizer and obs."
             ) from error
+
+    def set_env(self, env: GymEnv | str, force_reset: bool = True) -> None:
+        """Trains on another environment from here on; what is not a `VecEnv` is copied as often as the one before."""
+        super().set_env(as_group_env(env, *self._copies_of(env)), force_reset)
+
+    def _copies_of(self, env: Any) -> tuple[int | None, int | None]:
+        """G and P of the copies to be made; nothing of a `VecEnv`, which has its own."""
+        return (None, None) if isinstance(env, VecEnv) else (self._group_size, self._scenes)
 
     def set_parameters(
         self, load_path_or_dict: Any, exact_match: bool = True, device: torch.device | str = "auto"

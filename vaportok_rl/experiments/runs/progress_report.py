@@ -131,11 +131,10 @@ class ProgressReport(BaseCallback):
 
     def _on_step(self) -> bool:
         self._returns += [float(info["episode"]["r"]) for info in self.locals["infos"] if "episode" in info]
-        rollout = self.locals.get("rollout")
-        if isinstance(rollout, SceneRollout):
-            self._lengths.append(rollout.outcome.n_tokens.flatten())
-        else:
+        if "rollout" not in self.locals:
             self._lengths.append(torch.tensor([int(info["n_tokens"]) for info in self.locals["infos"]]))
+        elif isinstance(self.locals["rollout"], SceneRollout):
+            self._lengths.append(self.locals["rollout"].outcome.n_tokens.flatten())
         return not self.stopping
 
     def _on_rollout_end(self) -> None:
