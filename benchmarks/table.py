@@ -65,7 +65,7 @@ def one_by_one(split: TableSplit, scene: Scene, n_tokens: torch.Tensor) -> Outco
         row, n = int(scene.indices[place[1:]]), int(n_tokens[place])
         mse[place] = float(split.mse[row, n - 1])
         accuracy[place] = int(split.hits[row, n - 1]) / max(1, n - 1)
-    return Outcome(n_tokens, mse, accuracy, scene.complexity, split.tokens)
+    return Outcome(scene, n_tokens, mse, accuracy)
 
 
 def vector_face(folder: Path, effort: Effort, count: int, group_size: int) -> float:

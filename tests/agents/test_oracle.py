@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vaportok_rl.agents.oracle import best_fixed_length, fixed_rewards, oracle_lengths
-from vaportok_rl.envs import DEFAULT_WEIGHTS, Outcome, VaporReward
+from vaportok_rl.envs import DEFAULT_WEIGHTS, OutcomeOfAllLengths, Scene, VaporReward
 from vaportok_rl.envs.token_range import TokenRange
 
 OFF = dict.fromkeys(DEFAULT_WEIGHTS, 0.0)
 
 
-def every_length(seed: int, tokens: int, paths: int, length: int) -> Outcome:
+def every_length(seed: int, tokens: int, paths: int, length: int) -> OutcomeOfAllLengths:
     """An outcome of all lengths whose errors mostly fall with n, as a tokenizer's do, and whose clips differ."""
     rng = np.random.default_rng(seed)
     steps = rng.exponential(0.05, (tokens, paths, length)) * rng.exponential(1.0, (paths, length))
@@ -25,10 +25,11 @@ def every_length(seed: int, tokens: int, paths: int, length: int) -> Outcome:
     accuracy[0] = 0
     lengths = torch.arange(1, tokens + 1)[:, None, None].expand(tokens, paths, length)
     complexity = torch.from_numpy(rng.random((paths, length, 2), dtype=np.float32))
-    return Outcome(lengths, mse, accuracy, complexity, tokens)
+    scene = Scene.bare(torch.zeros(paths, length, tokens, dtype=torch.int64), complexity)
+    return OutcomeOfAllLengths(scene, lengths, mse, accuracy)
 
 
-def brute_force(every: Outcome, reward: VaporReward, worst: bool = False) -> list[float]:
+def brute_force(every: OutcomeOfAllLengths, reward: VaporReward, worst: bool = False) -> list[float]:
     """The best path reward of every combination of lengths, path by path."""
     tokens, paths, length = every.n_tokens.shape
     combinations = torch.tensor(list(product(range(1, tokens + 1), repeat=length)))
@@ -36,7 +37,7 @@ def brute_force(every: Outcome, reward: VaporReward, worst: bool = False) -> lis
     return (total.amin(0) if worst else total.amax(0)).tolist()
 
 
-def earned(every: Outcome, reward: VaporReward, lengths: torch.Tensor) -> list[float]:
+def earned(every: OutcomeOfAllLengths, reward: VaporReward, lengths: torch.Tensor) -> list[float]:
     return reward(every.take(lengths[None])).total[0].tolist()
 
 
@@ -112,7 +113,9 @@ def test_best_fixed_length() -> None:
     assert best_fixed_length(every, reward) == int(np.mean(table, axis=1).argmax()) + 1
 
 
-def allowed_best(every: Outcome, reward: VaporReward, allowed: TokenRange, worst: bool = False) -> list[float]:
+def allowed_best(
+    every: OutcomeOfAllLengths, reward: VaporReward, allowed: TokenRange, worst: bool = False
+) -> list[float]:
     """The best path reward of every combination of lengths that a token range and a budget leave."""
     tokens, paths, length = every.n_tokens.shape
     choices = torch.tensor(list(product(range(1, tokens + 1), repeat=length)))

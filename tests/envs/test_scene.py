@@ -1,6 +1,5 @@
 """Picking, replacing and joining scenes; reading lengths out of an outcome that holds every length."""
 
-import pickle
 from dataclasses import fields
 
 import numpy as np
@@ -8,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vaportok_rl.envs import Outcome, Scene
-from vaportok_rl.envs.scene import join_scenes
+from vaportok_rl.envs import Outcome, OutcomeOfAllLengths, Scene
 
 
 def make_scene(paths: int, length: int, seed: int = 0) -> Scene:
@@ -27,20 +25,16 @@ def make_scene(paths: int, length: int, seed: int = 0) -> Scene:
         clips=(draw(3, 2, 4, 4) * 255).to(torch.uint8),
         labels=(draw() * 5).long(),
         ids=(draw() * 1000).long(),
+        bits=draw(6),
     )
 
 
-def make_outcome(paths: int = 3, length: int = 4, tokens: int = 6) -> Outcome:
+def make_outcome(paths: int = 3, length: int = 4, tokens: int = 6) -> OutcomeOfAllLengths:
     rng = torch.Generator().manual_seed(7)
     shape = (tokens, paths, length)
     lengths = torch.arange(1, tokens + 1)[:, None, None].expand(shape)
-    return Outcome(
-        lengths,
-        torch.rand(shape, generator=rng),
-        torch.rand(shape, generator=rng),
-        torch.rand(paths, length, 2, generator=rng),
-        tokens,
-    )
+    mse, accuracy = torch.rand(shape, generator=rng), torch.rand(shape, generator=rng)
+    return OutcomeOfAllLengths(make_scene(paths, length), lengths, mse, accuracy)
 
 
 def test_shape_and_tokens() -> None:
@@ -74,7 +68,7 @@ def test_replace_paths_copies() -> None:
 def test_join_is_the_inverse_of_taking_apart() -> None:
     scene = make_scene(3, 2)
     parts = [Scene(*(getattr(scene, field.name)[p : p + 1] for field in fields(Scene))) for p in range(3)]
-    joined = join_scenes(parts)
+    joined = Scene.joined(parts)
     for field in fields(Scene):
         assert torch.equal(getattr(joined, field.name), getattr(scene, field.name))
 
@@ -93,21 +87,12 @@ def test_take_looks_every_length_up() -> None:
 
 def test_psnr_has_a_floor() -> None:
     mse = torch.tensor([[[0.0, 1e-12, 0.01, 1.0]]])
-    outcome = Outcome(torch.ones(1, 1, 4, dtype=torch.int64), mse, mse, torch.zeros(1, 4, 2), 6)
+    outcome = Outcome(make_scene(1, 4), torch.ones(1, 1, 4, dtype=torch.int64), mse, mse)
     assert outcome.psnr[0, 0].tolist() == pytest.approx([100.0, 100.0, 20.0, 0.0], abs=1e-4)
 
 
-def test_codes_may_be_gathered_when_they_are_first_read() -> None:
-    asked: list[Tensor] = []
-
-    def gather() -> Tensor:
-        asked.append(make_scene(1, 2).codes)
-        return asked[-1]
-
-    ones = torch.ones(1, 1, 2, dtype=torch.int64)
-    outcome = Outcome(ones, ones.float(), ones.float(), torch.zeros(1, 2, 2), 6, gather)
-    assert not asked
-    assert outcome.codes is outcome.codes is asked[0]
-    assert len(asked) == 1
-    assert torch.equal(pickle.loads(pickle.dumps(outcome)).codes, asked[0])
-    assert Outcome(ones, ones.float(), ones.float(), torch.zeros(1, 2, 2), 6).codes is None
+def test_a_bare_scene_has_what_terms_look_at_and_the_form_of_a_scene() -> None:
+    scene = make_scene(2, 3)
+    bare = Scene.bare(scene.codes, scene.complexity)
+    assert (bare.shape, bare.tokens) == (scene.shape, scene.tokens)
+    assert all(getattr(bare, field.name).shape[:2] == (2, 3) for field in fields(Scene))

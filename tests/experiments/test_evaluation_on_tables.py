@@ -28,7 +28,7 @@ def test_the_same_figures_as_with_the_network(table: str, tiny_world: str) -> No
     looked_up = HeldOut(TaildropProcess(table=table, path_length=3, split="test"), scenes=3)
     rows = looked_up.scene.indices
     process = TaildropProcess(tokenizer=tiny_world, path_length=3, split="test")
-    every = process.engine.score_all(process.open_scene(rows.numpy()))
+    every = process.engine.score_all(process.engine.open(rows.numpy()))
     assert torch.allclose(looked_up.every.mse, every.mse, atol=1e-6)
     assert torch.allclose(looked_up.every.accuracy, every.accuracy, atol=1e-6)
     lengths = torch.tensor([[1, 5, 16], [2, 2, 9], [16, 1, 3]])

@@ -12,10 +12,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from vaportok_rl.agents.known_outcomes import KnownOutcomes
 from vaportok_rl.agents.oracle import best_fixed_length, oracle_lengths
-from vaportok_rl.envs import Outcome, RewardResult, Scene, TaildropProcess, VaporReward
-from vaportok_rl.envs.scene import join_outcomes, join_scenes
+from vaportok_rl.envs import Outcome, OutcomeOfAllLengths, RewardResult, TaildropProcess, VaporReward
 from vaportok_rl.envs.token_range import TokenRange
 from vaportok_rl.evaluation import spearman
 from vaportok_rl.evaluation.equal_slope import EqualSlope
@@ -87,26 +85,21 @@ class HeldOut:
 
     def __init__(self, process: TaildropProcess, scenes: int, seed: int = 0, on_scene: Any = None) -> None:
         self.process = process
-        parts: list[Scene] = []
-        outcomes: list[Outcome] = []
+        outcomes: list[OutcomeOfAllLengths] = []
         for rows in held_out_rows(len(process.source), process.path_length, scenes, seed):
-            scene = process.open_scene(np.array([rows], dtype=np.int64))
-            parts.append(scene)
-            outcomes.append(process.engine.score_all(scene))
+            outcomes.append(process.engine.score_all(process.engine.open(np.array([rows], dtype=np.int64))))
             if on_scene is not None:
                 on_scene()
-        self.scene = join_scenes(parts)
-        self.every = join_outcomes(outcomes)
-        if isinstance(process.engine, KnownOutcomes):
-            process.engine.remember(self.scene, self.every)
-        self.score = process.engine.world.complexity_scale.score(self.scene.complexity)
+        self.every = OutcomeOfAllLengths.joined(outcomes)
+        self.scene = self.every.scene
+        process.engine.remember(self.every)  # policies ask for the same outcomes again
+        self.score = process.engine.complexity_scale.score(self.scene.complexity)
         self._bounds: tuple[VaporReward, dict[str, float], Bounds] | None = None
 
     def evaluate(self, n_tokens: Tensor) -> PolicyScore:
         """Scores lengths ``int64 [P, L]``, or the nearest that the process's range and budget allow."""
-        n_tokens = self.process.token_range.clip_paths(n_tokens)
-        outcome = self.every.take(n_tokens[None])
-        return PolicyScore(n_tokens, outcome, self.process.reward(outcome))
+        outcome, rewards = self.process.judge(n_tokens[None], self.every.take)
+        return PolicyScore(outcome.n_tokens[0], outcome, rewards)
 
     @property
     def bounds(self) -> Bounds:
@@ -174,7 +167,7 @@ class Comparison:
     scores: dict[str, PolicyScore]
     worst: PolicyScore
     spearman: dict[str, float]
-    every: Outcome
+    every: OutcomeOfAllLengths
     allowed: TokenRange
 
     def reward(self, name: str) -> float:
@@ -211,7 +204,7 @@ class Comparison:
     def envelope(self) -> EqualSlope:
         """How few errors any number of tokens can leave on all these clips together; its curve bounds every policy."""
         low, high = self.allowed.minimum, self.allowed.longest
-        return EqualSlope.of(self.every.mse[low - 1 : high].flatten(1).cpu().numpy(), low)
+        return EqualSlope.of(self.every.errors(low, high).flatten(1).cpu().numpy(), low)
 
     def matched_regret(self, name: str) -> float:
         """A policy's mse beyond the least that its own mean number of tokens could leave: 0 on the envelope.

@@ -8,29 +8,26 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from vaportok_rl.envs import Outcome, VaporReward
+from vaportok_rl.envs import OutcomeOfAllLengths, VaporReward
 from vaportok_rl.envs.token_range import TokenRange
 
 
-def fixed_rewards(every: Outcome, reward: VaporReward, allowed: TokenRange | None = None) -> Tensor:
+def fixed_rewards(every: OutcomeOfAllLengths, reward: VaporReward, allowed: TokenRange | None = None) -> Tensor:
     """Path reward of each fixed length, or of what a token range and a budget make of it.
 
     Returns:
         ``[K, P]``; row g keeps n = g + 1 tokens of every clip.
     """
-    if allowed is None:
-        return reward(every).total
-    options = torch.arange(1, every.tokens + 1, device=every.mse.device)[:, None, None].expand(every.mse.shape)
-    return reward(every.take(allowed.clip_paths(options))).total
+    return reward(every if allowed is None else every.take(allowed.clip_paths(every.n_tokens))).total
 
 
-def best_fixed_length(every: Outcome, reward: VaporReward, allowed: TokenRange | None = None) -> int:
+def best_fixed_length(every: OutcomeOfAllLengths, reward: VaporReward, allowed: TokenRange | None = None) -> int:
     """The single length with the highest mean path reward over these scenes."""
     return int(fixed_rewards(every, reward, allowed).mean(1).argmax()) + 1
 
 
 def oracle_lengths(
-    every: Outcome,
+    every: OutcomeOfAllLengths,
     reward: VaporReward,
     starts: tuple[Tensor, ...] = (),
     sweeps: int = 10,
@@ -45,7 +42,7 @@ def oracle_lengths(
     lengths of other policies as starts, the result is at least as good as each of them.
 
     Args:
-        every: outcome with G = K whose row g holds n = g + 1 (`ScoringEngine.score_all`).
+        every: of the paths' clips.
         reward: the reward to maximise; any terms.
         starts: further starting points, ``int64 [P, L]`` each.
         sweeps: most passes over the clips.
@@ -69,7 +66,7 @@ def oracle_lengths(
 
 
 def _climb(
-    every: Outcome, reward: VaporReward, lengths: Tensor, sign: float, sweeps: int, allowed: TokenRange
+    every: OutcomeOfAllLengths, reward: VaporReward, lengths: Tensor, sign: float, sweeps: int, allowed: TokenRange
 ) -> tuple[Tensor, Tensor]:
     """Coordinate ascent over the clips of each path; every step takes the best of a set of neighbours."""
 

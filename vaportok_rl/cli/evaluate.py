@@ -48,7 +48,6 @@ class Evaluate:
     def run(self, console: Console) -> None:
         """Runs the command."""
         from vaportok_rl.agents import build_length_policy
-        from vaportok_rl.agents.known_outcomes import remembering
         from vaportok_rl.agents.lengths.calibration import Calibration
         from vaportok_rl.agents.lengths.specs import baseline_specs
         from vaportok_rl.envs import TaildropProcess
@@ -61,7 +60,7 @@ class Evaluate:
             raise ValueError(
                 f"Expected baselines all, none, or names, got {' '.join(self.baselines)}; give one of the three."
             )
-        process = remembering(TaildropProcess(**self.settings.environment(self.split)))
+        process = TaildropProcess(**self.settings.environment(self.split))
         calibration = Calibration(process)
         agents = AgentRun.named(self.agent)
         chosen = {run.label: build_length_policy(run.spec, process) for run in agents}

@@ -11,8 +11,8 @@ from vaportok_rl.envs.rewards.wrappers import (
     VectorLearnedScalarisation,
 )
 from vaportok_rl.envs.sb3 import TaildropVecEnv, make_sb3_env
-from vaportok_rl.envs.scene import Outcome, Scene
-from vaportok_rl.envs.scoring.engine import ScoringEngine
+from vaportok_rl.envs.scene import Outcome, OutcomeOfAllLengths, Scene
+from vaportok_rl.envs.scoring.engine import Engine, ScoringEngine
 from vaportok_rl.envs.scoring.worlds import shared_world
 from vaportok_rl.envs.settings import TaildropArguments, TaildropSettings
 from vaportok_rl.envs.table.engine import TableEngine
@@ -26,10 +26,12 @@ from vaportok_rl.envs.vector_env import TaildropVectorEnv
 __all__ = [
     "DEFAULT_WEIGHTS",
     "CurriculumWeights",
+    "Engine",
     "LearnedScalarisation",
     "MOTaildropEnv",
     "MOTaildropVectorEnv",
     "Outcome",
+    "OutcomeOfAllLengths",
     "OutcomeTable",
     "RewardResult",
     "RewardTerm",

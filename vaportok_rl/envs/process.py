@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
-from typing import Any, Unpack
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import torch
@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaportok_rl.clips import ClipSource, open_clips
-from vaportok_rl.envs.rewards.reward import VaporReward, build_reward
-from vaportok_rl.envs.scene import Scene, join_scenes
-from vaportok_rl.envs.scoring.engine import ScoringEngine
+from vaportok_rl.envs.rewards.reward import RewardResult, VaporReward, build_reward
+from vaportok_rl.envs.scene import Outcome, Scene
+from vaportok_rl.envs.scoring.engine import Engine, ScoringEngine
 from vaportok_rl.envs.scoring.worlds import shared_distances, shared_world
 from vaportok_rl.envs.settings import TaildropArguments, TaildropSettings
 from vaportok_rl.envs.table.clips import TableClips
 from vaportok_rl.envs.table.engine import TableEngine
-from vaportok_rl.envs.table.scene import TableScene
 from vaportok_rl.envs.table.settings import check_table_serves
 from vaportok_rl.envs.table.table import shared_table
 from vaportok_rl.envs.token_range import TokenRange
@@ -49,6 +48,22 @@ def observation_box(config: VaporTokConfig, name: str, flatten: bool) -> spaces.
     return spaces.Box(low, high, (math.prod(shape),) if flatten else shape, dtype)
 
 
+Score = Callable[[Tensor], Outcome]
+"""From the lengths that paths keep, ``int64 [G, P, L]``, to what that does to their clips."""
+
+
+class Judged(NamedTuple):
+    """What became of lengths that paths asked for.
+
+    Attributes:
+        outcome: of those that the token range and the budget let them keep.
+        rewards: of the outcome.
+    """
+
+    outcome: Outcome
+    rewards: RewardResult
+
+
 class TaildropProcess:
     """What an environment is made of; but for the reward's weights it never changes.
 
@@ -60,7 +75,7 @@ class TaildropProcess:
 
     Attributes:
         settings: the arguments, defaults filled in.
-        engine: the scoring engine over the shared frozen world, or over the shared outcome table.
+        engine: what scores: the shared frozen world, or the shared outcome table.
         source: the clips.
         reward: the reward.
         path_length: L.
@@ -80,7 +95,7 @@ class TaildropProcess:
         self.settings = settings
         self.reward = build_reward(settings.reward)
         self.source, self.engine = _open(settings, self.reward)
-        config = self.engine.world.config
+        config = self.engine.config
         self.path_length = settings.path_length
         self.tokens = config.tokens
         self.token_range = TokenRange(
@@ -92,7 +107,7 @@ class TaildropProcess:
                 f"{settings.path_length}; shorten the path or add clips."
             )
         self._starts = self._scene_starts()
-        self.reward.dry_run(self.path_length, self.tokens, self.engine.world.device)
+        self.reward.dry_run(self.path_length, self.tokens, self.engine.device)
         self.single_observation_space = self._observation_space()
         self.single_action_space = spaces.Discrete(self.tokens)
 
@@ -113,7 +128,7 @@ class TaildropProcess:
         return self.settings.tokenizer
 
     def _observation_space(self) -> spaces.Space[Any]:
-        config, flatten = self.engine.world.config, self.settings.flatten_obs
+        config, flatten = self.engine.config, self.settings.flatten_obs
         parts: dict[str, spaces.Space[Any]] = {
             name: observation_box(config, name, flatten) for name in self.settings.observed
         }
@@ -147,7 +162,7 @@ class TaildropProcess:
         With ordering ``independent``, L different clips in a random order; with ``video``, L consecutive clips of one
         video from a random place on.
         """
-        return self.open_scene(self.draw(generators))
+        return self.engine.open(self.draw(generators))
 
     def draw(self, generators: Sequence[np.random.Generator]) -> NDArray[np.int64]:
         """Draws one scene a generator, as ``int64 [P, L]`` indices of the source; see `sample_scene`."""
@@ -158,29 +173,15 @@ class TaildropProcess:
             return rng.choice(len(self.source), self.path_length, replace=False)
         return int(rng.choice(self._starts)) + np.arange(self.path_length)
 
-    def open_scene(self, indices: NDArray[np.int64]) -> Scene:
-        """Reads and encodes the clips at ``int64 [P, L]`` indices of the source."""
-        if isinstance(self.engine, TableEngine):
-            return self.engine.scene(torch.from_numpy(indices))
-        return self.engine.encode(*self._read(indices))
+    def judge(self, n_tokens: Tensor, score: Score) -> Judged:
+        """Brings lengths to those that the token range and the budget allow, scores them, and pays for them.
 
-    def open_each(self, indices: NDArray[np.int64]) -> Scene:
-        """As `open_scene`, but clips are encoded a scene at a time.
-
-        A batch of the same shape gives the same numbers, so a scene is bitwise the same whichever face opens it.
+        Args:
+            n_tokens: ``int64 [G, P, L]`` in 1 … K, what whole paths ask for.
+            score: scores the lengths kept, such as `OutcomeOfAllLengths.take`.
         """
-        if isinstance(self.engine, TableEngine):
-            return self.open_scene(indices)
-        parts = zip(*(values.split(1) for values in self._read(indices)), strict=True)
-        return join_scenes([self.engine.encode(*part) for part in parts])
-
-    def _read(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
-        """Clips, labels and ids at ``[P, L]`` indices, read in one batch: many small ones take half as long again."""
-        batch = self.source.batch(torch.from_numpy(indices.reshape(-1)))
-        clips, labels, ids = (
-            torch.unflatten(values, 0, indices.shape) for values in (batch.clips, batch.labels, batch.ids)
-        )
-        return clips, labels, ids
+        outcome = score(self.token_range.clip_paths(n_tokens))
+        return Judged(outcome, self.reward(outcome))
 
     def observe(self, scene: Scene, steps: NDArray[np.int64]) -> dict[str, NDArray[np.generic]]:
         """What each of P scenes shows at its step, on the host, in fresh memory: arrays ``[P, ...]`` by name."""
@@ -190,10 +191,8 @@ class TaildropProcess:
         return {name: self._shown(name, scene, paths, at) for name in self.settings.observed}
 
     def _shown(self, name: str, scene: Scene, paths: Tensor, at: Tensor) -> NDArray[np.generic]:
-        if name == "complexity" and isinstance(scene, TableScene) and isinstance(self.engine, TableEngine):
-            value = self.engine.quantiles[scene.rows[paths, at]]
-        elif name == "complexity":
-            value = self.engine.world.complexity_scale.quantiles(scene.part("complexity", paths, at))
+        if name == "complexity":
+            value = self.engine.quantiles(scene, paths, at)
         else:
             value = scene.part({"clip": "clips"}.get(name, name), paths, at)
         if self.settings.flatten_obs:
@@ -206,7 +205,7 @@ class TaildropProcess:
         return shown[self.settings.obs] if isinstance(self.settings.obs, str) else shown
 
 
-def _open(settings: TaildropSettings, reward: VaporReward) -> tuple[ClipSource, ScoringEngine]:
+def _open(settings: TaildropSettings, reward: VaporReward) -> tuple[ClipSource, Engine]:
     """The clips and what scores them: the shared network, or the shared outcome table."""
     bits = "bits" in reward.needs
     if settings.table is not None:
@@ -219,7 +218,8 @@ def _open(settings: TaildropSettings, reward: VaporReward) -> tuple[ClipSource, 
     source = open_clips(
         settings.clips, split=settings.split, frames=config.frames, size=config.size, seed=settings.clip_seed
     )
-    return source, ScoringEngine(world, bits=bits, distances=shared_distances(reward, settings.device))
+    distances = shared_distances(reward, settings.device)
+    return source, ScoringEngine(world, source=source, bits=bits, distances=distances)
 
 
 def _reopen(settings: TaildropSettings, weights: dict[str, float]) -> TaildropProcess:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -32,11 +33,13 @@ class Scene:
     clips: Tensor
     labels: Tensor
     ids: Tensor
-    bits: Tensor = None  # type: ignore[assignment]  # never None once made
+    bits: Tensor
 
-    def __post_init__(self) -> None:
-        if self.bits is None:
-            object.__setattr__(self, "bits", self.hits.new_empty(*self.hits.shape[:2], 0))
+    @classmethod
+    def bare(cls, codes: Tensor, complexity: Tensor) -> Scene:
+        """Scenes of clips of which only codes and complexity are known, all that a reward term may look at."""
+        counted, nothing = torch.zeros_like(codes[..., 0]), complexity.new_empty(*complexity.shape[:2], 0)
+        return Scene(nothing, codes, nothing, complexity, nothing, counted, counted, nothing)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -50,7 +53,7 @@ class Scene:
 
     @property
     def indices(self) -> Tensor:
-        """``int64 [P, L]``, from which `TaildropProcess.open_each` makes the same scenes again."""
+        """``int64 [P, L]``, from which `Engine.open` makes the same scenes again."""
         return self.ids
 
     @property
@@ -86,31 +89,8 @@ class Scene:
 
     @classmethod
     def joined(cls, scenes: Sequence[Scene]) -> Scene:
-        """Stacks scenes of equal path length along P."""
+        """Stacks scenes of equal path length, all of one kind, along P."""
         return cls(*(torch.cat([getattr(scene, part.name) for scene in scenes]) for part in fields(cls)))
-
-
-def join_scenes(scenes: Sequence[Scene]) -> Scene:
-    """Stacks scenes of equal path length, all of one kind, along P."""
-    return type(scenes[0]).joined(scenes)
-
-
-class _Codes:
-    """A field that may be given as a function, called when the field is first read.
-
-    An outcome table gathers codes only for the terms that look at them.
-    """
-
-    def __get__(self, outcome: Outcome | None, kind: type[Outcome]) -> Tensor | None:
-        if outcome is None:
-            return None  # the field's default
-        held = outcome.__dict__["_codes"]
-        if held is not None and not isinstance(held, Tensor):
-            held = outcome.__dict__["_codes"] = held()
-        return held  # type: ignore[no-any-return]
-
-    def __set__(self, outcome: Outcome, value: Tensor | Callable[[], Tensor] | None) -> None:
-        outcome.__dict__["_codes"] = value
 
 
 @dataclass(frozen=True)
@@ -118,74 +98,83 @@ class Outcome:
     """What keeping ``n_tokens`` did to each clip, for G paths through each of P scenes.
 
     Attributes:
+        scene: P scenes of L clips.
         n_tokens: ``int64 [G, P, L]`` in 1 … K.
         mse: ``float32 [G, P, L]``, mean squared error of the decoded clip, pixels in [0, 1].
         accuracy: ``float32 [G, P, L]``, the prior's top-5 accuracy over the kept, predicted tokens; 0 where n = 1.
-        complexity: ``float32 [P, L, 2]``, SC and TC.
-        tokens: K.
-        codes: ``int64 [P, L, K]``, the scenes' codes, or a function that returns them; None where an outcome was put
-            together without scenes.
         measures: ``float32 [G, P, L]`` by name; what reward terms asked the engine for beyond error and accuracy
             (`bits`, `lpips`; see `ScoringEngine`).
     """
 
+    scene: Scene
     n_tokens: Tensor
     mse: Tensor
     accuracy: Tensor
-    complexity: Tensor
-    tokens: int
-    codes: _Codes = _Codes()
     measures: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_codes": self.codes}
+    @property
+    def tokens(self) -> int:
+        """K."""
+        return self.scene.tokens
+
+    @property
+    def complexity(self) -> Tensor:
+        """``float32 [P, L, 2]``, SC and TC of the clips."""
+        return self.scene.complexity
+
+    @property
+    def codes(self) -> Tensor:
+        """``int64 [P, L, K]``, the clips' codes."""
+        return self.scene.codes
 
     @property
     def psnr(self) -> Tensor:
         """``float32 [G, P, L]`` in decibels, with a floor of 1e-10 under the error (100 dB)."""
         return -10 * torch.log10(self.mse.clamp(min=1e-10))
 
-    def take(self, n_tokens: Tensor) -> Outcome:
-        """Reads other lengths out of an outcome that holds every length.
+    def rearrange(self, paths: Callable[[Tensor], Tensor], scenes: Callable[[Tensor], Tensor]) -> Outcome:
+        """An outcome with ``paths`` applied to every tensor ``[G, P, L]`` and ``scenes`` to every ``[P, L, ...]``.
 
-        Args:
-            n_tokens: ``int64 [G', P, L]`` in 1 … K.
-
-        Returns:
-            The outcome of those lengths, looked up in this one, whose row g must hold n = g + 1 for all g < K.
+        Its scene is a bare one; see `Scene.bare`.
         """
+        return Outcome(
+            scene=Scene.bare(scenes(self.codes), scenes(self.complexity)),
+            n_tokens=paths(self.n_tokens),
+            mse=paths(self.mse),
+            accuracy=paths(self.accuracy),
+            measures={name: paths(value) for name, value in self.measures.items()},
+        )
+
+
+class OutcomeOfAllLengths(Outcome):
+    """The outcome of all K lengths of each clip, out of which any path's outcome is read.
+
+    It is an `Outcome` of G = K paths, of which path g keeps n = g + 1 tokens of every clip.
+    """
+
+    @classmethod
+    def joined(cls, outcomes: Sequence[OutcomeOfAllLengths]) -> Self:
+        """Stacks outcomes of equal L and K along P."""
+        first = outcomes[0]
+        return cls(
+            scene=first.scene.joined([outcome.scene for outcome in outcomes]),
+            n_tokens=torch.cat([outcome.n_tokens for outcome in outcomes], 1),
+            mse=torch.cat([outcome.mse for outcome in outcomes], 1),
+            accuracy=torch.cat([outcome.accuracy for outcome in outcomes], 1),
+            measures={name: torch.cat([outcome.measures[name] for outcome in outcomes], 1) for name in first.measures},
+        )
+
+    def take(self, n_tokens: Tensor) -> Outcome:
+        """The outcome of chosen lengths, ``int64 [G, P, L]`` in 1 … K."""
         rows = n_tokens - 1
-        return replace(
-            self,
+        return Outcome(
+            scene=self.scene,
             n_tokens=n_tokens,
             mse=self.mse.gather(0, rows),
             accuracy=self.accuracy.gather(0, rows),
             measures={name: value.gather(0, rows) for name, value in self.measures.items()},
         )
 
-    def rearrange(self, paths: Callable[[Tensor], Tensor], scenes: Callable[[Tensor], Tensor]) -> Outcome:
-        """A copy with ``paths`` applied to every tensor ``[G, P, L]`` and ``scenes`` to every ``[P, L, ...]``."""
-        return Outcome(
-            n_tokens=paths(self.n_tokens),
-            mse=paths(self.mse),
-            accuracy=paths(self.accuracy),
-            complexity=scenes(self.complexity),
-            tokens=self.tokens,
-            codes=None if self.codes is None else scenes(self.codes),
-            measures={name: paths(value) for name, value in self.measures.items()},
-        )
-
-
-def join_outcomes(outcomes: Sequence[Outcome]) -> Outcome:
-    """Stacks outcomes of equal G, L and K along P."""
-    first = outcomes[0]
-    codes = [outcome.codes for outcome in outcomes if outcome.codes is not None]
-    return Outcome(
-        n_tokens=torch.cat([outcome.n_tokens for outcome in outcomes], 1),
-        mse=torch.cat([outcome.mse for outcome in outcomes], 1),
-        accuracy=torch.cat([outcome.accuracy for outcome in outcomes], 1),
-        complexity=torch.cat([outcome.complexity for outcome in outcomes]),
-        tokens=first.tokens,
-        codes=torch.cat(codes) if len(codes) == len(outcomes) else None,
-        measures={name: torch.cat([outcome.measures[name] for outcome in outcomes], 1) for name in first.measures},
-    )
+    def errors(self, shortest: int, longest: int) -> Tensor:
+        """``float32 [N, P, L]``, mean squared errors at the lengths ``shortest`` … ``longest``."""
+        return self.mse[shortest - 1 : longest]

@@ -58,14 +58,15 @@ class GroupWalk:
         self._scene: Scene | None = None
         self.steps = np.zeros(0, dtype=np.int64)
         self._spent = np.zeros((0, group_size), dtype=np.int64)
-        self._lengths = torch.zeros(0)
+        # What the paths have asked for, [G, P, L]; ones where nothing has been decided yet.
+        self._asked = torch.zeros(0)
         # What has been measured so far, [G, P, L] by name; zeros where nothing has been decided yet.
         self._measured: dict[str, Tensor] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GroupWalk:
         twin = GroupWalk(copy.deepcopy(self.process, memo), self.group_size)
         twin._scene, twin.steps, twin._spent = self._scene, self.steps.copy(), self._spent.copy()
-        twin._lengths = self._lengths.clone()
+        twin._asked = self._asked.clone()
         twin._measured = {name: value.clone() for name, value in self._measured.items()}
         return twin
 
@@ -75,7 +76,7 @@ class GroupWalk:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state
         indices = state["_scene"]
-        self._scene = None if indices is None else self.process.open_each(indices)
+        self._scene = None if indices is None else self.process.engine.open(indices, apart=True)
 
     @property
     def begun(self) -> bool:
@@ -105,14 +106,14 @@ class GroupWalk:
         Raises:
             RuntimeError: some groups are to begin before all of them have once.
         """
-        scene = self.process.open_each(self.process.draw(generators))
+        scene = self.process.engine.open(self.process.draw(generators), apart=True)
         if groups is None:
             self._scene = scene
             count, length = scene.shape
             self.steps = np.zeros(count, dtype=np.int64)
             self._spent = np.zeros((count, self.group_size), dtype=np.int64)
             shape, device = (self.group_size, count, length), scene.device
-            self._lengths = torch.ones(shape, dtype=torch.int64, device=device)
+            self._asked = torch.ones(shape, dtype=torch.int64, device=device)
             names = ("mse", "accuracy", *self.process.engine.measures)
             self._measured = {name: torch.zeros(shape, device=device) for name in names}
         else:
@@ -148,24 +149,23 @@ class GroupWalk:
                 f"Expected reset() after the last of {length} clips, got another step(); reset the finished "
                 "environments."
             )
-        kept = self.process.token_range.clip(n_tokens, self.steps[:, None], self._spent)
         device = scene.device
         paths, at = torch.arange(len(self.steps), device=device), torch.as_tensor(self.steps, device=device)
         here = scene.at(paths, at)
-        outcome = self.process.engine.score(here, torch.as_tensor(kept, device=device).T.contiguous()[..., None])
-        self._spent = self._spent + kept
-        self._lengths[:, paths, at] = outcome.n_tokens[..., 0]
-        for name, value in self._measured.items():
-            value[:, paths, at] = (outcome.measures[name] if name in outcome.measures else getattr(outcome, name))[
-                ..., 0
-            ]
+        self._asked[:, paths, at] = torch.as_tensor(n_tokens, device=device).T
+
+        def score(kept: Tensor) -> Outcome:
+            """Scores the clips at hand; what was scored before is kept, and what is to come is zero."""
+            outcome = self.process.engine.score(here, kept[:, paths, at][..., None])
+            found = {"mse": outcome.mse, "accuracy": outcome.accuracy, **outcome.measures}
+            for name, value in self._measured.items():
+                value[:, paths, at] = found[name][..., 0]
+            measures = dict(self._measured)
+            return Outcome(scene, kept, measures.pop("mse"), measures.pop("accuracy"), measures)
 
         # The reward of a whole path is evaluated once more at each step: clip terms may only look at their own clip,
         # and path terms are read at the end, so what is not yet decided cannot leak into what is paid.
-        measures = dict(self._measured)
-        mse, accuracy = measures.pop("mse"), measures.pop("accuracy")
-        whole = Outcome(self._lengths, mse, accuracy, scene.complexity, scene.tokens, lambda: scene.codes, measures)
-        result = self.process.reward(whole)
+        outcome, result = self.process.judge(self._asked, score)
         finished = self.steps == length - 1
         last = torch.as_tensor(finished, device=device)
         terms = {
@@ -173,21 +173,20 @@ class GroupWalk:
             for name, value in result.raw.items()
         }
         rewards, payments = result.per_decision[:, paths, at], result.payments[:, :, paths, at]
-        self.steps = self.steps + 1
         members = (self.group_size, len(paths))
         values = {
-            "n_tokens": outcome.n_tokens[..., 0],
-            "mse": outcome.mse[..., 0],
-            "psnr": outcome.psnr[..., 0],
-            "accuracy": outcome.accuracy[..., 0],
+            **{name: getattr(outcome, name)[:, paths, at] for name in ("n_tokens", "mse", "psnr", "accuracy")},
             "clip_id": here.ids[:, 0].expand(members),
             "label": here.labels[:, 0].expand(members),
         }
+        info = {name: value.T.cpu().numpy().copy() for name, value in values.items()}
+        self.steps = self.steps + 1
+        self._spent = self._spent + info["n_tokens"]
         return StepOutcome(
             rewards=rewards.T.double().cpu().numpy().copy(),
             payments=payments.permute(2, 1, 0).cpu().numpy().copy(),
             finished=finished,
-            info={name: value.T.cpu().numpy().copy() for name, value in values.items()},
+            info=info,
             terms={name: value.T.float().cpu().numpy().copy() for name, value in terms.items()},
             decided=here,
             path_terms=frozenset(name for name, value in result.raw.items() if value.dim() == 2),

@@ -36,7 +36,7 @@ def rendered_frame(process: TaildropProcess, seed: int) -> np.ndarray:
     """
     engine = process.engine
     scene = process.sample_scene([np.random.default_rng(seed)])
-    lengths = proportional_lengths(engine.world.complexity_scale.score(scene.complexity), scene.tokens)
+    lengths = proportional_lengths(engine.complexity_scale.score(scene.complexity), scene.tokens)
     raw = process.reward(engine.score(scene, lengths[None])).raw
     terms = {
         name: value.flatten()[-1].item() for name, value in raw.items() if process.reward.weights.get(name, 1.0) != 0
@@ -65,7 +65,7 @@ def make_gallery(folder: Path, tokenizer: str = "nano", path_length: int = 64, s
     process = TaildropProcess(tokenizer=tokenizer, split="test", path_length=path_length)
     Image.fromarray(rendered_frame(process, seed)).save(frame, optimize=True)
     scene = process.sample_scene([np.random.default_rng(seed)])
-    score = process.engine.world.complexity_scale.score(scene.complexity)
+    score = process.engine.complexity_scale.score(scene.complexity)
     with torch.no_grad():
         save_figure(contact_sheet(process.engine, scene, score, {}, count=6), sheet)
     return [frame, sheet]

@@ -2,6 +2,8 @@
 
 import itertools
 import statistics
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,15 @@ from torch import Tensor
 from vaportok_rl.agents import GRPO
 from vaportok_rl.agents.grpo.credit import CreditRule
 from vaportok_rl.agents.objective import decoupled_advantage, group_advantage
-from vaportok_rl.envs import Outcome, RewardResult, TaildropVecEnv, TokenRange, VaporReward
+from vaportok_rl.envs import (
+    OutcomeOfAllLengths,
+    RewardResult,
+    Scene,
+    TaildropProcess,
+    TaildropVecEnv,
+    TokenRange,
+    VaporReward,
+)
 from vaportok_rl.runtime.ranks import Processes
 
 K = 4
@@ -53,13 +63,19 @@ def test_flat_groups_have_no_advantage_whatever_the_scale(scale: Any) -> None:
     assert decoupled_advantage(torch.stack([rewards, 5 * rewards]), torch.ones(2))[:, 0].tolist() == [0.0, 0.0, 0.0]
 
 
-def all_lengths(scenes: int, clips: int, seed: int) -> Outcome:
+def all_lengths(scenes: int, clips: int, seed: int) -> OutcomeOfAllLengths:
     """Made-up outcomes of all lengths, in float64."""
     rng = torch.Generator().manual_seed(seed)
     shape = (K, scenes, clips)
     lengths = torch.arange(1, K + 1)[:, None, None].expand(shape)
     mse, accuracy = (torch.rand(shape, generator=rng, dtype=torch.float64) for _ in range(2))
-    return Outcome(lengths, mse, accuracy, torch.zeros(scenes, clips, 2), K)
+    scene = Scene.bare(torch.zeros(scenes, clips, K, dtype=torch.int64), torch.zeros(scenes, clips, 2))
+    return OutcomeOfAllLengths(scene, lengths, mse, accuracy)
+
+
+def judge(allowed: TokenRange, reward: VaporReward) -> Any:
+    """`TaildropProcess.judge` of a process that has a token range and a reward, and no clips."""
+    return partial(TaildropProcess.judge, SimpleNamespace(token_range=allowed, reward=reward))
 
 
 REWARD = VaporReward({"diversity": 2.0}, scale=1.0)
@@ -73,7 +89,7 @@ RANGES = {"free": TokenRange(K, 2), "budget": TokenRange(K, 2, minimum=1, budget
 def test_conditional_rewards_are_those_of_the_changed_paths(credit: Any, allowed: TokenRange) -> None:
     every = all_lengths(scenes=3, clips=2, seed=0)
     actions = torch.from_numpy(np.random.default_rng(0).integers(0, K, (5, 3, 2)))
-    signals, weights = CreditRule(credit).conditional_signals(every, actions, allowed, REWARD)
+    signals, weights = CreditRule(credit).conditional_signals(every, actions, judge(allowed, REWARD))
     assert signals.shape == (1, 5, 3, 2, K)
     assert weights.tolist() == [1.0]
     for g, p, j, a in np.ndindex(5, 3, 2, K):
@@ -103,7 +119,7 @@ def test_over_all_paths_the_enumerated_gradient_is_exact(credit: Any, allowed: T
     (expected,) = torch.autograd.grad((chances * rewards).sum(), logits, retain_graph=True)
 
     rule = CreditRule(credit, scale_rewards="none")
-    conditional = rule.conditional_signals(every, actions, allowed, REWARD)
+    conditional = rule.conditional_signals(every, actions, judge(allowed, REWARD))
     whole = REWARD(every.take(allowed.clip_paths(actions + 1)))
     advantage = rule.exact_advantage(conditional, log_p.detach(), whole, Processes())
     weighted = (log_p.detach().exp() * log_p * advantage).sum((-1, -2, -3))  # ∇ of Σ π_old · log π · A, by path
@@ -118,7 +134,7 @@ def test_scale_of_the_enumerated_advantage_is_the_groups_deviation() -> None:
     log_p = torch.randn(2, 2, K, generator=torch.Generator().manual_seed(4), dtype=torch.float64).log_softmax(-1)
     actions = torch.zeros(2, 2, 2, dtype=torch.int64)
     plain, scaled = (CreditRule(scale_rewards=scale, eps=0.0) for scale in ("none", "group"))
-    conditional = plain.conditional_signals(every, actions, allowed, reward)
+    conditional = plain.conditional_signals(every, actions, judge(allowed, reward))
     sampled = reward(every.take(actions + 1))
     ratio = plain.exact_advantage(conditional, log_p, sampled, Processes()) / scaled.exact_advantage(
         conditional, log_p, sampled, Processes()

@@ -19,7 +19,7 @@ from vaportok_rl.registration import TAILDROP_ID
 def picture_of(env: Any, clip_id: int, n_tokens: int | None, terms: dict[str, float]) -> np.ndarray:
     """The picture drawn from the clip itself."""
     process = env.process
-    scene = process.open_scene(np.array([[clip_id]]))
+    scene = process.engine.open(np.array([[clip_id]]))
     original = to_frames(scene.clips[0, 0])
     decoded = None
     if n_tokens is not None:

@@ -12,10 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vaportok_rl.envs import DEFAULT_WEIGHTS, Outcome, Scene, ScoringEngine, TaildropEnv, VaporReward
+from vaportok_rl.envs import (
+    DEFAULT_WEIGHTS,
+    Outcome,
+    OutcomeOfAllLengths,
+    Scene,
+    ScoringEngine,
+    TaildropEnv,
+    VaporReward,
+)
 from vaportok_rl.envs.rewards.further_terms import FURTHER_TERMS, budget_overrun, codebook_usage, log_mse
 from vaportok_rl.envs.rewards.reward import generation
-from vaportok_rl.envs.scene import join_outcomes, join_scenes
 from vaportok_rl.envs.scoring import engine as engine_module
 from vaportok_rl.tokenizer import VaporTok
 from vaportok_rl.tokenizer.perceptual import PerceptualDistance
@@ -27,14 +34,14 @@ OFF = dict.fromkeys(DEFAULT_WEIGHTS, 0.0)
 def random_outcome(seed: int, codebook: int = 6, length: int = 4) -> Outcome:
     rng = np.random.default_rng(seed)
     shape = (3, PATHS, length)
-    return Outcome(
-        torch.from_numpy(rng.integers(1, TOKENS + 1, shape)),
-        torch.from_numpy(rng.random(shape, dtype=np.float32)),
-        torch.zeros(shape),
-        torch.zeros(PATHS, length, 2),
-        TOKENS,
-        torch.from_numpy(rng.integers(0, codebook, (PATHS, length, TOKENS))),
-    )
+    n_tokens = torch.from_numpy(rng.integers(1, TOKENS + 1, shape))
+    mse = torch.from_numpy(rng.random(shape, dtype=np.float32))
+    codes = torch.from_numpy(rng.integers(0, codebook, (PATHS, length, TOKENS)))
+    return Outcome(Scene.bare(codes, torch.zeros(PATHS, length, 2)), n_tokens, mse, torch.zeros(shape))
+
+
+def bare_scene(length: int) -> Scene:
+    return Scene.bare(torch.zeros(1, length, TOKENS, dtype=torch.int64), torch.zeros(1, length, 2))
 
 
 def test_further_terms_are_off_until_weighted() -> None:
@@ -50,14 +57,13 @@ def test_further_terms_are_off_until_weighted() -> None:
 
 def test_log_mse_is_psnr_in_tens_of_decibels() -> None:
     mse = torch.tensor([[[1.0, 0.1, 0.001, 0.0]]])
-    value = log_mse(Outcome(torch.ones(1, 1, 4, dtype=torch.int64), mse, mse, torch.zeros(1, 4, 2), TOKENS))
+    value = log_mse(Outcome(bare_scene(4), torch.ones(1, 1, 4, dtype=torch.int64), mse, mse))
     assert value[0, 0].tolist() == pytest.approx([0.0, 1.0, 3.0, 10.0], abs=1e-5)
 
 
 @given(st.integers(0, 10_000), st.integers(1, 200), st.integers(1, 6))
 def test_codebook_usage_counts_different_codes(seed: int, codebook: int, length: int) -> None:
     outcome = random_outcome(seed, codebook, length)
-    assert outcome.codes is not None
     value = codebook_usage(outcome)
     for g, p in np.ndindex(3, PATHS):
         kept = {
@@ -66,18 +72,11 @@ def test_codebook_usage_counts_different_codes(seed: int, codebook: int, length:
         assert value[g, p].item() == pytest.approx(len(kept) / (length * TOKENS), abs=1e-6)
 
 
-def test_codebook_usage_without_codes_says_so() -> None:
-    zeros = torch.zeros(1, 1, 2)
-    outcome = Outcome(torch.ones(1, 1, 2, dtype=torch.int64), zeros, zeros, torch.zeros(1, 2, 2), TOKENS)
-    with pytest.raises(ValueError, match=r"Expected an outcome with its scenes' codes.*pass codes=scene.codes"):
-        codebook_usage(outcome)
-
-
 @given(st.lists(st.integers(1, TOKENS), min_size=1, max_size=8), st.integers(1, 8 * TOKENS))
 def test_budget_overrun_is_the_share_beyond(lengths: list[int], budget: int) -> None:
     n_tokens = torch.tensor([[lengths]])
     zeros = torch.zeros(n_tokens.shape)
-    outcome = Outcome(n_tokens, zeros, zeros, torch.zeros(1, len(lengths), 2), TOKENS)
+    outcome = Outcome(bare_scene(len(lengths)), n_tokens, zeros, zeros)
     expected = -max(0, sum(lengths) - budget) / (TOKENS * len(lengths))
     value = budget_overrun(outcome, budget)
     assert value.item() == pytest.approx(expected, abs=1e-6)
@@ -153,18 +152,11 @@ def test_measures_survive_lookup_and_joining(measuring: ScoringEngine, scene: Sc
     reward = VaporReward({"prior_bits": 0.01, "codebook_usage": 1.0})
     assert torch.equal(reward(taken).total, reward(scored).total)
     swapped = scene.replace_paths(torch.tensor([1, 0]), scene)
-    both = join_scenes([scene, swapped])
-    joined = join_outcomes([scored, measuring.score(swapped, n_tokens)])
-    at_once = measuring.score(both, n_tokens.repeat(1, 2, 1))
+    joined = OutcomeOfAllLengths.joined([every, measuring.score_all(swapped)]).take(n_tokens.repeat(1, 2, 1))
+    at_once = measuring.score(scene.joined([scene, swapped]), n_tokens.repeat(1, 2, 1))
     for name in measuring.measures:
         assert torch.equal(joined.measures[name], at_once.measures[name])
     assert torch.equal(reward(joined).total, reward(at_once).total)
-
-
-def test_an_outcome_without_codes_joins_one_without() -> None:
-    outcome = random_outcome(0)
-    bare = Outcome(outcome.n_tokens, outcome.mse, outcome.accuracy, outcome.complexity, TOKENS)
-    assert join_outcomes([bare, outcome]).codes is None
 
 
 def test_nothing_is_measured_that_no_term_needs(

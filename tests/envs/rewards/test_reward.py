@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vaportok_rl.envs import DEFAULT_WEIGHTS, Outcome, VaporReward
+from vaportok_rl.envs import DEFAULT_WEIGHTS, Outcome, Scene, VaporReward
 from vaportok_rl.envs.rewards.further_terms import FURTHER_TERMS
 from vaportok_rl.envs.rewards.reward import (
     build_reward,
@@ -26,16 +26,19 @@ from vaportok_rl.envs.rewards.reward import (
 TOKENS = 16
 
 
+def bare_scene(paths: int, length: int, tokens: int = TOKENS) -> Scene:
+    return Scene.bare(torch.zeros(paths, length, tokens, dtype=torch.int64), torch.zeros(paths, length, 2))
+
+
 def outcome_of(lengths: Any, mse: Any = None, accuracy: Any = None) -> Outcome:
     """An outcome of the given lengths ``[G, P, L]``; error and accuracy are zero unless given."""
     n_tokens = torch.tensor(lengths)
     zeros = torch.zeros(n_tokens.shape)
     return Outcome(
+        bare_scene(*n_tokens.shape[1:]),
         n_tokens,
         zeros if mse is None else torch.tensor(mse),
         zeros if accuracy is None else torch.tensor(accuracy),
-        torch.zeros(*n_tokens.shape[1:], 2),
-        TOKENS,
     )
 
 
@@ -74,9 +77,7 @@ def test_diversity_of_the_extremes_is_one_and_of_equal_lengths_zero() -> None:
     value = diversity(outcome_of([[[1, 16]], [[7, 7]], [[8, 16]]]))
     assert value.shape == (3, 1)
     assert value[:, 0].tolist() == pytest.approx([1 - 1 / TOKENS, 0.0, 0.5])
-    large = Outcome(
-        torch.tensor([[[1, 10**6]]]), torch.zeros(1, 1, 2), torch.zeros(1, 1, 2), torch.zeros(1, 2, 2), 10**6
-    )
+    large = Outcome(bare_scene(1, 2, 10**6), torch.tensor([[[1, 10**6]]]), torch.zeros(1, 1, 2), torch.zeros(1, 1, 2))
     assert diversity(large).item() == pytest.approx(1.0, abs=1e-5)
 
 

@@ -14,7 +14,6 @@ import torch
 import yaml
 from matplotlib.figure import Figure
 
-from vaportok_rl.agents.known_outcomes import remembering
 from vaportok_rl.agents.lengths.scripted import LengthChoice, LengthPolicy, fixed_lengths, random_lengths
 from vaportok_rl.envs import TaildropProcess
 from vaportok_rl.experiments.reports.evaluation import AgentRun, Evaluation, evaluate
@@ -47,7 +46,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[AgentRun, ...]:
 
 @pytest.fixture(scope="module")
 def evaluation(tiny_world: str, runs: tuple[AgentRun, ...]) -> Evaluation:
-    process = remembering(TaildropProcess(tokenizer=tiny_world, path_length=3, split="test"))
+    process = TaildropProcess(tokenizer=tiny_world, path_length=3, split="test")
     policies = {run.label: shortish(4 + 2 * number) for number, run in enumerate(runs)}
     return evaluate(process, {**policies, "fixed:3": fixed_lengths(3, 16)}, scenes=6, agents=runs, lpips="alex", seed=3)
 

@@ -137,8 +137,7 @@ class GRPO(GroupAlgorithm):
         if chosen.gradient == "enumerated":
             assert isinstance(rollout, SceneRollout)
             assert rollout.every is not None
-            process = self.vector_env.process
-            conditional = rule.conditional_signals(rollout.every, rollout.actions, process.token_range, process.reward)
+            conditional = rule.conditional_signals(rollout.every, rollout.actions, self.vector_env.process.judge)
             return rule.exact_advantage(conditional, rollout.old_log_p[0], rollout.rewards, self.processes)
         advantage = rule.sampled_advantage(rollout.rewards)
         return advantage[:, self.processes.rank :: self.processes.count].expand_as(rollout.actions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 
 from vaportok_rl.agents.objective import ScaleRewards, decoupled_advantage, group_advantage, weighted_sum
-from vaportok_rl.envs import Outcome, RewardResult, TokenRange, VaporReward
+from vaportok_rl.envs import OutcomeOfAllLengths, RewardResult
+from vaportok_rl.envs.process import Judged, Score
 from vaportok_rl.runtime.ranks import Processes
 
 Credit = Literal["path", "clip"]
@@ -63,16 +65,15 @@ class CreditRule:
         return group_advantage(signals[0], self.eps, self.scale_rewards)
 
     def conditional_signals(
-        self, every: Outcome, actions: Tensor, token_range: TokenRange, reward: VaporReward
+        self, every: OutcomeOfAllLengths, actions: Tensor, judge: Callable[[Tensor, Score], Judged]
     ) -> tuple[Tensor, Tensor]:
         """What each path would have earned with any other length at one clip, its other lengths unchanged.
 
         Args:
             every: all K lengths of P scenes.
             actions: ``int64 [G, P, L]``, as drawn.
-            token_range: applied to the changed paths as to any other: with a budget, a longer clip may shorten those
-                after it.
-            reward: of the changed paths, so that terms that couple clips (`diversity`) are taken as they are.
+            judge: `TaildropProcess.judge`; the changed paths are judged as any other. With a budget, a longer clip may
+                shorten those after it, and terms that couple clips (`diversity`) are taken as they are.
 
         Returns:
             ``[M, G, P, L, K]`` terms and ``[M]`` weights, as by `signals`.
@@ -82,8 +83,8 @@ class CreditRule:
         columns = []
         for clip in range(length):
             here = torch.arange(length, device=actions.device) == clip
-            lengths = token_range.clip_paths(torch.where(here, choices, actions).flatten(0, 1) + 1)
-            terms, weights = self.signals(reward(every.take(lengths)))
+            changed = torch.where(here, choices, actions).flatten(0, 1) + 1
+            terms, weights = self.signals(judge(changed, every.take).rewards)
             column = terms[..., clip if self.credit == "clip" else 0]
             columns.append(column.unflatten(1, (tokens, -1)).movedim(1, -1))
         return torch.stack(columns, 3), weights

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaportok_rl.envs import Outcome, RewardResult, Scene, TaildropVectorEnv
+from vaportok_rl.envs import Outcome, OutcomeOfAllLengths, RewardResult, Scene, TaildropVectorEnv
 from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.runtime.seeds import derive_seed
 
@@ -53,13 +53,13 @@ class SceneRollout(GroupRollout):
         outcome: of ``actions + 1`` tokens, or of the nearest lengths that the range and the budget allow; of all
             processes' paths.
         old_log_p: ``float32 [1, P, L, K]``, all lengths under the policy that drew.
-        every: all K lengths of this process's scenes (see `ScoringEngine.score_all`), if they were asked for.
+        every: all K lengths of this process's scenes, if they were asked for.
     """
 
     scene: Scene
     outcome: Outcome
     old_log_p: Tensor
-    every: Outcome | None = None
+    every: OutcomeOfAllLengths | None = None
 
     def log_probs(self, policy: Any, scenes: Tensor | None = None) -> Tensor:
         """See `GroupRollout.log_probs`: ``[1, P', L, K]``."""
@@ -114,9 +114,12 @@ def collect_scenes(
     log_p = policy.length_log_probs(scene.latents)
     actions = draw_actions(log_p, uniform.to(log_p.device)).permute(2, 0, 1).contiguous()
     old_log_prob = log_p.expand(group, -1, -1, -1).gather(-1, actions[..., None]).squeeze(-1)
-    lengths = process.token_range.clip_paths(actions + 1)
     every = process.engine.score_all(scene) if score_every_length else None
-    outcome = process.engine.score(scene, lengths) if every is None else every.take(lengths)
-    outcome = outcome.rearrange(lambda value: processes.gather(value, 1), lambda value: processes.gather(value, 0))
+
+    def score(kept: Tensor) -> Outcome:
+        outcome = process.engine.score(scene, kept) if every is None else every.take(kept)
+        return outcome.rearrange(lambda value: processes.gather(value, 1), lambda value: processes.gather(value, 0))
+
+    outcome, rewards = process.judge(actions + 1, score)
     alive = torch.ones_like(actions, dtype=torch.bool)
-    return SceneRollout(actions, old_log_prob, alive, process.reward(outcome), scene, outcome, log_p[None], every)
+    return SceneRollout(actions, old_log_prob, alive, rewards, scene, outcome, log_p[None], every)

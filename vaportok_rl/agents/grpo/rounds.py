@@ -75,7 +75,7 @@ class GroupAlgorithm(BaseAlgorithm):
         self.stream_seed = int(torch.randint(2**62, ())) if seed is None else seed
         vec_env = None if env is None else as_group_env(env, group_size, scenes)
         if vec_env is not None and isinstance(vec_env.unwrapped, TaildropVecEnv) and device == "auto":
-            device = str(group_env_of(vec_env).process.engine.world.device)
+            device = str(group_env_of(vec_env).process.engine.device)
         super().__init__(policy, vec_env, learning_rate, seed=seed, device=device, support_multi_env=True, **settings)
         if vec_env is not None:
             # What `load` and `set_env` make their environments with.

@@ -86,7 +86,7 @@ def budget_lengths(process: TaildropProcess, mean_tokens: int, allocate: Allocat
     budget = min(mean_tokens * length, allowed.budget or mean_tokens * length)
 
     def policy(scene: Scene, generator: torch.Generator) -> LengthChoice:
-        mse = process.engine.score_all(scene).mse[allowed.minimum - 1 : allowed.longest].double().cpu().numpy()
+        mse = process.engine.score_all(scene).errors(allowed.minimum, allowed.longest).double().cpu().numpy()
         paths = [allocate(mse[:, path], allowed.minimum, budget) for path in range(scene.shape[0])]
         return LengthChoice.certain(torch.from_numpy(np.stack(paths)).to(scene.codes.device))
 

@@ -54,9 +54,6 @@ class Calibration:
             lengths: ``int64 [C, P, L]`` in 1 … K.
         """
         training = self.scored()
-        process = training.process
-        earned = [
-            process.reward(training.every.take(process.token_range.clip_paths(some))).total.mean(1)
-            for some in lengths.split(_CHUNK)
-        ]
+        judge = training.process.judge
+        earned = [judge(some, training.every.take).rewards.total.mean(1) for some in lengths.split(_CHUNK)]
         return int(torch.cat(earned).argmax())

@@ -27,7 +27,7 @@ def affine_lengths(process: TaildropProcess, calibration: Calibration) -> Length
     The rule is searched on a grid of its values at score 0 and 1, which may lie up to K / 2 outside 1 … K: such a rule
     saturates.
     """
-    tokens, scale = process.tokens, process.engine.world.complexity_scale
+    tokens, scale = process.tokens, process.engine.complexity_scale
     training = calibration.scored()
     ends = torch.linspace(-tokens / 2, 1.5 * tokens, _GRID, device=training.score.device)
     rules = torch.cartesian_prod(ends, ends)

@@ -51,7 +51,7 @@ def train_router(
         last fifth of the scenes, which the gradient never sees (with fewer than five scenes: on all of them).
     """
     process, scene = training.process, training.scene
-    settings, world = process.settings, process.engine.world
+    settings, engine = process.settings, process.engine
     held_back = int(VALIDATION_SHARE * scene.shape[0])
     taught = scene.shape[0] - held_back
     latents = scene.latents[:taught].flatten(0, 1)
@@ -60,12 +60,12 @@ def train_router(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         policy = TaildropPolicy(
-            observation_box(world.config, "latents", flatten=False),
+            observation_box(engine.config, "latents", flatten=False),
             process.single_action_space,
             lambda _: learning_rate,
             tokenizer=settings.tokenizer,
             pretrained=pretrained,
-        ).to(world.device)
+        ).to(engine.device)
     optimizer = torch.optim.Adam(policy.parameters(), lr=learning_rate)
     generator = torch.Generator().manual_seed(seed)
     best_reward, best_weights = -float("inf"), policy.state_dict()

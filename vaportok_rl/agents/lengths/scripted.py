@@ -89,7 +89,7 @@ def pretrained_lengths(process: TaildropProcess) -> LengthPolicy:
 
     A ``naive`` tokenizer keeps all tokens without asking its taildrop module, and that choice has no probability.
     """
-    log_probs, strategy = pretrained_log_probs(process), process.engine.world.config.taildrop.strategy
+    log_probs, strategy = pretrained_log_probs(process), process.engine.config.taildrop.strategy
 
     @torch.no_grad()
     def policy(scene: Scene, generator: torch.Generator) -> LengthChoice:
@@ -104,7 +104,7 @@ def pretrained_lengths(process: TaildropProcess) -> LengthPolicy:
 
 def complexity_lengths(process: TaildropProcess) -> LengthPolicy:
     """The mean of the Gaussian prior over lengths, rounded: more tokens for the more complex clip, nothing learnt."""
-    scale = process.engine.world.complexity_scale
+    scale = process.engine.complexity_scale
 
     def policy(scene: Scene, generator: torch.Generator) -> LengthChoice:
         # The most probable length is the one next to the mean.

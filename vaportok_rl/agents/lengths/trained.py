@@ -85,7 +85,7 @@ def run_lengths(path: Path, process: TaildropProcess) -> LengthPolicy:
     """
     policy = load_agent(path)
     _view_for(policy.observation_space, process)
-    policy.to(process.engine.world.device).set_training_mode(False)
+    policy.to(process.engine.device).set_training_mode(False)
     return most_probable(policy.length_log_probs)
 
 
@@ -115,7 +115,7 @@ def agent_lengths(algorithm: str, path: Path, process: TaildropProcess) -> Lengt
         ) from error
     file = _agent_file(path)
     try:
-        agent = agent_class.load(file, env=None, device=process.engine.world.device)
+        agent = agent_class.load(file, env=None, device=process.engine.device)
     except Exception as error:  # whatever an algorithm makes of another one's file
         raise ValueError(
             f"Expected an agent that {name} saved at {file}, got {type(error).__name__}: {error}; name the algorithm "
@@ -189,7 +189,7 @@ def _view_for(space: spaces.Space[Any], process: TaildropProcess) -> TaildropPro
         if name not in OBSERVATIONS:
             return False
         # Bounds may differ: how large latents grow and which codes there are says nothing about what an agent can read.
-        box = observation_box(process.engine.world.config, name, flatten)
+        box = observation_box(process.engine.config, name, flatten)
         return part.shape == box.shape and part.dtype == box.dtype
 
     for flatten in (False, True):

@@ -17,7 +17,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from vaportok_rl.envs.scene import Outcome
+from vaportok_rl.envs.scene import Outcome, Scene
 from vaportok_rl.runtime.user_function import import_by_name
 
 RewardTerm = Callable[[Outcome], Tensor]
@@ -109,13 +109,12 @@ def synthetic_outcome(path_length: int, tokens: int, device: str | torch.device,
     def figures(shape: torch.Size | tuple[int, ...] = n_tokens.shape) -> Tensor:
         return torch.rand(shape, generator=rng) * 0.9 + 0.05
 
+    mse, accuracy, complexity = figures() * 0.05, figures() * (n_tokens > 1), figures((2, path_length, 2)) * 8
     outcome = Outcome(
+        scene=Scene.bare(torch.randint(0, tokens, (2, path_length, tokens), generator=rng), complexity),
         n_tokens=n_tokens,
-        mse=figures() * 0.05,
-        accuracy=figures() * (n_tokens > 1),
-        complexity=figures((2, path_length, 2)) * 8,
-        tokens=tokens,
-        codes=torch.randint(0, tokens, (2, path_length, tokens), generator=rng),
+        mse=mse,
+        accuracy=accuracy,
         measures={name: figures() for name in measures},
     )
     return outcome.rearrange(lambda value: value.to(device), lambda value: value.to(device))

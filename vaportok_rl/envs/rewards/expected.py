@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from vaportok_rl.envs.rewards.reward import VaporReward
-from vaportok_rl.envs.scene import Outcome
+from vaportok_rl.envs.scene import OutcomeOfAllLengths
 
 
-def clip_rewards(every: Outcome, reward: VaporReward) -> Tensor:
+def clip_rewards(every: OutcomeOfAllLengths, reward: VaporReward) -> Tensor:
     """What each length of each clip earns under a reward of clip terms.
 
     Args:
-        every: outcome with G = K whose row g holds n = g + 1 (`ScoringEngine.score_all`).
+        every: of the clips.
         reward: its terms ``[G, P]``, which look across a path, must weigh nothing.
 
     Returns:
@@ -21,13 +21,8 @@ def clip_rewards(every: Outcome, reward: VaporReward) -> Tensor:
         chosen lengths the path reward.
 
     Raises:
-        ValueError: a path term has a weight, or the outcome does not hold every length.
+        ValueError: a path term has a weight.
     """
-    if every.n_tokens.shape[0] != every.tokens:
-        raise ValueError(
-            f"Expected an outcome of all {every.tokens} lengths, got one of {every.n_tokens.shape[0]} paths; make it "
-            "with score_all."
-        )
     result = reward(every)
     across = [name for name, value in result.raw.items() if value.dim() == 2 and result.weights[name]]
     if across:
@@ -39,14 +34,14 @@ def clip_rewards(every: Outcome, reward: VaporReward) -> Tensor:
     return torch.stack(paid).sum(0).permute(1, 2, 0)
 
 
-def expected_reward(log_probs: Tensor, every: Outcome, reward: VaporReward) -> Tensor:
+def expected_reward(log_probs: Tensor, every: OutcomeOfAllLengths, reward: VaporReward) -> Tensor:
     """The expected path reward of a policy that chooses each clip's length by itself, exactly.
 
     Its gradient by ``log_probs`` is the exact policy gradient: no sampling, no baseline.
 
     Args:
         log_probs: ``float [P, L, K]``, normalised over the last axis; entry a is the length n = a + 1.
-        every: outcome with G = K whose row g holds n = g + 1 (`ScoringEngine.score_all`).
+        every: of the clips.
         reward: as for `clip_rewards`.
 
     Returns:

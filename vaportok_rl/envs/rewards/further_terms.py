@@ -36,15 +36,7 @@ def codebook_usage(outcome: Outcome) -> Tensor:
     """A path term: how many different codes the kept tokens use, as a share of the L·K a path could: ``[G, P]``.
 
     Weighted like `efficiency`, it refunds what a token costs when its code is new on the path: only repeats then cost.
-
-    Raises:
-        ValueError: the outcome carries no codes.
     """
-    if outcome.codes is None:
-        raise ValueError(
-            "Expected an outcome with its scenes' codes for codebook_usage, got none; score it with ScoringEngine or "
-            "pass codes=scene.codes."
-        )
     position = torch.arange(outcome.tokens, device=outcome.codes.device)
     kept = position < outcome.n_tokens[..., None]
     # Dropped tokens all become -1; in sorted order every new value but that one is a different code.

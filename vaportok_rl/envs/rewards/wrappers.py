@@ -115,7 +115,7 @@ class _PathTerms:
 
     def __init__(self, process: TaildropProcess, scalarise: Scalarisation, count: int) -> None:
         # `info` reports a clip term in full at every step, a path term once, at the last.
-        tried = process.reward.dry_run(process.path_length, process.tokens, process.engine.world.device)
+        tried = process.reward.dry_run(process.path_length, process.tokens, process.engine.device)
         self._shares = {name: 1 / process.path_length if value.dim() == 3 else 1.0 for name, value in tried.raw.items()}
         self._sums = {name: np.zeros(count) for name in self._shares}
         self._scalarise = scalarise

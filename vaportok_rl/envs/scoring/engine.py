@@ -1,16 +1,19 @@
-"""The scoring engine: encode a clip once, run the prior once, decode only what is asked for."""
+"""What scores lengths: the interface, and the network behind it, which encodes once and decodes only what is asked."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-from vaportok_rl.envs.scene import Outcome, Scene
+from vaportok_rl.clips import ClipSource
+from vaportok_rl.envs.scene import Outcome, OutcomeOfAllLengths, Scene
 from vaportok_rl.envs.scoring.decoding_plan import (
     PADDING,
     DecodingBatch,
@@ -19,7 +22,8 @@ from vaportok_rl.envs.scoring.decoding_plan import (
     pack_decoding,
     plan_decoding,
 )
-from vaportok_rl.tokenizer import VaporTok, clip_complexity
+from vaportok_rl.tokenizer import VaporTok, VaporTokConfig, clip_complexity
+from vaportok_rl.tokenizer.complexity import ComplexityScale
 from vaportok_rl.tokenizer.packing import decode_packed
 from vaportok_rl.tokenizer.prior import cumulative_hits, top_k_accuracy
 
@@ -48,13 +52,85 @@ def cumulative_bits(logits: Tensor, codes: Tensor) -> Tensor:
     return F.pad(nats.view(len(codes), -1).cumsum(1) / math.log(2), (1, 0))
 
 
+class Engine(Protocol):
+    """Opens scenes and scores lengths: the network (`ScoringEngine`) or a table of its outcomes (`TableEngine`)."""
+
+    @property
+    def world(self) -> VaporTok:
+        """The frozen tokenizer; a table opens it when it is first asked for."""
+
+    @property
+    def config(self) -> VaporTokConfig:
+        """Of the tokenizer."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where scenes and outcomes are."""
+
+    @property
+    def complexity_scale(self) -> ComplexityScale:
+        """What the tokenizer makes of SC and TC."""
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of what outcomes hold in ``measures``."""
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """Most sequence positions in one call of the network."""
+
+    def open(self, indices: NDArray[np.int64], apart: bool = False) -> Scene:
+        """Scenes of the clips at ``int64 [P, L]`` indices of the engine's source.
+
+        Args:
+            indices: which clips.
+            apart: encode a scene at a time. A batch of the same shape gives the same numbers, so a scene is then
+                bitwise the same however many are opened.
+        """
+
+    def quantiles(self, scene: Scene, paths: Tensor, steps: Tensor) -> Tensor:
+        """Complexities as quantiles of the training clips, ``float32 [P', 2]``; arguments as for `Scene.at`."""
+
+    def score(self, scene: Scene, n_tokens: Tensor) -> Outcome:
+        """What keeping ``int64 [G, P, L]`` tokens does to the clips of P scenes."""
+
+    def score_all(self, scene: Scene) -> OutcomeOfAllLengths:
+        """What keeping any number of tokens does to the clips of P scenes."""
+
+    def remember(self, every: OutcomeOfAllLengths) -> None:
+        """From here on looks that scene's outcomes up, until another one is to be remembered."""
+
+    def reconstruct(self, scene: Scene, n_tokens: Tensor) -> Tensor:
+        """Decoded video for one path: ``int64 [P, L]`` lengths to ``float32 [P, L, C, T, H, W]``."""
+
+
+def check_shape(scene: Scene, n_tokens: Tensor) -> None:
+    """Checks that there is one length for each path and clip.
+
+    Raises:
+        ValueError: wrong shape or type.
+    """
+    if n_tokens.dim() != 3 or tuple(n_tokens.shape[1:]) != scene.shape or n_tokens.dtype != torch.int64:
+        raise ValueError(
+            f"Expected n_tokens int64 [G, {scene.shape[0]}, {scene.shape[1]}], got {n_tokens.dtype} "
+            f"{tuple(n_tokens.shape)}; one length for each path and clip."
+        )
+
+
+def all_lengths(scene: Scene) -> Tensor:
+    """Every length of every clip: ``int64 [K, P, L]``."""
+    lengths = torch.arange(1, scene.tokens + 1, device=scene.device)
+    return lengths[:, None, None].expand(-1, *scene.shape).contiguous()
+
+
 class ScoringEngine:
-    """Turns clips into scenes and lengths into outcomes, on the world's device.
+    """Turns clips into scenes and lengths into outcomes, on the world's device; see `Engine`.
 
     Everything stays on the device but for one copy of the lengths a call of `score`, made in `_lengths_on_host`.
 
     Args:
         world: a frozen tokenizer.
+        source: where `open` reads clips; `encode` needs none.
         max_batch_tokens: most sequence positions in one transformer call; bounds the memory in use (see
             `clips_at_once`).
         bits: also measure the prior's negative log-likelihood, as ``scene.bits`` and ``outcome.measures["bits"]``.
@@ -75,6 +151,7 @@ class ScoringEngine:
         world: VaporTok,
         max_batch_tokens: int = MAX_BATCH_TOKENS,
         *,
+        source: ClipSource | None = None,
         bits: bool = False,
         distances: Mapping[str, Distance] | None = None,
         packed: bool = False,
@@ -87,10 +164,12 @@ class ScoringEngine:
                 "raise it."
             )
         self.world = world
+        self.source = source
         self.max_batch_tokens = max_batch_tokens
         self.bits = bits
         self.distances = dict(distances or {})
         self.packed = packed
+        self._known: OutcomeOfAllLengths | None = None
         self._encode_clips, self._predict, self._decode = world.encode, world.prior_predictions, world.decode_unchecked
         if compile:
             self._encode_clips = torch.compile(self._encode_clips, dynamic=False)
@@ -98,14 +177,44 @@ class ScoringEngine:
             self._decode = torch.compile(self._decode, dynamic=True)
 
     @property
+    def config(self) -> VaporTokConfig:
+        """See `Engine`, as for the next two."""
+        return self.world.config
+
+    @property
+    def device(self) -> torch.device:
+        """The world's."""
+        return self.world.device
+
+    @property
+    def complexity_scale(self) -> ComplexityScale:
+        """The world's."""
+        return self.world.complexity_scale
+
+    @property
     def clips_at_once(self) -> int:
         """How many clips are encoded, or decoded at full length, in one call."""
-        return max(1, self.max_batch_tokens // (self.world.config.patches + self.world.config.tokens))
+        return max(1, self.max_batch_tokens // (self.config.patches + self.config.tokens))
 
     @property
     def measures(self) -> tuple[str, ...]:
         """Names of what outcomes hold in ``measures``."""
         return ("bits", *self.distances) if self.bits else tuple(self.distances)
+
+    def open(self, indices: NDArray[np.int64], apart: bool = False) -> Scene:
+        """See `Engine.open`.
+
+        Raises:
+            ValueError: the engine has no source.
+        """
+        if self.source is None:
+            raise ValueError("Expected an engine with clips to open scenes of, got none; pass source=, or call encode.")
+        # Read in one batch: many small ones take half as long again.
+        batch = self.source.batch(torch.from_numpy(indices.reshape(-1)))
+        read = [torch.unflatten(values, 0, indices.shape) for values in (batch.clips, batch.labels, batch.ids)]
+        if not apart:
+            return self.encode(*read)
+        return Scene.joined([self.encode(*part) for part in zip(*(values.split(1) for values in read), strict=True)])
 
     @torch.no_grad()
     def encode(self, clips: Tensor, labels: Tensor | None = None, ids: Tensor | None = None) -> Scene:
@@ -124,7 +233,7 @@ class ScoringEngine:
                 f"Expected clips [P, L, C, T, H, W], got shape {tuple(clips.shape)}; add the scene axes with "
                 "clips[None] or reshape."
             )
-        device = self.world.device
+        device = self.device
         shape = clips.shape[:2]
         flat = clips.flatten(0, 1).to(device)
         parts = [self._encode_batch(batch) for batch in flat.split(self.clips_at_once)]
@@ -159,6 +268,10 @@ class ScoringEngine:
                 bits[some] = cumulative_bits(logits, codes[some])
         return encoded.latents, codes, hits, bits, clip_complexity(clips)
 
+    def quantiles(self, scene: Scene, paths: Tensor, steps: Tensor) -> Tensor:
+        """See `Engine.quantiles`."""
+        return self.complexity_scale.quantiles(scene.part("complexity", paths, steps))
+
     @torch.no_grad()
     def score(self, scene: Scene, n_tokens: Tensor) -> Outcome:
         """Scores lengths; each distinct (clip, length) pair is decoded once, with the dropped tokens removed.
@@ -170,11 +283,9 @@ class ScoringEngine:
         Raises:
             ValueError: wrong shape or type, a length outside 1 … K, or a scene without the bits to be measured.
         """
-        if n_tokens.dim() != 3 or tuple(n_tokens.shape[1:]) != scene.shape or n_tokens.dtype != torch.int64:
-            raise ValueError(
-                f"Expected n_tokens int64 [G, {scene.shape[0]}, {scene.shape[1]}], got {n_tokens.dtype} "
-                f"{tuple(n_tokens.shape)}; one length for each path and clip."
-            )
+        check_shape(scene, n_tokens)
+        if self._known is not None and scene is self._known.scene:
+            return self._known.take(n_tokens)
         tokens = scene.tokens
         lengths = self._lengths_on_host(n_tokens)
         if lengths.min() < 1 or lengths.max() > tokens:
@@ -189,8 +300,8 @@ class ScoringEngine:
         codes, clips = scene.codes.flatten(0, 1), scene.clips.flatten(0, 1)
         # One copy to the device holds all that the batches need.
         host = np.concatenate([plan.clips, plan.n_tokens, plan.inverse.ravel()])
-        rows, kept, inverse = torch.tensor(host, device=self.world.device).split([plan.pairs, plan.pairs, lengths.size])
-        errors = torch.empty(1 + len(self.distances), plan.pairs, device=self.world.device)
+        rows, kept, inverse = torch.tensor(host, device=self.device).split([plan.pairs, plan.pairs, lengths.size])
+        errors = torch.empty(1 + len(self.distances), plan.pairs, device=self.device)
         for batch in plan.batches:
             pairs = slice(batch.start, batch.stop)
             errors[:, pairs] = self._errors(
@@ -203,7 +314,7 @@ class ScoringEngine:
         if self.bits:
             bits = scene.bits.expand(len(n_tokens), -1, -1, -1)
             measures["bits"] = bits.gather(-1, (n_tokens - 1)[..., None]).squeeze(-1)
-        return Outcome(n_tokens, mse, top_k_accuracy(hits, n_tokens), scene.complexity, tokens, scene.codes, measures)
+        return Outcome(scene, n_tokens, mse, top_k_accuracy(hits, n_tokens), measures)
 
     @staticmethod
     def _lengths_on_host(n_tokens: Tensor) -> Indices:
@@ -212,10 +323,10 @@ class ScoringEngine:
         return lengths
 
     def _plan(self, lengths: Indices) -> DecodingPlan:
-        config = self.world.config
+        config = self.config
         if self.packed:
             return pack_decoding(lengths, config.tokens, config.patches, self.max_batch_tokens)
-        alone = self.world.device.type == "cpu" and config.patches >= FILLING_PATCHES
+        alone = self.device.type == "cpu" and config.patches >= FILLING_PATCHES
         return plan_decoding(
             lengths, config.tokens, config.patches, self.max_batch_tokens, padding=0 if alone else PADDING
         )
@@ -235,7 +346,7 @@ class ScoringEngine:
         if self.packed:
             return decode_packed(self.world, codes, lengths)
         # With enough rows in every product, a pair's error does not depend on what it is scored with.
-        copies = -(-FEWEST_ROWS // (len(codes) * min(batch.padded, self.world.config.patches)))
+        copies = -(-FEWEST_ROWS // (len(codes) * min(batch.padded, self.config.patches)))
         if copies > 1:
             codes, kept = codes.repeat(copies, 1), kept.repeat(copies)
         return self._decode(codes, None if batch.exact else kept)[: batch.stop - batch.start]
@@ -261,11 +372,20 @@ class ScoringEngine:
         return torch.stack(rows)
 
     def reconstruct(self, scene: Scene, n_tokens: Tensor) -> Tensor:
-        """Decoded video for one path: ``int64 [P, L]`` lengths to ``float32 [P, L, C, T, H, W]``."""
-        video = self.world.decode(scene.codes.flatten(0, 1), n_tokens.flatten())
-        return torch.unflatten(video, 0, scene.shape)
+        """See `Engine.reconstruct`."""
+        return reconstructed(self.world, scene, n_tokens)
 
-    def score_all(self, scene: Scene) -> Outcome:
-        """Scores every length: an outcome with G = K whose row g holds n = g + 1 (see `Outcome.take`)."""
-        lengths = torch.arange(1, scene.tokens + 1, device=scene.codes.device)
-        return self.score(scene, lengths[:, None, None].expand(-1, *scene.shape).contiguous())
+    def score_all(self, scene: Scene) -> OutcomeOfAllLengths:
+        """See `Engine.score_all`."""
+        if self._known is not None and scene is self._known.scene:
+            return self._known
+        return OutcomeOfAllLengths(**vars(self.score(scene, all_lengths(scene))))
+
+    def remember(self, every: OutcomeOfAllLengths) -> None:
+        """See `Engine.remember`."""
+        self._known = every
+
+
+def reconstructed(world: VaporTok, scene: Scene, n_tokens: Tensor) -> Tensor:
+    """What a tokenizer decodes for one path; see `Engine.reconstruct`."""
+    return torch.unflatten(world.decode(scene.codes.flatten(0, 1), n_tokens.flatten()), 0, scene.shape)

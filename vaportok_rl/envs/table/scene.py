@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,12 +13,13 @@ from vaportok_rl.envs.scene import Scene
 from vaportok_rl.envs.table.table import TableSplit
 
 ReadClips = Callable[[Tensor], Tensor]
+_PARTS = frozenset(part.name for part in fields(Scene))
 
 
 class TableScene(Scene):
     """P scenes of L clips of a table, with everything a `Scene` has.
 
-    Args:
+    Attributes:
         table: one split.
         rows: ``int64 [P, L]``, on the table's device.
         read_clips: ``int64 [N]`` rows to ``uint8 [N, C, T, H, W]``, for whoever reads `clips`.
@@ -29,8 +30,15 @@ class TableScene(Scene):
     read_clips: ReadClips
 
     def __init__(self, table: TableSplit, rows: Tensor, read_clips: ReadClips) -> None:
-        # The parent is frozen, and none of its fields is set: they are gathered below.
+        # The parent is frozen, and none of its fields is set: `__getattr__` gathers them.
         self.__dict__.update(table=table, rows=rows, read_clips=read_clips)
+
+    if not TYPE_CHECKING:  # a scene has its fields and nothing else
+
+        def __getattr__(self, name: str) -> Tensor:
+            if name not in _PARTS:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            return self.__dict__.setdefault(name, self._gathered(name, self.rows))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -85,18 +93,5 @@ class TableScene(Scene):
     def joined(cls, scenes: Sequence[Scene]) -> Scene:
         """Stacks scenes of one table along P."""
         first = scenes[0]
-        assert isinstance(first, TableScene)  # for the type checker: this is how `join_scenes` got here
+        assert isinstance(first, TableScene)  # for the type checker
         return cls(first.table, torch.cat([scene.indices for scene in scenes]), first.read_clips)
-
-
-def _lazy(name: str) -> cached_property[Tensor]:
-    def gather(scene: TableScene) -> Tensor:
-        return scene._gathered(name, scene.rows)
-
-    found: cached_property[Tensor] = cached_property(gather)
-    found.__set_name__(TableScene, name)
-    return found
-
-
-for _part in fields(Scene):
-    setattr(TableScene, _part.name, _lazy(_part.name))

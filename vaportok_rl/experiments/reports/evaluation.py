@@ -191,7 +191,7 @@ def evaluate(
     """Compares policies on the same scenes.
 
     Args:
-        process: clips, world and reward; see `remembering`.
+        process: clips, world and reward.
         policies: by the name they get in tables.
         scenes: how many at most.
         seed: of the clips and of the policies' draws.

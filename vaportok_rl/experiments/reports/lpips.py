@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
 
 import torch
 
 from vaportok_rl.agents import Comparison, HeldOut, PolicyScore
 from vaportok_rl.envs import ScoringEngine
-from vaportok_rl.tokenizer import VaporTok
 from vaportok_rl.tokenizer.perceptual import PerceptualDistance, PerceptualNetwork
 
 MEASURE = "lpips"
@@ -31,13 +29,11 @@ def with_lpips(held_out: HeldOut, comparison: Comparison, network: PerceptualNet
     if MEASURE in held_out.every.measures:
         return comparison, None
     engine = held_out.process.engine
-    # An outcome table has no network of its own, but knows where it is.
-    world = cast(VaporTok, getattr(engine.world, "network", engine.world))
     names = list(comparison.scores)
     lengths = torch.stack([comparison.scores[name].n_tokens for name in names])
     try:
-        distance = PerceptualDistance(network).to(world.device)
-        measured = ScoringEngine(world, engine.max_batch_tokens, distances={MEASURE: distance})
+        distance = PerceptualDistance(network).to(engine.device)
+        measured = ScoringEngine(engine.world, engine.max_batch_tokens, distances={MEASURE: distance})
         found = measured.score(held_out.scene, lengths).measures[MEASURE]
     except (FileNotFoundError, ValueError) as error:
         return comparison, f"no LPIPS: {error}"

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vaportok_rl.envs import Scene, ScoringEngine
+from vaportok_rl.envs import Engine, Scene
 from vaportok_rl.envs.render.drawing import Frames as Frames
 from vaportok_rl.envs.render.drawing import render_decision, tile_frames
 from vaportok_rl.envs.render.drawing import to_frames as to_frames
@@ -25,9 +25,7 @@ def spread_rows(score: Tensor, count: int) -> list[int]:
     return order.cpu()[picks].tolist()
 
 
-def contact_sheet(
-    engine: ScoringEngine, scene: Scene, score: Tensor, chosen: dict[str, Tensor], count: int = 8
-) -> Figure:
+def contact_sheet(engine: Engine, scene: Scene, score: Tensor, chosen: dict[str, Tensor], count: int = 8) -> Figure:
     """Middle frames of some clips: the original, fixed lengths 1, 4, 16, K, and what policies chose.
 
     Args:
@@ -67,9 +65,7 @@ def contact_sheet(
     return figure
 
 
-def comparison_frames(
-    engine: ScoringEngine, scene: Scene, n_tokens: Tensor, rows: list[int], size: int = 160
-) -> Frames:
+def comparison_frames(engine: Engine, scene: Scene, n_tokens: Tensor, rows: list[int], size: int = 160) -> Frames:
     """Original, reconstruction and absolute error beside each other, with a bar of the tokens kept.
 
     Args:

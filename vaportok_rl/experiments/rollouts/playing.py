@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -208,9 +209,9 @@ def play(
         scene = process.sample_scene([seeding.np_random(seed + number)[0]])
         choices = [policy(scene, generator) for _ in range(paths)]
         chosen = torch.stack([choice.n_tokens for choice in choices])
-        outcome = process.engine.score(scene, process.token_range.clip_paths(chosen))
+        outcome, rewards = process.judge(chosen, partial(process.engine.score, scene))
         log_prob = torch.stack([choice.log_prob for choice in choices])
-        yield Episode(number, seed + number, scene, chosen, log_prob, outcome, process.reward(outcome))
+        yield Episode(number, seed + number, scene, chosen, log_prob, outcome, rewards)
 
 
 def _process_behind(env: AnyEnvironment) -> tuple[TaildropProcess, int]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import imageio.v2 as imageio
 
-from vaportok_rl.envs import ScoringEngine
+from vaportok_rl.envs import Engine
 from vaportok_rl.envs.render.drawing import Frames, render_decision, tile_frames, to_frames
 from vaportok_rl.experiments.rollouts.playing import Episode
 from vaportok_rl.runtime.whole_writes import whole_write
@@ -19,7 +19,7 @@ from vaportok_rl.runtime.whole_writes import whole_write
 VIDEO_FILE = "decisions.mp4"
 
 
-def episode_frames(episode: Episode, engine: ScoringEngine) -> Iterator[Frames]:
+def episode_frames(episode: Episode, engine: Engine) -> Iterator[Frames]:
     """Plays the clips of an episode one after the other, each with what was kept of it and what that paid.
 
     Args:
@@ -70,7 +70,7 @@ class RolloutVideo:
         ValueError: ``scenes`` is below 1.
     """
 
-    def __init__(self, path: Path, engine: ScoringEngine, scenes: int = 10, fps: int = 8) -> None:
+    def __init__(self, path: Path, engine: Engine, scenes: int = 10, fps: int = 8) -> None:
         if scenes < 1:
             raise ValueError(f"Expected at least 1 scene in the video, got {scenes}; leave the video out instead.")
         self.path = path
