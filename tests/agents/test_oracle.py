@@ -54,8 +54,9 @@ def test_exact_where_clips_do_not_interact(seed: int, tokens: int, length: int, 
 
 @pytest.mark.parametrize(("tokens", "length"), [(4, 2), (6, 2), (4, 3), (6, 3)])
 @pytest.mark.parametrize("weight", [-2.0, 0.5, 1.0, 3.0])
-def test_against_brute_force_with_diversity(tokens: int, length: int, weight: float) -> None:
-    reward = VaporReward({"diversity": weight}, scale=5.0)
+@pytest.mark.parametrize("preset", ["balanced", "spread"])
+def test_against_brute_force_with_diversity(tokens: int, length: int, weight: float, preset: Any) -> None:
+    reward = VaporReward({"diversity": weight}, scale=5.0, preset=preset)
     gaps, spans = [], []
     for seed in range(8):
         every = every_length(seed, tokens, 4, length)
@@ -89,7 +90,7 @@ def test_never_below_any_other_policy(seed: int, weights: dict[str, Any]) -> Non
 
 def test_no_single_length_of_the_oracle_can_be_improved() -> None:
     every = every_length(5, 8, 4, 5)
-    reward = VaporReward({"diversity": 2.0})
+    reward = VaporReward({"diversity": 2.0}, preset="spread")
     lengths = oracle_lengths(every, reward)
     best = earned(every, reward, lengths)
     for clip in range(5):
@@ -101,7 +102,7 @@ def test_no_single_length_of_the_oracle_can_be_improved() -> None:
 
 def test_diversity_alone_is_maximised_by_extremes() -> None:
     every = every_length(0, 8, 3, 4)
-    lengths = oracle_lengths(every, VaporReward({**OFF, "diversity": 1.0}))
+    lengths = oracle_lengths(every, VaporReward({**OFF, "diversity": 1.0}, preset="spread"))
     assert [sorted(row) for row in lengths.tolist()] == [[1, 1, 8, 8]] * 3
 
 
@@ -142,7 +143,7 @@ def test_exact_within_a_budget_where_clips_do_not_interact(
 @pytest.mark.parametrize("budget", [None, 6, 9, 12])
 @pytest.mark.parametrize("weight", [-2.0, 1.0, 3.0])
 def test_against_brute_force_with_diversity_within_a_budget(budget: int | None, weight: float) -> None:
-    reward = VaporReward({"diversity": weight}, scale=5.0)
+    reward = VaporReward({"diversity": weight}, scale=5.0, preset="spread")
     allowed = TokenRange(6, 3, 1, 5, budget)
     gaps, spans = [], []
     for seed in range(8):

@@ -51,8 +51,8 @@ def refusal(error: type[Exception], attempt: Callable[[], object]) -> str:
     [
         ({"path_lenght": 3}, TypeError, "'path_lenght'; did you mean 'path_length'?"),
         ({"reward": {"weights": {"diversty": 1.0}}}, ValueError, "'diversty'; did you mean 'diversity'?"),
-        ({"reward": {"weights": [1.0, 2.0]}}, ValueError, "Expected 5 weights"),
-        ({"reward": {"weights": [1.0, 1.0, float("nan"), 1.0, 1.0]}}, ValueError, "a finite weight for 'diversity'"),
+        ({"reward": {"weights": [1.0, 2.0]}}, ValueError, "weights by term name, got [1.0, 2.0]"),
+        ({"reward": {"terms": [3]}}, ValueError, "a function with a name"),
         ({"reward": {"weights": {"penalty": float("nan")}}}, ValueError, "a finite weight for 'penalty', got nan"),
         ({"path_length": 10**9}, ValueError, "the clips available"),
         ({"min_tokens": 9, "max_tokens": 8}, ValueError, "min_tokens=9, max_tokens=8"),

@@ -39,7 +39,7 @@ def test_dot_product_is_the_scalar_reward_and_the_sum_the_path(tiny_world: str) 
         rewards.append(paid)
     # The first three terms in closed form; K / 8 = 2.
     n = np.array([1, 16, 8, 4])
-    assert sum(rewards)[:3] == pytest.approx([np.mean(1 - n / 16), -0.25 / 4, 2 * np.std(n / 16)], abs=1e-6)
+    assert sum(rewards)[:3] == pytest.approx([np.mean(1 - n / 16), -0.25 / 4, min(0.1, np.std(n / 16))], abs=1e-6)
     assert not any(np.shares_memory(one, other) for one, other in pairwise(rewards))
 
 

@@ -26,6 +26,7 @@ def make_scene(paths: int, length: int, seed: int = 0) -> Scene:
         labels=(draw() * 5).long(),
         ids=(draw() * 1000).long(),
         bits=draw(6),
+        prior_mean=draw() * 6,
     )
 
 

@@ -102,7 +102,7 @@ def test_info_is_about_the_clip_that_was_decided_about(tiny_world: str) -> None:
         assert info["reward_terms"]["efficiency"] == pytest.approx(1 - (action + 1) / 16)
         ids.append(int(info["clip_id"]))
     assert len(set(ids)) == 3
-    assert info["reward_terms"]["diversity"] == pytest.approx(2 * np.std([1 / 16, 8 / 16, 1.0]), rel=1e-6)
+    assert info["reward_terms"]["diversity"] == pytest.approx(min(0.1, np.std([1 / 16, 8 / 16, 1.0])))
 
 
 def test_path_terms_are_zero_before_the_last_step(tiny_world: str) -> None:
@@ -260,7 +260,7 @@ def test_bad_seeds_are_refused(tiny_world: str, seed: Any, error: type[Exception
         ({"max_tokens": 17}, "Expected 1 ≤ min_tokens ≤ max_tokens ≤ 16"),
         ({"min_tokens": 0}, "Expected 1 ≤ min_tokens"),
         ({"path_length": 4, "min_tokens": 2, "token_budget": 7}, "Expected token_budget ≥ 8, 2 tokens for each of 4"),
-        ({"reward": {"weights": [1.0, 2.0]}}, "Expected 5 weights.*got 2"),
+        ({"reward": {"weights": [1.0, 2.0]}}, r"Expected weights by term name, got \[1.0, 2.0\]"),
         ({"reward": {"weights": {"penalty": float("nan")}}}, "Expected a finite weight for 'penalty', got nan"),
         ({"obs": ("codes", "video")}, "got 'video'"),
         ({"split": "valid"}, "Expected split to be 'train' or 'test'"),

@@ -40,7 +40,7 @@ def test_all_policies_without_decoding(table: str, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("vaportok_rl.agents.lengths.router.ROUTER_SCENES", 5)
     monkeypatch.setattr(VaporTok, "decode", None)
     out = tmp_path / "out"
-    options = ["--table", table, "--path-length", "3", "--lpips", "none", "--reward.preset", "quality"]
+    options = ["--table", table, "--path-length", "3", "--lpips", "none", "--reward.preset", "rate-distortion"]
     main(["evaluate", *options, "--baselines", "all", "--policies", "budget:4", "oracle", "--out", str(out)])
     results = json.loads((out / "results.json").read_text())
     assert results["clips"] == 9

@@ -2,8 +2,8 @@
 
 from vaportok_rl.envs.multi_objective import MOTaildropEnv, MOTaildropVectorEnv
 from vaportok_rl.envs.process import TaildropProcess
+from vaportok_rl.envs.rewards import DEFAULT_WEIGHTS, RewardResult, RewardTerm, VaporReward
 from vaportok_rl.envs.rewards.expected import clip_rewards, expected_reward
-from vaportok_rl.envs.rewards.reward import DEFAULT_WEIGHTS, RewardResult, RewardTerm, VaporReward
 from vaportok_rl.envs.rewards.wrappers import (
     CurriculumWeights,
     LearnedScalarisation,

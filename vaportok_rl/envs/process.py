@@ -120,7 +120,7 @@ class TaildropProcess:
         return twin
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.settings, self.reward.weights)
+        return _reopen, (self.settings, dict(self.reward.weights))
 
     @property
     def tokenizer(self) -> str:

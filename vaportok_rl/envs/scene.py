@@ -24,6 +24,7 @@ class Scene:
         ids: ``int64 [P, L]``.
         bits: ``float32 [P, L, K]``; entry n - 1 is the prior's negative log-likelihood of the tokens 1 … n - 1. Left
             empty, ``[P, L, 0]``, by an engine that was not asked for it.
+        prior_mean: ``float32 [P, L]``, mean of the clip's Gaussian length prior, in tokens.
     """
 
     latents: Tensor
@@ -34,12 +35,15 @@ class Scene:
     labels: Tensor
     ids: Tensor
     bits: Tensor
+    prior_mean: Tensor
 
     @classmethod
-    def bare(cls, codes: Tensor, complexity: Tensor) -> Scene:
-        """Scenes of clips of which only codes and complexity are known, all that a reward term may look at."""
+    def bare(cls, codes: Tensor, complexity: Tensor, prior_mean: Tensor | None = None) -> Scene:
+        """Scenes of clips of which only what a reward term may look at is known; a prior not given is NaN."""
+        if prior_mean is None:
+            prior_mean = torch.full_like(complexity[..., 0], torch.nan)
         counted, nothing = torch.zeros_like(codes[..., 0]), complexity.new_empty(*complexity.shape[:2], 0)
-        return Scene(nothing, codes, nothing, complexity, nothing, counted, counted, nothing)
+        return Scene(nothing, codes, nothing, complexity, nothing, counted, counted, nothing, prior_mean)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -128,6 +132,11 @@ class Outcome:
         return self.scene.codes
 
     @property
+    def prior_mean(self) -> Tensor:
+        """``float32 [P, L]``, mean of each clip's Gaussian length prior, in tokens."""
+        return self.scene.prior_mean
+
+    @property
     def psnr(self) -> Tensor:
         """``float32 [G, P, L]`` in decibels, with a floor of 1e-10 under the error (100 dB)."""
         return -10 * torch.log10(self.mse.clamp(min=1e-10))
@@ -138,7 +147,7 @@ class Outcome:
         Its scene is a bare one; see `Scene.bare`.
         """
         return Outcome(
-            scene=Scene.bare(scenes(self.codes), scenes(self.complexity)),
+            scene=Scene.bare(scenes(self.codes), scenes(self.complexity), scenes(self.prior_mean)),
             n_tokens=paths(self.n_tokens),
             mse=paths(self.mse),
             accuracy=paths(self.accuracy),

@@ -65,13 +65,14 @@ class TaildropEnv(gymnasium.Env[Any, Any]):
     | term | kind | value |
     |---|---|---|
     | `efficiency` | clip | `1 - n/K` |
-    | `penalty` | clip | `-((n_threshold - n)/n_threshold)^p` below `n_threshold`, else 0 (Eq. 10) |
-    | `diversity` | path | standard deviation of `n/K` over the path, doubled |
-    | `reconstruction` | clip | `-mse * scale` |
+    | `penalty` | clip | `-((t - n)/t)^2` below `t = K/8` tokens, else 0 (Eq. 10) |
+    | `diversity` | path | `min(std(n/K), 0.1)` over the path |
+    | `reconstruction` | clip | `-60 * mse` |
     | `generation` | clip | top-5 accuracy of the autoregressive prior on the kept tokens |
 
-    Further terms are switched on by giving them a weight, and terms of one's own are plain functions; see
-    `VaporReward`. The terms as a vector: `vaportok/MO-Taildrop-v0`.
+    The constants are arguments of `VaporReward`, and `{"preset": "paper"}` changes all of them. Further terms are
+    switched on by giving them a weight, and terms of one's own are plain functions; see `VaporReward`. The terms as a
+    vector: `vaportok/MO-Taildrop-v0`.
 
     ```python
     import gymnasium

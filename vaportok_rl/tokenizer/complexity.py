@@ -116,6 +116,11 @@ class ComplexityScale(torch.nn.Module):
         share = self.config.temporal_share
         return (1 - share) * quantiles[..., 0] + share * quantiles[..., 1]
 
+    def prior_mean(self, complexity: Tensor) -> Tensor:
+        """Mean of the Gaussian length prior, in tokens: ``[..., 2]`` to ``float32 [...]``."""
+        low, high = self.config.mean_range
+        return self.tokens * (low + (high - low) * self.score(complexity))
+
     def gaussian_prior(self, complexity: Tensor) -> Tensor:
         """Log-probabilities of the discretised, renormalised Gaussian over lengths 1 … K.
 
@@ -125,8 +130,7 @@ class ComplexityScale(torch.nn.Module):
         Returns:
             ``float32 [..., K]``; entry a is the length n = a + 1.
         """
-        low, high = self.config.mean_range
-        mean = self.tokens * (low + (high - low) * self.score(complexity))
+        mean = self.prior_mean(complexity)
         lengths = torch.arange(1, self.tokens + 1, device=complexity.device)
         deviation = self.config.deviation * self.tokens
         return (-0.5 * ((lengths - mean[..., None]) / deviation).square()).log_softmax(-1)

@@ -9,7 +9,7 @@ from vaportok_rl.agents.lengths.calibration import Calibration
 from vaportok_rl.agents.lengths.specs import baseline_specs
 from vaportok_rl.envs import Scene, TaildropProcess
 
-REWARD = {"weights": {"efficiency": 3}, "n_threshold": 9}
+REWARD = {"weights": {"efficiency": 3}, "n_threshold": 9, "threshold_unit": "tokens"}
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from vaportok_rl.envs import TaildropProcess
 @pytest.fixture(scope="module")
 def training(tiny_world: str) -> HeldOut:
     # Without diversity the oracle's length is a function of the clip.
-    reward = {"preset": "quality", "n_threshold": 1, "scale": 1000.0}
+    reward = {"preset": "rate-distortion", "scale": 1000.0}
     return HeldOut(TaildropProcess(tokenizer=tiny_world, path_length=3, reward=reward), scenes=10)
 
 

@@ -126,9 +126,12 @@ def test_a_threshold_never_met_keeps_everything(process: TaildropProcess, scene:
         assert choose(spec, process, scene).n_tokens.unique().tolist() == [16]
 
 
+REWARD = {"weights": {"efficiency": 3}, "n_threshold": 9, "threshold_unit": "tokens"}
+
+
 def test_best_fixed_is_found_on_training_clips(tiny_world: str, scene: Scene) -> None:
     # Constants under which the best of all lengths is neither end of the range.
-    settings = {"tokenizer": tiny_world, "path_length": 3, "reward": {"weights": {"efficiency": 3}, "n_threshold": 9}}
+    settings = {"tokenizer": tiny_world, "path_length": 3, "reward": REWARD}
     for limits in ({}, {"min_tokens": 2, "token_budget": 15}):
         process = TaildropProcess(**settings, **limits, split="test")
         training = TaildropProcess(**settings, split="train")

@@ -21,8 +21,7 @@ from vaportok_rl.envs import (
     TaildropEnv,
     VaporReward,
 )
-from vaportok_rl.envs.rewards.further_terms import FURTHER_TERMS, budget_overrun, codebook_usage, log_mse
-from vaportok_rl.envs.rewards.reward import generation
+from vaportok_rl.envs.rewards.terms import FURTHER_TERMS, budget_overrun, codebook_usage, generation, log_mse
 from vaportok_rl.envs.scoring import engine as engine_module
 from vaportok_rl.tokenizer import VaporTok
 from vaportok_rl.tokenizer.perceptual import PerceptualDistance
@@ -78,13 +77,13 @@ def test_budget_overrun_is_the_share_beyond(lengths: list[int], budget: int) -> 
     zeros = torch.zeros(n_tokens.shape)
     outcome = Outcome(bare_scene(len(lengths)), n_tokens, zeros, zeros)
     expected = -max(0, sum(lengths) - budget) / (TOKENS * len(lengths))
-    value = budget_overrun(outcome, budget)
+    value = budget_overrun(outcome, token_budget=budget)
     assert value.item() == pytest.approx(expected, abs=1e-6)
     assert not (torch.signbit(value) & (value == 0)).any()
     named = VaporReward({"budget_overrun": 1.0}, token_budget=budget)(outcome).raw["budget_overrun"]
     assert torch.equal(named, value)
     quarter = VaporReward({"budget_overrun": 1.0})(outcome).raw["budget_overrun"]
-    assert torch.equal(quarter, budget_overrun(outcome, TOKENS * len(lengths) // 4))
+    assert torch.equal(quarter, budget_overrun(outcome, token_budget=TOKENS * len(lengths) // 4))
 
 
 def absolute_error(decoded: Tensor, clips: Tensor) -> Tensor:

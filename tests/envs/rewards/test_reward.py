@@ -1,7 +1,11 @@
 """Reward terms against hand-computed numbers and slow loops; weights; custom terms; refusals."""
 
+import copy
+import json
 import math
+import pickle
 import re
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +17,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vaportok_rl.envs import DEFAULT_WEIGHTS, Outcome, Scene, VaporReward
-from vaportok_rl.envs.rewards.further_terms import FURTHER_TERMS
-from vaportok_rl.envs.rewards.reward import (
-    build_reward,
-    diversity,
-    efficiency,
-    generation,
-    penalty,
-    reconstruction,
-)
+from vaportok_rl.envs.rewards import build_reward, diversity, efficiency, generation, reconstruction
+from vaportok_rl.envs.rewards.contract import load_term
+from vaportok_rl.envs.rewards.terms import FURTHER_TERMS
+from vaportok_rl.tokenizer.complexity import ComplexityScale
+from vaportok_rl.tokenizer.config import ComplexityConfig
 
 TOKENS = 16
 
 
 def bare_scene(paths: int, length: int, tokens: int = TOKENS) -> Scene:
-    return Scene.bare(torch.zeros(paths, length, tokens, dtype=torch.int64), torch.zeros(paths, length, 2))
+    prior_mean = torch.full((paths, length), 8.0)
+    return Scene.bare(torch.zeros(paths, length, tokens, dtype=torch.int64), torch.zeros(paths, length, 2), prior_mean)
 
 
 def outcome_of(lengths: Any, mse: Any = None, accuracy: Any = None) -> Outcome:
@@ -57,14 +58,21 @@ def test_efficiency_is_the_share_saved() -> None:
 
 
 @pytest.mark.parametrize("power", [1.0, 2.0, 3.5])
-def test_penalty_is_equation_10(power: float) -> None:
-    threshold = 6
-    value = penalty(outcome_of([[list(range(1, TOKENS + 1))]]), threshold, power)[0, 0]
-    for n in range(1, TOKENS + 1):
-        expected = 0.0 if n >= threshold else -(((threshold - n) / threshold) ** power)
-        assert value[n - 1].item() == pytest.approx(expected, abs=1e-6)
-    # Plain zeros: a logged "-0.0" would raise eyebrows.
-    assert not torch.signbit(value[threshold - 1 :]).any()
+@pytest.mark.parametrize(("threshold", "unit"), [(6, "tokens"), (0.375, "K"), (0.75, "prior"), (0.4, "K")])
+def test_penalty_is_equation_10(power: float, threshold: float, unit: Any) -> None:
+    start = {"tokens": threshold, "K": threshold * TOKENS, "prior": threshold * 8}[unit]
+    outcome = outcome_of([[list(range(1, TOKENS + 1))]])
+    for reduction, factor in (("mean", 1), ("sum", TOKENS)):
+        reward = VaporReward(
+            n_threshold=threshold, threshold_unit=unit, penalty_power=power, penalty_reduction=reduction
+        )
+        value = reward(outcome).raw["penalty"][0, 0]
+        for n in range(1, TOKENS + 1):
+            expected = 0.0 if n >= start else -factor * (((start - n) / start) ** power)
+            assert value[n - 1].item() == pytest.approx(expected, abs=1e-5)
+        assert reward(outcome).terms["penalty"].item() == pytest.approx(value.mean().item(), abs=1e-6)
+        # Plain zeros: a logged "-0.0" would raise eyebrows.
+        assert not torch.signbit(value[math.ceil(start) - 1 :]).any()
 
 
 def test_penalty_starts_at_an_eighth_of_k_by_default() -> None:
@@ -72,33 +80,31 @@ def test_penalty_starts_at_an_eighth_of_k_by_default() -> None:
     assert terms["penalty"].tolist() == [[[-0.25, 0.0, 0.0]]]
 
 
-def test_diversity_of_the_extremes_is_one_and_of_equal_lengths_zero() -> None:
-    # n / K of 1/K and 1 are the extremes; scaled by 2, half and half reach 1 - 1/K.
-    value = diversity(outcome_of([[[1, 16]], [[7, 7]], [[8, 16]]]))
-    assert value.shape == (3, 1)
-    assert value[:, 0].tolist() == pytest.approx([1 - 1 / TOKENS, 0.0, 0.5])
-    large = Outcome(bare_scene(1, 2, 10**6), torch.tensor([[[1, 10**6]]]), torch.zeros(1, 1, 2), torch.zeros(1, 1, 2))
-    assert diversity(large).item() == pytest.approx(1.0, abs=1e-5)
+def test_the_threshold_follows_each_clips_prior() -> None:
+    scale = ComplexityScale(ComplexityConfig(), 64)
+    complexity = torch.tensor([[[1.0, 0.5], [7.0, 40.0]]])
+    scene = Scene.bare(torch.zeros(1, 2, 64, dtype=torch.int64), complexity, scale.prior_mean(complexity))
+    outcome = replace(outcome_of([[[10, 10]]]), scene=scene)
+    likeliest = scale.gaussian_prior(complexity).argmax(-1) + 1
+    assert outcome.prior_mean[0, 1] - outcome.prior_mean[0, 0] > 10
+    assert torch.equal(outcome.prior_mean.round().long(), likeliest)
+    expected = [-(max(0.0, (0.6 * mean - 10) / (0.6 * mean)) ** 2) for mean in outcome.prior_mean[0].tolist()]
+    assert VaporReward(preset="paper")(outcome).raw["penalty"][0, 0].tolist() == pytest.approx(expected)
 
 
-def test_diversity_of_a_single_clip_is_zero() -> None:
-    assert diversity(outcome_of([[[1]], [[16]]])).tolist() == [[0.0], [0.0]]
-
-
-@given(st.lists(st.integers(1, TOKENS), min_size=1, max_size=9))
-def test_diversity_is_the_population_deviation(lengths: list[int]) -> None:
+@given(st.lists(st.integers(1, TOKENS), min_size=1, max_size=9), st.floats(0.01, 0.5), st.sampled_from([0.5, 1, 2]))
+def test_diversity_is_the_capped_population_deviation(lengths: list[int], cap: float, scale: float) -> None:
     mean = sum(lengths) / len(lengths)
-    variance = sum((n - mean) ** 2 for n in lengths) / len(lengths)
-    expected = 2 * math.sqrt(variance) / TOKENS
-    value = diversity(outcome_of([[lengths]])).item()
-    assert value == pytest.approx(expected, abs=1e-6)
-    assert 0 <= value <= 1
+    deviation = math.sqrt(sum((n - mean) ** 2 for n in lengths) / len(lengths)) / TOKENS
+    value = diversity(outcome_of([[lengths]]), diversity_cap=cap, diversity_scale=scale)
+    assert value.shape == (1, 1)
+    assert value.item() == pytest.approx(scale * min(deviation, cap), abs=1e-6)
 
 
 def test_reconstruction_and_generation() -> None:
     outcome = outcome_of([[[1, 2]]], mse=[[[0.25, 0.5]]], accuracy=[[[0.0, 0.75]]])
-    assert reconstruction(outcome, 4.0).tolist() == [[[-1.0, -2.0]]]
-    assert generation(outcome).tolist() == [[[0.0, 0.75]]]
+    assert reconstruction(outcome, scale=4.0).tolist() == [[[-1.0, -2.0]]]
+    assert generation(outcome, generation_scale=0.5).tolist() == [[[0.0, 0.375]]]
 
 
 @settings(deadline=None)
@@ -110,7 +116,7 @@ def test_reconstruction_and_generation() -> None:
 def test_path_reward_is_the_weighted_sum_of_means(seed: int, weights: list[float], length: int) -> None:
     outcome = random_outcome(seed, length=length)
     named = dict(zip(DEFAULT_WEIGHTS, weights, strict=True))
-    result = VaporReward(named, n_threshold=5, penalty_power=1.5, scale=3.0)(outcome)
+    result = VaporReward(named, n_threshold=5, threshold_unit="tokens", penalty_power=1.5, scale=3.0)(outcome)
     assert list(result.terms) == list(result.raw) == list(DEFAULT_WEIGHTS)
     group, paths = result.total.shape
     for g in range(group):
@@ -120,7 +126,7 @@ def test_path_reward_is_the_weighted_sum_of_means(seed: int, weights: list[float
             expected = {
                 "efficiency": float(np.mean([1 - share for share in shares])),
                 "penalty": float(np.mean([-((max(0, 5 - value) / 5) ** 1.5) for value in n])),
-                "diversity": 2 * float(np.std(shares)),
+                "diversity": min(0.1, float(np.std(shares))),
                 "reconstruction": -3.0 * float(outcome.mse[g, p].double().mean()),
                 "generation": float(outcome.accuracy[g, p].double().mean()),
             }
@@ -164,20 +170,35 @@ def test_payments_add_up_to_every_other_view(seed: int, weights: list[float], le
     assert np.allclose(dot.sum(-1), result.total.numpy(), atol=2e-5, rtol=0)
 
 
-def test_a_result_keeps_the_weights_it_was_made_with() -> None:
+def test_a_reward_never_changes() -> None:
     reward, outcome = VaporReward(), random_outcome(1)
     result = reward(outcome)
+    with pytest.raises(TypeError):
+        reward.weights["efficiency"] = -1.0  # type: ignore[index]
+    with pytest.raises(FrozenInstanceError):
+        reward.scale = 1.0  # type: ignore[misc]
     changed = reward.with_weights({"efficiency": 5.0})
-    reward.weights["efficiency"] = -1.0
-    assert torch.equal(result.total, VaporReward()(outcome).total)
     assert torch.allclose(changed(outcome).total, result.total + 4 * result.terms["efficiency"])
+    assert torch.equal(result.total, reward(outcome).total)
 
 
-def test_weights_in_the_order_of_the_terms() -> None:
-    assert list(VaporReward([1, 2, 3, 4, 5]).weights.values()) == [1, 2, 3, 4, 5]
-    reward = VaporReward([0, 0, 0, 0, 0, 2], terms={"mine": generation})
-    assert reward.weights["mine"] == 2
-    assert reward.with_weights(np.arange(6.0)).weights["mine"] == 5
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda reward: pickle.loads(pickle.dumps(reward))])
+def test_what_describes_a_reward_is_what_it_pays(copied: Any) -> None:
+    """A constant that is changed reaches describe() and the reward alike, whatever the reward was made from."""
+    outcome = random_outcome(2)
+    for base in (
+        VaporReward(),
+        VaporReward().with_weights({"penalty": 2.0}),
+        VaporReward(terms=[generation_of_a_user]),
+    ):
+        changed = copied(replace(base, scale=1.0))
+        assert changed.describe() == base.describe() | {"scale": 1.0}
+        assert torch.equal(changed(outcome).raw["reconstruction"], -outcome.mse)
+        assert torch.equal(base(outcome).raw["reconstruction"], -60 * outcome.mse)
+
+
+def generation_of_a_user(outcome: Outcome) -> Tensor:
+    return outcome.accuracy
 
 
 def test_clip_terms_are_paid_at_their_step_and_path_terms_at_the_last() -> None:
@@ -186,7 +207,7 @@ def test_clip_terms_are_paid_at_their_step_and_path_terms_at_the_last() -> None:
     clip_term = VaporReward({**off, "efficiency": 2.0})(outcome)
     assert clip_term.per_decision.tolist() == [[[2 * 15 / 16 / 4, 0.0, 0.25, 0.25]]]
     assert clip_term.by_clip.tolist() == [[[2 * 15 / 16, 0.0, 1.0, 1.0]]]
-    path_term = VaporReward({**off, "diversity": 2.0})(outcome)
+    path_term = VaporReward({**off, "diversity": 4.0}, diversity_cap=0.5)(outcome)
     spread = 4 * float(np.std([1 / 16, 1.0, 0.5, 0.5]))
     assert path_term.per_decision[0, 0].tolist() == pytest.approx([0.0, 0.0, 0.0, spread])
     assert path_term.by_clip[0, 0].tolist() == pytest.approx([spread] * 4)
@@ -211,14 +232,15 @@ def test_custom_callable() -> None:
     assert torch.allclose(difference, torch.zeros_like(difference), atol=1e-6)
 
 
-@pytest.mark.parametrize("style", ["sequence", "mapping"])
-def test_custom_term_by_module_and_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, style: str) -> None:
+@pytest.mark.parametrize("style", ["sequence", "mapping", "functions"])
+def test_custom_term_by_name_or_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, style: str) -> None:
     (tmp_path / "terms_of_a_user.py").write_text(
         "def motion(outcome):\n    return outcome.complexity[..., 1].expand(outcome.n_tokens.shape)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     path = "terms_of_a_user:motion"
-    result = VaporReward(terms=[path] if style == "sequence" else {"motion": path})(random_outcome(0))
+    terms: Any = {"sequence": [path], "mapping": {"motion": path}, "functions": [load_term(path)]}[style]
+    result = VaporReward(terms=terms)(random_outcome(0))
     assert result.terms["motion"].tolist() == torch.zeros(3, 2).tolist()
 
 
@@ -228,23 +250,34 @@ def test_custom_term_by_module_and_name(tmp_path: Path, monkeypatch: pytest.Monk
         ({"weights": {"diversty": 1.0}}, "unknown term 'diversty'; did you mean 'diversity'?"),
         ({"weights": {"xyz": 1.0}}, "unknown term 'xyz'; pass the term itself in terms=."),
         ({"weights": {"log_mes": 1.0}}, "unknown term 'log_mes'; did you mean 'log_mse'?"),
-        ({"weights": [1.0, 2.0]}, "Expected 5 weights, for efficiency, .*, generation; got 2"),
-        ({"weights": [1.0, 1.0, 1.0, 1.0, math.nan]}, "finite weight for 'generation', got nan"),
+        ({"weights": [1.0, 2.0]}, r"weights by term name, got \[1.0, 2.0\]"),
         ({"weights": {"penalty": "1"}}, "finite weight for 'penalty', got '1'"),
         ({"weights": {"penalty": None}}, "finite weight for 'penalty', got None"),
         ({"weights": {"penalty": math.nan}}, "finite weight for 'penalty', got nan"),
         ({"weights": {"penalty": -math.inf}}, "finite weight for 'penalty', got -inf"),
-        ({"n_threshold": 0}, "n_threshold ≥ 1, got 0"),
-        ({"penalty_power": 0.0}, "penalty_power > 0"),
-        ({"penalty_power": math.nan}, "penalty_power > 0"),
-        ({"scale": -1.0}, "scale ≥ 0"),
-        ({"scale": math.inf}, "scale ≥ 0"),
+        ({"preset": "papr"}, "among balanced, paper, .*got 'papr'; did you mean 'paper'"),
+        ({"n_threshold": 5}, "n_threshold .* ≤ 1, got 5; or pass threshold_unit='tokens'"),
+        ({"n_threshold": 0, "threshold_unit": "tokens"}, "n_threshold .*≥ 1, got 0"),
+        ({"n_threshold": 0.0, "threshold_unit": "prior"}, "n_threshold .*> 0, got 0"),
+        ({"threshold_unit": "k"}, "threshold_unit among tokens, K, prior; got 'k'"),
+        ({"penalty_power": 0.0}, "penalty_power .*> 0, got 0"),
+        ({"penalty_power": math.nan}, "penalty_power .*> 0, got nan"),
+        ({"penalty_reduction": "max"}, "penalty_reduction among mean, sum; got 'max'"),
+        ({"diversity_cap": 0.0}, "diversity_cap .*> 0 and ≤ 0.5, got 0.0"),
+        ({"diversity_scale": "2"}, "diversity_scale .*≥ 0, got '2'"),
+        ({"generation_scale": True}, "generation_scale .*≥ 0, got True"),
+        ({"scale": -1.0}, "scale .*≥ 0, got -1"),
+        ({"scale": math.inf}, "scale .*≥ 0, got inf"),
+        ({"terms": "module:name"}, "terms as a list of functions .* got 'module:name'"),
+        ({"terms": [lambda outcome: outcome.mse]}, "a function with a name .*pass terms by name"),
+        ({"terms": [3]}, "a function with a name .*got 3"),
         ({"terms": {"efficiency": generation}}, "got 'efficiency' twice"),
         ({"terms": {"lpips": generation}}, "got 'lpips' twice"),
         ({"terms": ["vaportok_rl.envs.rewards:generation"]}, "got 'generation' twice"),
         ({"terms": {"three": 3}}, "a function or 'module:name' as reward term 'three', got int"),
         ({"terms": ["no_such_module_here:three"]}, "'no_such_module_here:three', got ModuleNotFoundError"),
-        ({"token_budget": 0}, "token_budget ≥ 1, got 0"),
+        ({"token_budget": 0}, "token_budget .* ≥ 1, got 0"),
+        ({"token_budget": 2.5}, "token_budget .* ≥ 1, got 2.5"),
     ],
     # A function's text holds its address, and names of tests must be those of every process.
     ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", str(value)),
@@ -279,19 +312,34 @@ def test_a_wrong_shape_names_the_term(value: Any, got: str) -> None:
 def test_build_reward() -> None:
     reward = VaporReward(scale=2.0)
     assert build_reward(reward) is reward
-    assert build_reward(None).weights == DEFAULT_WEIGHTS
-    built = build_reward({"weights": {"penalty": 0.5}, "scale": 10.0, "n_threshold": 3, "penalty_power": 1.0})
-    assert built.describe() == {
-        "weights": {**DEFAULT_WEIGHTS, "penalty": 0.5},
-        "n_threshold": 3,
-        "penalty_power": 1.0,
+    assert build_reward(None).describe() == VaporReward().describe()
+    built = build_reward({"preset": "paper", "weights": {"penalty": 0.5, "log_mse": 0.25}, "scale": 10.0, "terms": []})
+    assert built.describe() == VaporReward(preset="paper").describe() | {
         "scale": 10.0,
-        "token_budget": None,
-        "perceptual_network": "vgg",
-        "perceptual_backbone": None,
+        "weights": {**DEFAULT_WEIGHTS, "penalty": 0.5, "log_mse": 0.25},
     }
+    json.dumps(built.describe(), allow_nan=False)
     with pytest.raises(ValueError, match=r"got 'scales'; did you mean 'scale'\?"):
         build_reward({"scales": 1.0})
+    with pytest.raises(ValueError, match="a VaporReward, its keyword arguments or None, got 'paper'"):
+        build_reward("paper")  # type: ignore[arg-type]
+
+
+def test_presets() -> None:
+    outcome = random_outcome(3)
+    assert set(VaporReward().weights.values()) == {1.0}
+    assert VaporReward(preset="balanced").describe() == VaporReward().describe()
+    assert {name for name, weight in VaporReward(preset="rate-distortion").weights.items() if weight} == {
+        "efficiency",
+        "reconstruction",
+    }
+    # What was the default before: tables of numbers of that time stay comparable.
+    raw = VaporReward(preset="spread")(outcome).raw
+    short = (2 - outcome.n_tokens).clamp(min=0).float() / 2
+    assert torch.equal(raw["penalty"], 0.0 - short**2.0)
+    assert torch.equal(raw["diversity"], 2 * (outcome.n_tokens.float() / TOKENS).std(-1, correction=0))
+    assert torch.equal(raw["reconstruction"], -outcome.mse * 60.0)
+    assert torch.equal(raw["generation"], outcome.accuracy)
 
 
 @pytest.mark.parametrize("length", [1, 2, 8])

@@ -109,9 +109,10 @@ def synthetic_outcome(path_length: int, tokens: int, device: str | torch.device,
     def figures(shape: torch.Size | tuple[int, ...] = n_tokens.shape) -> Tensor:
         return torch.rand(shape, generator=rng) * 0.9 + 0.05
 
+    codes = torch.randint(0, tokens, (2, path_length, tokens), generator=rng)
     mse, accuracy, complexity = figures() * 0.05, figures() * (n_tokens > 1), figures((2, path_length, 2)) * 8
     outcome = Outcome(
-        scene=Scene.bare(torch.randint(0, tokens, (2, path_length, tokens), generator=rng), complexity),
+        scene=Scene.bare(codes, complexity, 1 + complexity.mean(-1) / 8 * (tokens - 1)),
         n_tokens=n_tokens,
         mse=mse,
         accuracy=accuracy,

@@ -1,28 +1,166 @@
-"""Named weightings of the five reward terms."""
+"""The options of a reward, declared once, and the presets that fill them in."""
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
 
 from vaportok_rl.runtime.messages import did_you_mean
+from vaportok_rl.tokenizer.perceptual import PerceptualNetwork
 
-PRESETS: Mapping[str, Mapping[str, float]] = {
-    "paper": {"efficiency": 1.0, "penalty": 1.0, "diversity": 1.0, "reconstruction": 1.0, "generation": 1.0},
-    "quality": {"efficiency": 1.0, "penalty": 1.0, "diversity": 0.0, "reconstruction": 1.0, "generation": 1.0},
+PresetName = Literal["balanced", "paper", "rate-distortion", "spread"]
+ThresholdUnit = Literal["tokens", "K", "prior"]
+Reduction = Literal["mean", "sum"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardOptions:
+    """What can be set about a reward beside its weights and terms; an option that is None has the preset's value.
+
+    ``docs/rewards.md`` gives each constant's formula, range, source and reason.
+    """
+
+    preset: PresetName = "balanced"
+    """`balanced`: for use; `paper`: the signature of the source's Table 1; `rate-distortion`: efficiency and
+    reconstruction alone; `spread`: the default of versions before 0.2, which pays for spread without a limit."""
+    scale: float | None = None
+    """Factor of the squared error in `reconstruction`; at least 0."""
+    n_threshold: float | None = None
+    """Below this length `penalty` starts; in the unit that `threshold_unit` names."""
+    threshold_unit: ThresholdUnit | None = None
+    """Unit of `n_threshold`: `tokens`, `K` (a share of all tokens, in (0, 1]), or `prior` (a multiple of the mean of
+    the clip's Gaussian length prior)."""
+    penalty_power: float | None = None
+    """Exponent of `penalty`; above 0."""
+    penalty_reduction: Reduction | None = None
+    """Whether a path is charged the mean of its clips' penalties or, as Eq. 10 is written, their sum."""
+    diversity_cap: float | None = None
+    """Standard deviation of n/K from which on `diversity` pays no more, in (0, 0.5]; 0.5 never binds."""
+    diversity_scale: float | None = None
+    """Factor of the capped standard deviation in `diversity`; at least 0."""
+    generation_scale: float | None = None
+    """Factor of the top-5 accuracy in `generation`; at least 0."""
+    token_budget: int | None = None
+    """Tokens of a path before `budget_overrun` starts; a quarter of L·K if not given."""
+    perceptual_network: PerceptualNetwork | None = None
+    """Backbone of `lpips`: `vgg`, `alex` or `squeeze`."""
+    perceptual_backbone: str | Path | None = None
+    """File with the weights of that backbone; torch's cache if not given."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named reward.
+
+    Attributes:
+        weights: of the five terms.
+        constants: values of the constants in `RewardOptions`.
+    """
+
+    weights: Mapping[str, float]
+    constants: Mapping[str, Any]
+
+
+_FIVE = ("efficiency", "penalty", "diversity", "reconstruction", "generation")
+_EQUAL: Mapping[str, float] = MappingProxyType(dict.fromkeys(_FIVE, 1.0))
+_BALANCED: Mapping[str, Any] = {
+    "scale": 60.0,
+    "n_threshold": 1 / 8,
+    "threshold_unit": "K",
+    "penalty_power": 2.0,
+    "penalty_reduction": "mean",
+    "diversity_cap": 0.1,
+    "diversity_scale": 1.0,
+    "generation_scale": 1.0,
+    "perceptual_network": "vgg",
 }
-"""- ``paper``, the default: the supplement's equal weights. Spreading lengths out is paid for by itself, so an oracle
-  uses both ends of the range, and a policy that draws lengths blindly earns a part of the headroom.
-- ``quality``: the same without diversity. A length is paid for by what it does to its own clip alone, so the best
-  lengths of a clip do not depend on its path, and an oracle is found exactly."""
+PRESETS: Mapping[str, Preset] = {
+    # Policy and oracle leave less error than a fixed length of as many tokens, and every term has a say.
+    "balanced": Preset(_EQUAL, _BALANCED),
+    # Leaving a term out moves the tokens as in the source's Table 1.
+    "paper": Preset(
+        _EQUAL,
+        {
+            **_BALANCED,
+            "scale": 20.0,
+            "n_threshold": 0.6,
+            "threshold_unit": "prior",
+            "diversity_cap": 0.05,
+            "generation_scale": 0.25,
+        },
+    ),
+    # A length is paid for by what it does to its own clip: the oracle lies on the lower rate-distortion envelope.
+    "rate-distortion": Preset(
+        {**dict.fromkeys(_FIVE, 0.0), "efficiency": 1.0, "reconstruction": 1.0},
+        _BALANCED,
+    ),
+    # Unlimited pay for spread drives every policy to both ends of the range.
+    "spread": Preset(_EQUAL, {**_BALANCED, "diversity_cap": 0.5, "diversity_scale": 2.0}),
+}
+DEFAULT_WEIGHTS: dict[str, float] = dict(_EQUAL)
 
 
-def preset_weights(name: str) -> dict[str, float]:
-    """The weights of a preset.
+def find_preset(name: str) -> Preset:
+    """A preset by name.
 
     Raises:
         ValueError: there is no such preset.
     """
     if name not in PRESETS:
-        hint = did_you_mean(name, PRESETS, "choose one of them.")
+        hint = did_you_mean(str(name), PRESETS, "choose one of them.")
         raise ValueError(f"Expected a reward preset among {', '.join(PRESETS)}; got {name!r}; {hint}")
-    return dict(PRESETS[name])
+    return PRESETS[name]
+
+
+def resolved(options: RewardOptions) -> dict[str, Any]:
+    """Every constant of the options, from the preset where it is None.
+
+    Raises:
+        ValueError: there is no such preset, or a constant is out of range.
+    """
+    preset = find_preset(options.preset)
+    names = [field.name for field in fields(RewardOptions) if field.name != "preset"]
+    given = {name: getattr(options, name) for name in names}
+    constants = {name: preset.constants.get(name) if value is None else value for name, value in given.items()}
+    _check(constants)
+    return constants
+
+
+def _check(constants: Mapping[str, Any]) -> None:
+    def number(name: str, low: float, high: float = math.inf, *, open_low: bool = False, advice: str = "") -> None:
+        value = constants[name]
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+        if not real or not (low < value if open_low else low <= value) or value > high:
+            lower = f"> {low:g}" if open_low else f"≥ {low:g}"
+            upper = "" if high == math.inf else f" and ≤ {high:g}"
+            raise ValueError(
+                f"Expected {name} to be a finite number {lower}{upper}, got {value!r}; {advice or 'correct it.'}"
+            )
+
+    choices = {
+        "threshold_unit": ThresholdUnit,
+        "penalty_reduction": Reduction,
+        "perceptual_network": PerceptualNetwork,
+    }
+    for name, kind in choices.items():
+        if constants[name] not in kind.__args__:  # type: ignore[attr-defined]
+            offered = ", ".join(kind.__args__)  # type: ignore[attr-defined]
+            raise ValueError(f"Expected {name} among {offered}; got {constants[name]!r}; choose one of them.")
+    number("scale", 0)
+    number("penalty_power", 0, open_low=True)
+    number("diversity_cap", 0, 0.5, open_low=True, advice="0.5 never binds.")
+    number("diversity_scale", 0)
+    number("generation_scale", 0)
+    if constants["threshold_unit"] == "tokens":
+        number("n_threshold", 1, advice="or pass threshold_unit='K' for a share of all tokens.")
+    else:
+        highest = 1.0 if constants["threshold_unit"] == "K" else math.inf
+        number("n_threshold", 0, highest, open_low=True, advice="or pass threshold_unit='tokens'.")
+    budget = constants["token_budget"]
+    if budget is not None and (not isinstance(budget, numbers.Integral) or isinstance(budget, bool) or budget < 1):
+        raise ValueError(f"Expected token_budget to be an integer ≥ 1, got {budget!r}; pass None for a quarter of L·K.")

@@ -1,63 +1,33 @@
-"""The five reward terms and the weighted sum of these, of further and of custom ones (see `term_contract`)."""
+"""The weighted sum of named reward terms: the five of the source, further ones, and custom ones (see `contract`)."""
 
 from __future__ import annotations
 
-import copy
 import inspect
 import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaportok_rl.envs.rewards.contract import RewardTerm as RewardTerm
-from vaportok_rl.envs.rewards.contract import dry_run_term, evaluate_term, load_term, needs_of, synthetic_outcome
-from vaportok_rl.envs.rewards.further_terms import (
-    FURTHER_TERMS,
-    budget_overrun,
-    codebook_usage,
-    log_mse,
-    lpips,
-    prior_bits,
+from vaportok_rl.envs.rewards.contract import (
+    RewardTerm,
+    dry_run_term,
+    evaluate_term,
+    load_term,
+    needs_of,
+    synthetic_outcome,
 )
-from vaportok_rl.envs.rewards.presets import preset_weights
+from vaportok_rl.envs.rewards.presets import RewardOptions, find_preset, resolved
+from vaportok_rl.envs.rewards.terms import FIVE_TERMS, FURTHER_TERMS
 from vaportok_rl.envs.scene import Outcome
 from vaportok_rl.runtime.messages import did_you_mean
-from vaportok_rl.tokenizer.perceptual import PerceptualDistance, PerceptualNetwork
-
-DEFAULT_WEIGHTS: dict[str, float] = preset_weights("paper")
-
-
-def efficiency(outcome: Outcome) -> Tensor:
-    """``1 - n / K``, the share of tokens saved: ``[G, P, L]`` in [0, 1)."""
-    return 1 - outcome.n_tokens.float() / outcome.tokens
-
-
-def penalty(outcome: Outcome, n_threshold: int, power: float) -> Tensor:
-    """Eq. 10: 0 from ``n_threshold`` tokens on, ``-((n_threshold - n) / n_threshold)^power`` below: ``[G, P, L]``."""
-    short = (n_threshold - outcome.n_tokens).clamp(min=0).float() / n_threshold
-    return 0.0 - short**power
-
-
-def diversity(outcome: Outcome) -> Tensor:
-    """A path term: the standard deviation of ``n / K`` over a path's clips, doubled to span [0, 1]: ``[G, P]``."""
-    return 2 * (outcome.n_tokens.float() / outcome.tokens).std(-1, correction=0)
-
-
-def reconstruction(outcome: Outcome, scale: float) -> Tensor:
-    """``-mse · scale``: ``[G, P, L]``, not above 0."""
-    return -outcome.mse * scale
-
-
-def generation(outcome: Outcome) -> Tensor:
-    """The prior's top-5 accuracy over kept tokens: ``[G, P, L]`` in [0, 1]."""
-    return outcome.accuracy
+from vaportok_rl.tokenizer.perceptual import PerceptualDistance
 
 
 @dataclass(frozen=True)
@@ -122,98 +92,66 @@ def _sum(tensors: Iterable[Tensor]) -> Tensor:
     return first
 
 
-class VaporReward:
-    """The weighted sum of named reward terms.
+@dataclass(frozen=True, eq=False)
+class VaporReward(RewardOptions):
+    """The weighted sum of named reward terms. It never changes: `dataclasses.replace` makes another.
 
-    The five terms of the supplement are on; `further_terms` are off until ``weights`` names them (a weight of 0 then
-    measures and reports a term without paying for it); custom terms are plain functions under the contract of
-    `term_contract`. Terms come in that order, and more of each is better.
+    The five terms of the source are on. Further ones (`FURTHER_TERMS`) are off until ``weights`` names them; a weight
+    of 0 then measures and reports a term without paying for it. Custom terms are plain functions under the contract of
+    `contract`. Terms come in that order. The options and their presets: `RewardOptions`, `PRESETS`.
 
     Args:
-        weights: weight by term name; a term not named here keeps its default weight (1 for the five built-in terms
-            and for every custom term, off for further terms). ``weights={"diversity": 0, "log_mse": 0.5}`` switches
-            one term off and another on. Or one weight a term, for the five and the custom terms in order.
-        n_threshold: below this many tokens `penalty` starts; K / 8 by default.
-        penalty_power: exponent of `penalty`.
-        scale: factor of `reconstruction`. At 60 the term spans about one unit between n = 1 and n = K on nano, as the
-            other terms do, so that equal weights mean equal say.
-        terms: custom terms, by name or as ``module:name`` strings (named after the function).
-        token_budget: tokens a path may keep before `budget_overrun` starts; a quarter of L·K by default.
-        perceptual_network: backbone of `lpips`: ``vgg``, ``alex`` or ``squeeze``.
-        perceptual_backbone: file with the weights of that backbone; torch's cache by default.
+        weights: weight by term name; a term not named keeps the preset's weight, 1 if it is a custom one.
+            ``weights={"diversity": 0, "log_mse": 0.5}`` switches one term off and another on.
+        terms: custom terms by name, or functions or ``module:name`` strings, named after the function.
 
     Raises:
-        ValueError: a weight is for an unknown term or not a finite number, there are too many or too few of them, a
-            constant is out of range, or a custom term has a taken name, does not import or is no function.
+        ValueError: a weight is for an unknown term or not a finite number, a constant is out of range, or a custom
+            term has a taken name, does not import or is no function.
+
+    Attributes:
+        functions: the terms by name, in order, constants filled in.
     """
 
-    def __init__(
-        self,
-        weights: Mapping[str, float] | Sequence[float] | None = None,
-        *,
-        n_threshold: int | None = None,
-        penalty_power: float = 2.0,
-        scale: float = 60.0,
-        terms: Mapping[str, RewardTerm | str] | Sequence[str] = (),
-        token_budget: int | None = None,
-        perceptual_network: PerceptualNetwork = "vgg",
-        perceptual_backbone: str | Path | None = None,
-    ) -> None:
-        if n_threshold is not None and n_threshold < 1:
-            raise ValueError(f"Expected n_threshold ≥ 1, got {n_threshold}; pass None for K / 8.")
-        if token_budget is not None and token_budget < 1:
-            raise ValueError(f"Expected token_budget ≥ 1, got {token_budget}; pass None for a quarter of L·K.")
-        if not (penalty_power > 0 and math.isfinite(penalty_power) and scale >= 0 and math.isfinite(scale)):
+    weights: Mapping[str, float] = field(default_factory=dict)
+    terms: Mapping[str, RewardTerm | str] | Sequence[RewardTerm | str] = field(default=(), kw_only=True)
+    functions: Mapping[str, RewardTerm] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        constants = resolved(self)
+        custom = _custom_terms(self.terms)
+        weights = self.weights or {}
+        if not isinstance(weights, Mapping):
             raise ValueError(
-                f"Expected finite penalty_power > 0 and scale ≥ 0, got {penalty_power} and {scale}; correct them."
+                f"Expected weights by term name, got {weights!r}; for example weights={{'diversity': 0.5}}."
             )
-        self.n_threshold = n_threshold
-        self.penalty_power = penalty_power
-        self.scale = scale
-        self.token_budget = token_budget
-        self.perceptual_network = perceptual_network
-        self.perceptual_backbone = perceptual_backbone
-        known: dict[str, RewardTerm] = {
-            "efficiency": efficiency,
-            "penalty": self._penalty,
-            "diversity": diversity,
-            "reconstruction": self._reconstruction,
-            "generation": generation,
-            "log_mse": log_mse,
-            "lpips": lpips,
-            "prior_bits": prior_bits,
-            "codebook_usage": codebook_usage,
-            "budget_overrun": self._budget_overrun,
-        }
-        named = weights if isinstance(weights, Mapping) else {}
-        self._terms = {name: term for name, term in known.items() if name not in FURTHER_TERMS or name in named}
-        self._terms |= _custom_terms(terms, taken=known)
-        self.weights: dict[str, float] = dict.fromkeys(self._terms, 1.0) | DEFAULT_WEIGHTS
-        self.weights |= self._checked_weights(weights)
+        shipped = {name: term for name, term in FURTHER_TERMS.items() if name in weights}
+        functions = FIVE_TERMS | shipped | custom
+        preset = dict.fromkeys(functions, 1.0) | dict(find_preset(self.preset).weights)
+        for name, value in constants.items():
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "terms", MappingProxyType(custom))
+        object.__setattr__(self, "weights", MappingProxyType(preset | _checked_weights(weights, functions)))
+        bound = {name: _bound(term, constants) for name, term in (FIVE_TERMS | shipped).items()}
+        object.__setattr__(self, "functions", MappingProxyType(bound | custom))
 
-    @classmethod
-    def preset(cls, preset: str, weights: Mapping[str, float] | None = None, **settings: Any) -> VaporReward:
-        """A reward under a named weighting; see `PRESETS` in `reward_presets`.
-
-        Args:
-            preset: ``paper`` (the default reward) or ``quality``.
-            weights: of single terms, in place of the preset's.
-            **settings: further arguments of the constructor.
-
-        Raises:
-            ValueError: there is no such preset, or as for the constructor.
-        """
-        return cls({**preset_weights(preset), **(weights or {})}, **settings)
+    def __reduce__(self) -> tuple[Any, ...]:
+        given = {part.name: getattr(self, part.name) for part in fields(self) if part.init}
+        return _remade, (given | {"weights": dict(self.weights), "terms": dict(self._custom)},)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the terms, in order."""
-        return tuple(self._terms)
+        return tuple(self.weights)
+
+    @property
+    def _custom(self) -> Mapping[str, RewardTerm]:
+        return {name: term for name, term in self.functions.items() if name not in FIVE_TERMS | FURTHER_TERMS}
 
     @property
     def needs(self) -> frozenset[str]:
         """What the terms read in ``outcome.measures``."""
-        return frozenset().union(*(needs_of(term) for term in self._terms.values()))
+        return frozenset().union(*(needs_of(term) for term in self.functions.values()))
 
     def distances(self, device: str | torch.device = "cpu") -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
         """The networks behind the terms, for ``ScoringEngine(distances=)``; loaded here, only if a term needs them.
@@ -223,20 +161,19 @@ class VaporReward:
         """
         if "lpips" not in self.needs:
             return {}
-        return {"lpips": PerceptualDistance(self.perceptual_network, self.perceptual_backbone).to(device)}
+        network = self.perceptual_network or "vgg"
+        return {"lpips": PerceptualDistance(network, self.perceptual_backbone).to(device)}
 
-    def with_weights(self, weights: Mapping[str, float] | Sequence[float]) -> VaporReward:
+    def with_weights(self, weights: Mapping[str, float]) -> VaporReward:
         """The same terms under other weights; a term not named keeps its weight.
 
         Raises:
             ValueError: as for the constructor; further terms cannot be switched on here.
         """
-        changed = copy.copy(self)
-        changed.weights = self.weights | self._checked_weights(weights)
-        return changed
+        return replace(self, weights=dict(self.weights) | _checked_weights(weights, self.functions))
 
     def dry_run(self, path_length: int, tokens: int, device: str | torch.device = "cpu") -> RewardResult:
-        """Tries every term on made-up outcomes with the fewest and the most tokens, before anything depends on it.
+        """Tries every term at every length on made-up outcomes, before anything depends on it.
 
         Args:
             path_length: L.
@@ -247,42 +184,11 @@ class VaporReward:
             The reward of that outcome; ``raw[name].dim()`` tells clip terms (3) from path terms (2).
 
         Raises:
-            ValueError: a term raises or breaks the contract of `term_contract`; the message names it.
+            ValueError: a term raises or breaks the contract of `contract`; the message names it.
         """
         outcome = synthetic_outcome(path_length, tokens, device, self.needs)
-        raw = {name: dry_run_term(name, term, outcome) for name, term in self._terms.items()}
+        raw = {name: dry_run_term(name, term, outcome) for name, term in self.functions.items()}
         return RewardResult(raw, dict(self.weights), path_length)
-
-    def _penalty(self, outcome: Outcome) -> Tensor:
-        return penalty(outcome, self.n_threshold or max(1, outcome.tokens // 8), self.penalty_power)
-
-    def _reconstruction(self, outcome: Outcome) -> Tensor:
-        return reconstruction(outcome, self.scale)
-
-    def _budget_overrun(self, outcome: Outcome) -> Tensor:
-        quarter = max(1, outcome.n_tokens.shape[-1] * outcome.tokens // 4)
-        return budget_overrun(outcome, self.token_budget or quarter)
-
-    def _checked_weights(self, weights: Mapping[str, float] | Sequence[float] | None) -> dict[str, float]:
-        if weights is None:
-            return {}
-        if not isinstance(weights, Mapping):
-            values = list(weights)
-            if len(values) != len(self._terms):
-                raise ValueError(
-                    f"Expected {len(self._terms)} weights, for {', '.join(self._terms)}; got {len(values)}; pass a "
-                    "mapping to name only some."
-                )
-            weights = dict(zip(self._terms, values, strict=True))
-        for name, weight in weights.items():
-            if name not in self._terms:
-                hint = did_you_mean(name, [*self._terms, *FURTHER_TERMS], "pass the term itself in terms=.")
-                if name in FURTHER_TERMS:
-                    hint = "weight it when the reward is made."
-                raise ValueError(f"Expected weights for {', '.join(self._terms)}; got unknown term {name!r}; {hint}")
-            if not isinstance(weight, numbers.Real) or not math.isfinite(weight):
-                raise ValueError(f"Expected a finite weight for {name!r}, got {weight!r}; use 0 to switch a term off.")
-        return {name: float(weight) for name, weight in weights.items()}
 
     def __call__(self, outcome: Outcome) -> RewardResult:
         """Evaluates all terms.
@@ -291,30 +197,64 @@ class VaporReward:
             ValueError: a term did not return a float ``[G, P, L]`` or ``[G, P]`` tensor on the outcome's device, or
                 the outcome lacks a measure.
         """
-        raw = {name: evaluate_term(name, term, outcome) for name, term in self._terms.items()}
+        raw = {name: evaluate_term(name, term, outcome) for name, term in self.functions.items()}
         return RewardResult(raw, dict(self.weights), outcome.n_tokens.shape[-1])
 
     def describe(self) -> dict[str, Any]:
-        """Plain data for run folders: weights and constants."""
+        """Plain data for run folders: the preset, weights, custom terms and every constant."""
+        constants = {part.name: getattr(self, part.name) for part in fields(RewardOptions)}
+        backbone = self.perceptual_backbone
         return {
+            **constants,
+            "perceptual_backbone": None if backbone is None else str(backbone),
             "weights": dict(self.weights),
-            "n_threshold": self.n_threshold,
-            "penalty_power": self.penalty_power,
-            "scale": self.scale,
-            "token_budget": self.token_budget,
-            "perceptual_network": self.perceptual_network,
-            "perceptual_backbone": None if self.perceptual_backbone is None else str(self.perceptual_backbone),
+            "terms": {name: _spelt(term) for name, term in self._custom.items()},
         }
 
 
-def _custom_terms(
-    terms: Mapping[str, RewardTerm | str] | Sequence[str], taken: Mapping[str, RewardTerm]
-) -> dict[str, RewardTerm]:
+def _remade(given: dict[str, Any]) -> VaporReward:
+    return VaporReward(**given)
+
+
+def _bound(term: Callable[..., Tensor], constants: Mapping[str, Any]) -> RewardTerm:
+    """A shipped term with the constants that its keyword parameters name."""
+    taken = [name for name in inspect.signature(term).parameters if name in constants]
+    if not taken:
+        return term
+    bound = partial(term, **{name: constants[name] for name in taken})
+    bound.needs = needs_of(term)  # type: ignore[attr-defined]
+    return bound
+
+
+def _checked_weights(weights: Mapping[str, float], known: Iterable[str]) -> dict[str, float]:
+    known = tuple(known)
+    for name, weight in weights.items():
+        if name not in known:
+            hint = did_you_mean(name, [*known, *FURTHER_TERMS], "pass the term itself in terms=.")
+            if name in FURTHER_TERMS:
+                hint = "weight it when the reward is made."
+            raise ValueError(f"Expected weights for {', '.join(known)}; got unknown term {name!r}; {hint}")
+        if not isinstance(weight, numbers.Real) or not math.isfinite(weight):
+            raise ValueError(f"Expected a finite weight for {name!r}, got {weight!r}; use 0 to switch a term off.")
+    return {name: float(weight) for name, weight in weights.items()}
+
+
+def _spelt(term: RewardTerm | str) -> str:
+    """``module:name`` of a term, as far as a function has them."""
+    return term if isinstance(term, str) else f"{term.__module__}:{getattr(term, '__qualname__', repr(term))}"
+
+
+def _custom_terms(terms: Mapping[str, RewardTerm | str] | Sequence[RewardTerm | str]) -> dict[str, RewardTerm]:
     """Custom terms by name, imported where they are given as ``module:name``."""
-    named = terms.items() if isinstance(terms, Mapping) else [(path.rpartition(":")[2], path) for path in terms]
+    if isinstance(terms, str) or not isinstance(terms, Mapping | Sequence):
+        raise ValueError(
+            f"Expected terms as a list of functions or 'module:name', or by name, got {terms!r}; for example "
+            "terms=[my_term]."
+        )
+    named = terms.items() if isinstance(terms, Mapping) else [(_name_of(term), term) for term in terms]
     found: dict[str, RewardTerm] = {}
     for name, term in named:
-        if name in taken or name in found:
+        if name in FIVE_TERMS or name in FURTHER_TERMS or name in found:
             raise ValueError(f"Expected a new name for a custom reward term, got {name!r} twice; rename one.")
         found[name] = load_term(term) if isinstance(term, str) else term
         if not callable(found[name]):
@@ -325,19 +265,35 @@ def _custom_terms(
     return found
 
 
+def _name_of(term: object) -> str:
+    """The name of a term given without one: that of its function."""
+    if isinstance(term, str):
+        return term.rpartition(":")[2]
+    name = getattr(term, "__name__", None)
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(
+            f"Expected a function with a name or 'module:name' as reward term, got {term!r}; pass terms by name, "
+            "terms={'mine': ...}."
+        )
+    return name
+
+
 def build_reward(reward: VaporReward | Mapping[str, Any] | None) -> VaporReward:
-    """A reward from itself, from keyword arguments as plain data (and a ``preset``), or the default.
+    """A reward from itself, from keyword arguments as plain data, or the default.
 
     Raises:
         ValueError: the mapping has a key that `VaporReward` does not know.
     """
-    if reward is None:
-        return VaporReward()
     if isinstance(reward, VaporReward):
         return reward
-    known = ("preset", *inspect.signature(VaporReward).parameters)
-    for key in reward:
+    if reward is not None and not isinstance(reward, Mapping):
+        raise ValueError(
+            f"Expected reward to be a VaporReward, its keyword arguments or None, got {reward!r}; for example "
+            "reward={'preset': 'paper'}."
+        )
+    known = [part.name for part in fields(VaporReward) if part.init]
+    for key in reward or {}:
         if key not in known:
-            hint = did_you_mean(key, known, "see VaporReward.")
+            hint = did_you_mean(str(key), known, "see VaporReward.")
             raise ValueError(f"Expected reward settings among {', '.join(known)}; got {key!r}; {hint}")
-    return VaporReward.preset(**reward) if "preset" in reward else VaporReward(**reward)
+    return VaporReward(**(reward or {}))

@@ -248,6 +248,7 @@ class ScoringEngine:
             hits=hits,
             bits=bits,
             complexity=complexity,
+            prior_mean=self.complexity_scale.prior_mean(complexity),
             clips=torch.unflatten(stored, 0, shape),
             labels=torch.zeros_like(counted) if labels is None else labels.to(device),
             ids=counted if ids is None else ids.to(device),

@@ -15,7 +15,7 @@ from vaportok_rl.tokenizer.checkpoint import resolve_checkpoint
 from vaportok_rl.tokenizer.precision import round_weights
 
 _WORLDS: dict[tuple[Path, str, str], VaporTok] = {}
-_DISTANCES: dict[tuple[str, str | Path | None, str], Mapping[str, Distance]] = {}
+_DISTANCES: dict[tuple[str | None, str | Path | None, str], Mapping[str, Distance]] = {}
 
 _IMPORTED_IN = os.getpid()
 

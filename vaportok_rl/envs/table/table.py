@@ -16,6 +16,7 @@ from vaportok_rl.envs.table.grid import interpolate
 from vaportok_rl.envs.table.identity import is_local, weights_digest
 from vaportok_rl.envs.table.manifest import SplitRecord, TableManifest, read_manifest
 from vaportok_rl.envs.table.shards import read_shard
+from vaportok_rl.tokenizer.complexity import ComplexityScale
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class TableSplit:
         clip_sha256: ``uint8 [N, 32]``, of the clips' pixels.
         followed: ``bool [N]``, whether the next row is the next clip of the same video.
         latents: ``float16 [N, K, D]`` (full), ``[N, D]`` (pooled, the mean over the tokens) or None.
+        prior_mean: ``float32 [N]``, mean of the clip's Gaussian length prior, in tokens.
         bits: ``float32 [N, K]``, the prior's negative log-likelihood of the tokens 1 … n - 1, or None.
     """
 
@@ -45,6 +47,7 @@ class TableSplit:
     ids: Tensor
     clip_sha256: Tensor
     followed: Tensor
+    prior_mean: Tensor
     latents: Tensor | None = None
     bits: Tensor | None = None
 
@@ -148,6 +151,8 @@ class OutcomeTable:
             held["mse"] = interpolate(held["mse"], self.grid, self.tokens)
             predicted = torch.arange(self.tokens).clamp(min=1)
             held["accuracy"] = held["hits"].float() / predicted
+            scale = ComplexityScale(self.manifest.build.config.complexity, self.tokens)
+            held["prior_mean"] = scale.prior_mean(held["complexity"])
             self._loaded[split] = TableSplit(**held).to(self.device)
         return self._loaded[split]
 

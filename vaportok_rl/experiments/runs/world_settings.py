@@ -5,30 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from vaportok_rl.envs.rewards.presets import RewardOptions
 from vaportok_rl.tokenizer import PrecisionChoice
 
 
 @dataclass(frozen=True)
-class RewardSettings:
+class RewardSettings(RewardOptions):
     """The reward; see `VaporReward`."""
 
-    preset: Literal["paper", "quality"] = "paper"
-    """`paper`: the supplement's equal weights; `quality`: the same without diversity."""
     weights: dict[str, float] = field(default_factory=dict)
     """Weights by term, for example `efficiency 2 diversity 0`; a term not named has the preset's. Naming
     `log_mse`, `lpips`, `prior_bits`, `codebook_usage` or `budget_overrun` switches it on."""
-    n_threshold: int | None = None
-    """Below this many tokens the penalty starts; K / 8 if not given."""
-    penalty_power: float = 2.0
-    """Exponent of the penalty."""
-    scale: float = 60.0
-    """Factor of the reconstruction error."""
     terms: tuple[str, ...] = ()
     """Custom terms as module:name."""
-    token_budget: int | None = None
-    """Tokens of a path before `budget_overrun` starts; a quarter of L·K if not given."""
-    perceptual_network: Literal["vgg", "alex", "squeeze"] = "vgg"
-    """Backbone of `lpips`."""
 
 
 @dataclass(frozen=True)
