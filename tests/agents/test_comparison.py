@@ -1,6 +1,7 @@
 """Policies on the same held-out scenes: figures by definition, the scale from best fixed length to oracle."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from vaportok_rl.agents import Comparison, HeldOut
-from vaportok_rl.agents.comparison import Bounds, held_out_rows
+from vaportok_rl.agents.comparison import Bounds
 from vaportok_rl.envs import TaildropProcess
 
 
@@ -33,8 +34,9 @@ def comparison(held_out: HeldOut, lengths: torch.Tensor) -> Comparison:
 def test_held_out_rows(clips: int, length: int, scenes: int, seed: int) -> None:
     if length > clips:
         return
-    rows = held_out_rows(clips, length, scenes, seed)
-    assert rows == held_out_rows(clips, length, scenes, seed)
+    process = SimpleNamespace(source=range(clips), path_length=length, _starts=None)
+    rows = TaildropProcess.held_out(process, scenes, seed)
+    assert rows == TaildropProcess.held_out(process, scenes, seed)
     assert len(rows) == min(scenes, math.ceil(clips / length))
     flat = [row for scene in rows for row in scene]
     assert all(0 <= row < clips for row in flat)

@@ -51,6 +51,9 @@ def refusal(error: type[Exception], attempt: Callable[[], object]) -> str:
     [
         ({"path_lenght": 3}, TypeError, "'path_lenght'; did you mean 'path_length'?"),
         ({"reward": {"weights": {"diversty": 1.0}}}, ValueError, "'diversty'; did you mean 'diversity'?"),
+        ({"path_length": 2.0}, TypeError, "Expected path_length to be an integer, got 2.0"),
+        ({"path_length": "2"}, TypeError, "Expected path_length to be an integer, got '2'"),
+        ({"clip_seed": 1.5}, TypeError, "Expected clip_seed to be an integer, got 1.5"),
         ({"reward": {"weights": [1.0, 2.0]}}, ValueError, "weights by term name, got [1.0, 2.0]"),
         ({"reward": {"terms": [3]}}, ValueError, "a function with a name"),
         ({"reward": {"weights": {"penalty": float("nan")}}}, ValueError, "a finite weight for 'penalty', got nan"),
@@ -60,9 +63,12 @@ def refusal(error: type[Exception], attempt: Callable[[], object]) -> str:
     ids=[
         "unknown argument",
         "unknown term",
-        "weights too few",
-        "weight NaN, in order",
-        "weight NaN, by name",
+        "path length a float",
+        "path length a text",
+        "clip seed a float",
+        "weights as a list",
+        "term that is no function",
+        "weight NaN",
         "path too long",
         "token range empty",
     ],
@@ -76,6 +82,8 @@ def test_settings(tiny_world: str, make: Make, settings: dict[str, Any], error: 
 def test_a_group_size_that_does_not_divide_the_environments(tiny_world: str, make: Make) -> None:
     message = refusal(ValueError, lambda: make(tokenizer=tiny_world, num_envs=6, group_size=4))
     assert "num_envs=6, group_size=4" in message
+    for name in ("num_envs", "group_size"):
+        assert f"{name} to be an integer" in refusal(TypeError, lambda name=name: make(**{name: 4.0}))
 
 
 @pytest.mark.parametrize(

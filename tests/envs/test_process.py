@@ -7,6 +7,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from vaportok_rl.agents import HeldOut
 from vaportok_rl.clips import ProceduralClips
 from vaportok_rl.envs import Outcome, TaildropProcess, VaporReward, shared_world
 
@@ -104,6 +105,10 @@ def test_scenes_of_one_video(tiny_world: str, monkeypatch: pytest.MonkeyPatch) -
     assert {tuple(row) for row in scene.ids.tolist()} == {(2, 3, 4, 5), (3, 4, 5, 6), (7, 8, 9, 10)}
     again = process.sample_scene([np.random.default_rng(3)])
     assert torch.equal(again.ids[0], scene.ids[3])
+    # What is measured on is drawn likewise; scenes without a common clip come first.
+    measured = [HeldOut(process, scenes=count).scene.ids.tolist() for count in (2, 9)]
+    assert [7, 8, 9, 10] in measured[0]
+    assert sorted(measured[1]) == [[2, 3, 4, 5], [3, 4, 5, 6], [7, 8, 9, 10]]
     with pytest.raises(ValueError, match="Expected a video of at least path_length=6 clips for ordering='video'"):
         TaildropProcess(tokenizer=tiny_world, path_length=6, ordering="video")
 

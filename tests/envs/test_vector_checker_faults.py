@@ -35,8 +35,9 @@ class Tidy(VectorEnv[Any, Any, Any]):
         self.generators = [np.random.default_rng() for _ in range(num_envs)]
 
     def reset(self, *, seed: Any = None, options: Any = None) -> Any:
-        self.seed_all(seed)
         mask = (options or {}).get("reset_mask", np.ones(self.num_envs, dtype=np.bool_))
+        self.to_seed = mask
+        self.seed_all(seed)
         self.begin(mask)
         self.ended = self.ended & ~mask
         return self.observe(), {}
@@ -45,7 +46,8 @@ class Tidy(VectorEnv[Any, Any, Any]):
         if isinstance(seed, int):
             seed = (seed + self.of_group).tolist()
         if seed is not None:
-            self.generators = [np.random.default_rng(each) for each in seed]
+            for env in np.flatnonzero(self.to_seed):
+                self.generators[env] = np.random.default_rng(seed[env])
 
     def begin(self, mask: np.ndarray) -> None:
         self.state = self.state.copy()
@@ -360,6 +362,12 @@ class SharesOneStream(Tidy):
         self.state[~idle, 1] += self.generators[-1].uniform()
 
 
+class ReseedsEveryone(Tidy):
+    def seed_all(self, seed: Any) -> None:
+        self.to_seed = np.ones_like(self.to_seed)
+        super().seed_all(seed)
+
+
 def drop(*names: str) -> type[Tidy]:
     return with_infos(lambda infos: [infos.pop(name, None) for name in names])
 
@@ -450,6 +458,7 @@ AUTORESET: list[tuple[str, str, type[Tidy], AutoresetMode]] = [
     ("reset_mask", "nobody", ResetsNobody, DISABLED),
     ("reset_mask_state", "everyone's clock", ResetsEveryonesClock, DISABLED),
     ("reset_mask_state", "one stream for all", SharesOneStream, DISABLED),
+    ("reset_mask_seed", "everyone", ReseedsEveryone, DISABLED),
 ]
 FAULTS = ATTRIBUTES + RESULTS + MEMORY + SEEDING + AUTORESET
 

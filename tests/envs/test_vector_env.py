@@ -211,6 +211,17 @@ def test_bad_reset_masks_are_refused(tiny_world: str, mask: Any, message: str) -
         env.reset(options={"reset_mask": mask})
 
 
+def test_a_seed_beside_a_mask_seeds_the_groups_in_it(tiny_world: str) -> None:
+    shown = []
+    for seed in (None, 9):
+        env = TaildropVectorEnv(4, group_size=2, tokenizer=tiny_world, path_length=2, autoreset_mode="Disabled")
+        env.reset(seed=2)
+        env.reset(seed=seed, options={"reset_mask": np.array([True, True, False, False])})
+        shown.append(env.reset()[0])
+    assert np.array_equal(shown[0][2:], shown[1][2:])
+    assert not np.array_equal(shown[0][:2], shown[1][:2])
+
+
 def test_reset_mask_before_the_first_reset(tiny_world: str) -> None:
     env = TaildropVectorEnv(2, tokenizer=tiny_world, path_length=2)
     with pytest.raises(RuntimeError, match=r"Expected reset\(\)"):

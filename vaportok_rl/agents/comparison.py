@@ -86,7 +86,7 @@ class HeldOut:
     def __init__(self, process: TaildropProcess, scenes: int, seed: int = 0, on_scene: Any = None) -> None:
         self.process = process
         outcomes: list[OutcomeOfAllLengths] = []
-        for rows in held_out_rows(len(process.source), process.path_length, scenes, seed):
+        for rows in process.held_out(scenes, seed):
             outcomes.append(process.engine.score_all(process.engine.open(np.array([rows], dtype=np.int64))))
             if on_scene is not None:
                 on_scene()
@@ -139,17 +139,6 @@ class HeldOut:
         searched = (bound.n_tokens, *starts)
         reward, allowed = self.process.reward, self.process.token_range
         return self.evaluate(oracle_lengths(self.every, reward, searched, worst=worst, allowed=allowed))
-
-
-def held_out_rows(clips: int, path_length: int, scenes: int, seed: int) -> list[list[int]]:
-    """Clip numbers of each scene: different clips as long as there are enough, wrapping around in the last scene."""
-    rng = np.random.default_rng(seed)
-    wanted = min(scenes * path_length, -(-clips // path_length) * path_length)
-    if clips > 4 * wanted:
-        order = rng.choice(clips, wanted, replace=False)
-    else:
-        order = np.resize(rng.permutation(clips), wanted)
-    return order.reshape(-1, path_length).tolist()
 
 
 @dataclass(frozen=True)

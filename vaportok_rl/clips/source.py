@@ -11,6 +11,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+import vaportok_rl.runtime.forks  # noqa: F401 (workers forked from here on compute with one thread)
+
 Split = Literal["train", "test"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,18 @@ def checked_actions(actions: Any, count: int | None, tokens: int) -> NDArray[np.
             f"Expected actions in 0…{tokens - 1}, got {array.min()}…{array.max()}; action a keeps n = a + 1 tokens."
         )
     return array.astype(np.int64)
+
+
+def check_whole(name: str, value: object) -> None:
+    """Checks that an argument is a whole number.
+
+    Raises:
+        TypeError: it is not an integer.
+    """
+    try:
+        operator.index(value)  # type: ignore[arg-type]  # that is the question
+    except TypeError as error:
+        raise TypeError(f"Expected {name} to be an integer, got {value!r}; pass int({name}).") from error
 
 
 def check_seed(seed: object) -> None:

@@ -173,6 +173,28 @@ class TaildropProcess:
             return rng.choice(len(self.source), self.path_length, replace=False)
         return int(rng.choice(self._starts)) + np.arange(self.path_length)
 
+    def held_out(self, scenes: int, seed: int) -> list[list[int]]:
+        """Clips of at most ``scenes`` scenes to measure on, in an order drawn with the seed; see `sample_scene`.
+
+        Different clips as long as there are enough; independent ones wrap around in the last scene.
+        """
+        rng, length, clips = np.random.default_rng(seed), self.path_length, len(self.source)
+        if self._starts is not None:
+            free = np.ones(clips, dtype=bool)
+            apart: list[list[int]] = []
+            overlapping: list[list[int]] = []
+            for start in rng.permutation(self._starts).tolist():
+                chosen = apart if free[start : start + length].all() else overlapping
+                chosen.append([*range(start, start + length)])
+                free[start : start + length] = False
+            return [*apart, *overlapping][:scenes]
+        wanted = min(scenes * length, -(-clips // length) * length)
+        if clips > 4 * wanted:
+            order = rng.choice(clips, wanted, replace=False)
+        else:
+            order = np.resize(rng.permutation(clips), wanted)
+        return order.reshape(-1, length).tolist()
+
     def judge(self, n_tokens: Tensor, score: Score) -> Judged:
         """Brings lengths to those that the token range and the budget allow, scores them, and pays for them.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypedDict, cast
 
+from vaportok_rl.envs.actions import check_whole
 from vaportok_rl.envs.rewards.reward import VaporReward
 from vaportok_rl.envs.table.fit import with_table_defaults
 from vaportok_rl.runtime.messages import closest_name, did_you_mean
@@ -62,6 +63,7 @@ class TaildropSettings:
             `clips`, `clip_seed` and `precision` from it.
 
     Raises:
+        TypeError: a number is not an integer.
         ValueError: a choice is not among those offered, or a number is out of the range known without the world.
     """
 
@@ -83,6 +85,8 @@ class TaildropSettings:
     table: str | None = None
 
     def __post_init__(self) -> None:
+        check_whole("path_length", self.path_length)
+        check_whole("clip_seed", self.clip_seed)
         if self.path_length < 1:
             raise ValueError(f"Expected path_length ≥ 1, got {self.path_length}; a path needs at least one clip.")
         if not self.observed:

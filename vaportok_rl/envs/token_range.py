@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from vaportok_rl.envs.actions import check_whole
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,7 @@ class TokenRange:
 
     def __post_init__(self) -> None:
         for name, value in (("min_tokens", self.minimum), ("max_tokens", self.maximum), ("token_budget", self.budget)):
-            try:
-                operator.index(0 if value is None else value)
-            except TypeError as error:
-                raise TypeError(f"Expected {name} to be an integer, got {value!r}; a token is kept or not.") from error
+            check_whole(name, 0 if value is None else value)
         if not 1 <= self.minimum <= self.longest <= self.tokens:
             raise ValueError(
                 f"Expected 1 ≤ min_tokens ≤ max_tokens ≤ {self.tokens} (K), got min_tokens={self.minimum}, "

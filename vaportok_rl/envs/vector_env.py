@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from vaportok_rl.envs.actions import check_seed, checked_actions
+from vaportok_rl.envs.actions import check_seed, check_whole, checked_actions
 from vaportok_rl.envs.process import TaildropProcess
 from vaportok_rl.envs.render.screen import RENDER_FPS, Screen
 from vaportok_rl.envs.settings import RENDER_MODES, TaildropArguments
@@ -33,6 +33,7 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
         **arguments: see `TaildropEnv`.
 
     Raises:
+        TypeError: a number is not an integer.
         ValueError: ``group_size`` does not divide ``num_envs``, or an argument of `TaildropEnv` is wrong.
     """
 
@@ -50,6 +51,8 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         **arguments: Unpack[TaildropArguments],
     ) -> None:
+        check_whole("num_envs", num_envs)
+        check_whole("group_size", group_size)
         if num_envs < 1 or group_size < 1 or num_envs % group_size:
             raise ValueError(
                 f"Expected num_envs to be a positive multiple of group_size, got num_envs={num_envs}, "
@@ -101,8 +104,12 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
         """The arguments that this environment shares with `TaildropEnv`, defaults filled in."""
         return self.process.settings.as_arguments()
 
-    def seed_groups(self, seed: int | Sequence[int | None] | None) -> None:
+    def seed_groups(self, seed: int | Sequence[int | None] | None, groups: NDArray[np.int64] | None = None) -> None:
         """Seeds the groups' scene orders: group p with ``seed + p``, or with its first member's entry of a list.
+
+        Args:
+            seed: see `reset`.
+            groups: numbers of the groups to seed; all of them by default.
 
         Raises:
             TypeError: a seed is not a Python integer.
@@ -127,10 +134,9 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
         if not self._generators:
             self._generators = fresh
         else:
-            self._generators = [
-                new if value is not None else old
-                for value, new, old in zip(wanted, fresh, self._generators, strict=True)
-            ]
+            for group in range(self.groups) if groups is None else groups:
+                if wanted[group] is not None:
+                    self._generators[group] = fresh[group]
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -141,13 +147,14 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
             TypeError: a seed is not a Python integer.
             ValueError: a seed is negative, or the mask has the wrong shape or type, or cuts through a group.
         """
-        self.seed_groups(seed)
         mask = None if options is None else options.get("reset_mask")
         if mask is None:
+            self.seed_groups(seed)
             self._walk.begin(self._generators)
             self._screen.begin(self._walk)
         else:
             groups = self._masked_groups(mask)
+            self.seed_groups(seed, groups)
             self._walk.begin([self._generators[group] for group in groups], groups)
             self._screen.begin(self._walk, groups)
         return self._observation(), {}

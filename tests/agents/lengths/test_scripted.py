@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from vaportok_rl.agents import LengthChoice, build_length_policy
-from vaportok_rl.agents.comparison import held_out_rows
 from vaportok_rl.agents.oracle import oracle_lengths
 from vaportok_rl.envs import Scene, TaildropProcess, shared_world
 from vaportok_rl.tokenizer import VaporTok
@@ -136,7 +135,7 @@ def test_best_fixed_is_found_on_training_clips(tiny_world: str, scene: Scene) ->
         process = TaildropProcess(**settings, **limits, split="test")
         training = TaildropProcess(**settings, split="train")
         rewards = np.zeros(16)
-        for rows in held_out_rows(len(training.source), 3, 8, seed=0):
+        for rows in training.held_out(8, seed=0):
             batch = training.source.batch(rows)
             seen = training.engine.encode(batch.clips[None])
             for n in LENGTHS:

@@ -58,6 +58,11 @@ def test_a_list_holds_everything_since_it_was_last_asked_for(tiny_world: str) ->
     assert env.render() == []
     env.step(3)
     assert len(env.render()) == 1
+    many = TaildropVectorEnv(2, render_mode="rgb_array_list", **settings)
+    many.reset(seed=0)
+    for _ in range(20):  # nobody asks, and no reset by hand: what is held does not grow beyond an episode
+        many.step(np.array([3, 9]))
+    assert [len(film) for film in many.render()] == [4, 4]
 
 
 def test_a_vector_shows_a_picture_an_environment_and_the_end_of_a_path(tiny_world: str) -> None:

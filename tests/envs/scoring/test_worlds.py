@@ -1,8 +1,6 @@
 """One world a checkpoint, device and precision."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,21 +69,3 @@ def test_networks_of_reward_terms_are_shared_too(monkeypatch: pytest.MonkeyPatch
     assert shared_distances(VaporReward({"lpips": 0.5})) is first
     assert shared_distances(VaporReward({"lpips": 0.5}, perceptual_network="alex")) is not first
     assert loaded == ["cpu", "cpu"]
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
-def test_a_forked_worker_does_not_wait_for_threads_it_has_not(tiny_world: str) -> None:
-    program = (
-        "import os, torch\n"
-        "from vaportok_rl.envs import shared_world\n"
-        "torch.set_num_threads(2)\n"
-        "torch.ones(1 << 22).exp()\n"
-        "child = os.fork()\n"
-        "if child == 0:\n"
-        f"    shared_world({tiny_world!r})\n"
-        "    torch.ones(1 << 22).exp()\n"
-        "    os._exit(torch.get_num_threads())\n"
-        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), torch.get_num_threads())\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout.split() == ["1", "2"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,8 +51,8 @@ class Screen:
         self.group_size = group_size
         self.mode = mode
         self._last: list[_Shot] = []
-        # All shots since the list was last asked for, oldest first.
-        self._film: list[list[_Shot]] = []
+        # The shots since the list was last asked for, oldest first; of at most one episode, should nobody ask.
+        self._film: deque[list[_Shot]] = deque(maxlen=process.path_length + 1)
         self._window: Window | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -67,7 +68,7 @@ class Screen:
         shots = [_Shot(_only(here, group), None, unknown) for group in range(len(steps))]
         if groups is None or not self._last:
             self._last = shots
-            self._film = []
+            self._film.clear()
         else:
             self._last = [shots[group] if group in groups else shot for group, shot in enumerate(self._last)]
         self._shown()
@@ -120,8 +121,8 @@ class Screen:
             return None
         if self.mode == "rgb_array":
             return self._draw(self._last)
-        film, self._film = self._film, []
-        reels = [self._draw(shots) for shots in film]
+        reels = [self._draw(shots) for shots in self._film]
+        self._film.clear()
         return [[reel[env] for reel in reels] for env in range(len(self._last) * self.group_size)]
 
     def close(self) -> None:

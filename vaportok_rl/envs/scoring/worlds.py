@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
-
-import torch
 
 from vaportok_rl.envs.rewards.reward import VaporReward
 from vaportok_rl.envs.scoring.engine import Distance
@@ -17,21 +14,9 @@ from vaportok_rl.tokenizer.precision import round_weights
 _WORLDS: dict[tuple[Path, str, str], VaporTok] = {}
 _DISTANCES: dict[tuple[str | None, str | Path | None, str], Mapping[str, Distance]] = {}
 
-_IMPORTED_IN = os.getpid()
-
-
-def prepare_forked_process() -> None:
-    """In a forked process, makes torch compute with one thread from then on."""
-    if os.getpid() != _IMPORTED_IN:
-        # A forked process, such as a worker of Gymnasium's AsyncVectorEnv, inherits OpenMP's pool without its threads,
-        # and would wait for them for ever.
-        torch.set_num_threads(1)
-
 
 def shared_world(tokenizer: str, device: str = "cpu", precision: PrecisionChoice = "auto") -> VaporTok:
     """The frozen tokenizer of that name, loaded on first use.
-
-    In a forked process torch computes with one thread from then on.
 
     Args:
         tokenizer: a shipped name (``"nano"``), a checkpoint folder or a hub id.
@@ -43,7 +28,6 @@ def shared_world(tokenizer: str, device: str = "cpu", precision: PrecisionChoice
         FileNotFoundError: there is no such checkpoint.
         ValueError: the checkpoint is damaged, or the precision unknown.
     """
-    prepare_forked_process()
     key = (resolve_checkpoint(tokenizer).resolve(), device, precision)
     if key not in _WORLDS:
         world = round_weights(VaporTok.from_pretrained(tokenizer, device=device, precision=precision))

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from vaportok_rl.clips import ClipSource, open_clips
-from vaportok_rl.envs.scoring.worlds import prepare_forked_process
 from vaportok_rl.envs.table.grid import interpolate
 from vaportok_rl.envs.table.identity import is_local, weights_digest
 from vaportok_rl.envs.table.manifest import SplitRecord, TableManifest, read_manifest
@@ -249,7 +248,6 @@ def shared_table(folder: str, device: str = "cpu") -> OutcomeTable:
         FileNotFoundError: there is no table.
         ValueError: it is damaged or unfinished.
     """
-    prepare_forked_process()
     table = OutcomeTable.load(folder, device)
     key = (table.folder.resolve(), table.manifest.build.identity, device)
     if key not in _TABLES or _TABLES[key].manifest != table.manifest:

@@ -17,6 +17,7 @@ from gymnasium.vector import AutoresetMode
 
 from vaportok_rl.envs.vector_checker.formats import misfit
 from vaportok_rl.envs.vector_checker.rollouts import (
+    SEED_STRIDE,
     Mask,
     Moment,
     Trial,
@@ -230,6 +231,23 @@ def reset_mask_state(trial: Trial) -> Iterator[str]:
                     f"Expected environments outside a reset's mask to go on as without it, got other {found} {step} "
                     "steps later; leave their state alone and give each environment its own random stream."
                 )
+
+
+def reset_mask_seed(trial: Trial) -> Iterator[str]:
+    """DISABLED: a seed beside a mask seeds the environments inside it alone; the others' next starts are unchanged."""
+    mask = _mask_of_some(trial)
+    if trial.mode is not AutoresetMode.DISABLED or mask.all():
+        return
+    starts = []
+    for seed in (None, trial.seed + SEED_STRIDE):
+        trial.begin(trial.seed)
+        trial.reset_masked(mask, seed)
+        starts.append(_chosen(trial, trial.reset_masked(~mask).copy.obs, ~mask))
+    if found := difference(starts[0], starts[1], "obs"):
+        yield (
+            f"Expected reset(seed={trial.seed + SEED_STRIDE}) with the mask {mask} to leave the other environments' "
+            f"random streams alone, got another {found} at their next reset; seed only where the mask is True."
+        )
 
 
 def _until_end(trial: Trial, mask: Mask | None) -> list[Moment]:

@@ -45,6 +45,7 @@ _ORDERED: tuple[Check, ...] = (
     autoreset.next_step_actions,
     autoreset.reset_mask,
     autoreset.reset_mask_state,
+    autoreset.reset_mask_seed,
 )
 CHECKS: dict[str, Check] = {check.__name__: check for check in _ORDERED}
 
@@ -98,6 +99,7 @@ def check_vector_env(
     next_step_actions   NEXT_STEP: actions of environments that are being reset are ignored
     reset_mask          DISABLED: ``options["reset_mask"]`` resets the masked ones only
     reset_mask_state    DISABLED: the others go on as without it
+    reset_mask_seed     DISABLED: a seed beside the mask leaves the others' random streams alone
     ==================  ================================================================================================
 
     Args:

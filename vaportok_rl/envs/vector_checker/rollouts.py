@@ -174,10 +174,11 @@ class Trial:
                     tamper(moments[-1].live, None, step + 1)
         return moments
 
-    def reset_masked(self, mask: Mask) -> Moment:
+    def reset_masked(self, mask: Mask, seed: int | None = None) -> Moment:
         """Resets some environments, as under DISABLED."""
         # A new dictionary each time: Gymnasium's own vector environments take the mask out of the caller's.
-        return self._reset({"options": {"reset_mask": mask.copy()}}, mask)
+        options: dict[str, Any] = {"options": {"reset_mask": mask.copy()}}
+        return self._reset(options if seed is None else {"seed": seed, **options}, mask)
 
     def _reset(self, arguments: dict[str, Any], began: Mask) -> Moment:
         shown = ", ".join(f"{name}={value}" for name, value in arguments.items())
