@@ -55,7 +55,7 @@ def oracle_lengths(
     searched = allowed or TokenRange(every.tokens, every.mse.shape[2])
     sign = -1.0 if worst else 1.0
     by_clip = sign * reward(every).by_clip
-    best = _best_by_clip(by_clip, searched)
+    best = best_sum(by_clip[searched.minimum - 1 : searched.longest], searched.minimum, searched.budget)
     best_reward = torch.full_like(by_clip[0, :, 0], -torch.inf)
     for start in (best, *_spread_starts(by_clip, searched), *starts):
         found, earned = _climb(every, reward, searched.clip_paths(start), sign, sweeps, searched)
@@ -114,18 +114,24 @@ def _moves(length: int, allowed: TokenRange) -> Iterator[Callable[[Tensor], tupl
             yield lambda lengths, clip=clip, other=other: change(lengths, clip, other)  # type: ignore[misc]
 
 
-def _best_by_clip(by_clip: Tensor, allowed: TokenRange) -> Tensor:
-    """Lengths with the highest sum of what each clip earns by itself: ``[K, P, L]`` to ``int64 [P, L]``.
+def best_sum(values: Tensor, shortest: int, budget: int | None) -> Tensor:
+    """Lengths with the highest sum of what each clip earns by itself.
 
     Under a budget this is a multiple-choice knapsack, solved exactly by dynamic programming over the tokens spent
     beyond the minimum.
+
+    Args:
+        values: ``[N, P, L]``, what each clip earns at the lengths ``shortest`` … ``shortest + N - 1``.
+        shortest: fewest tokens of a clip.
+        budget: most tokens of a path, at least L times ``shortest``; no limit if None.
+
+    Returns:
+        ``int64 [P, L]``.
     """
-    low = allowed.minimum
-    values = by_clip[low - 1 : allowed.longest]
-    if allowed.budget is None:
-        return values.argmax(0) + low
+    if budget is None:
+        return values.argmax(0) + shortest
     options, paths, length = values.shape
-    spare = min(allowed.budget - low * length, (options - 1) * length)
+    spare = min(budget - shortest * length, (options - 1) * length)
     best = values.new_zeros(paths, spare + 1)
     decisions = []
     for clip in range(length):
@@ -143,7 +149,7 @@ def _best_by_clip(by_clip: Tensor, allowed: TokenRange) -> Tensor:
     for decision in reversed(decisions):
         taken = decision.gather(1, left)
         left = left - taken
-        columns.append(taken[:, 0] + low)
+        columns.append(taken[:, 0] + shortest)
     return torch.stack(columns[::-1], 1)
 
 

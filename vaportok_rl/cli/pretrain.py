@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from vaportok_rl.evaluation import clip_batches, rate_distortion
 from vaportok_rl.experiments.pretraining_pictures import draw_run
 from vaportok_rl.experiments.reports.pictures import to_frames
 from vaportok_rl.experiments.runs.run_folder import create_run_folder, write_config
+from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.tokenizer import PRESETS, VaporTok
 from vaportok_rl.tokenizer.config import ComplexityConfig
 from vaportok_rl.tokenizer.length_strategies import Strategy
@@ -73,7 +73,7 @@ class Pretrain:
                 f"Expected a preset among {', '.join(PRESETS)}, got {self.preset!r}; a preset is a geometry, not a "
                 "checkpoint."
             )
-        if self.out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if self.out is None and Processes.launched().count > 1:
             raise ValueError("Expected --out with several processes, got none; name the run folder they share.")
         if self.resume and self.out is None:
             raise ValueError("Expected --out with --resume, got none; name the run folder to continue.")

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vaportok_rl.cli.progress import progress_bar
+from vaportok_rl.runtime.ranks import Processes
 
 if TYPE_CHECKING:  # the command line is parsed without loading what builds
     from vaportok_rl.envs.table.table import OutcomeTable
@@ -36,8 +37,8 @@ class Build:
     """Most held-out clips, 0 for none; all if not given, 256 of clips without end."""
     grid: str = "4"
     """Measure at n = 1, the multiples of this and K, linear in between; `all` for every n."""
-    latents: Literal["full", "pooled", "none"] = "full"
-    """Latents of every token (what `obs="latents"` and `TaildropPolicy` need), their mean over the tokens, or none."""
+    latents: Literal["full", "none"] = "full"
+    """Latents of every token, what `obs="latents"` and `TaildropPolicy` need; or `none`."""
     bits: bool = False
     """Also store the prior's bits, for the reward term `prior_bits`."""
     clip_seed: int = 0
@@ -51,9 +52,9 @@ class Build:
 
     def run(self, console: Console) -> None:
         """Runs the command."""
-        from vaportok_rl.envs.table.building import Share, TableBuilder, plan_table
+        from vaportok_rl.envs.table.building import TableBuilder, plan_table
 
-        share = Share(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+        processes = Processes.launched()
         here = os.environ.get("LOCAL_RANK")
         device = f"cuda:{here}" if self.device == "cuda" and here is not None else self.device
         build = plan_table(
@@ -69,12 +70,12 @@ class Build:
             bits=self.bits,
             shard_clips=self.shard_clips,
         )
-        builder = TableBuilder(build, self.out, device=device, share=share)
+        builder = TableBuilder(build, self.out, device=device, processes=processes)
         with progress_bar(console) as progress:
-            live = "" if share.processes == 1 else f"process {share.rank} of {share.processes}"
+            live = "" if processes.count == 1 else f"process {processes.rank} of {processes.count}"
             task = progress.add_task("decoded clips", total=builder.decodes, live=live)
             table = builder.run(lambda count: progress.advance(task, count))
-        if share.rank == 0:
+        if processes.is_main:
             _describe(table, console)
 
 

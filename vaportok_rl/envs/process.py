@@ -21,7 +21,7 @@ from vaportok_rl.envs.scoring.worlds import shared_distances, shared_world
 from vaportok_rl.envs.settings import TaildropArguments, TaildropSettings
 from vaportok_rl.envs.table.clips import TableClips
 from vaportok_rl.envs.table.engine import TableEngine
-from vaportok_rl.envs.table.settings import check_table_serves
+from vaportok_rl.envs.table.fit import check_table_serves
 from vaportok_rl.envs.table.table import shared_table
 from vaportok_rl.envs.token_range import TokenRange
 from vaportok_rl.tokenizer import VaporTokConfig
@@ -232,7 +232,7 @@ def _open(settings: TaildropSettings, reward: VaporReward) -> tuple[ClipSource, 
     bits = "bits" in reward.needs
     if settings.table is not None:
         table = shared_table(settings.table, settings.device)
-        check_table_serves(table, settings, reward)
+        check_table_serves(table, settings.split, settings.observed, reward.needs)
         engine = TableEngine(table, settings.split, bits=bits, tokenizer=settings.tokenizer)
         return engine.source, engine
     world = shared_world(settings.tokenizer, settings.device, settings.precision)

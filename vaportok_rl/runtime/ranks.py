@@ -34,13 +34,18 @@ class Processes:
         return cls(dist.get_rank(), dist.get_world_size())
 
     @classmethod
+    def launched(cls) -> Processes:
+        """Those that ``torchrun`` or ``accelerate launch`` started, whether or not they have joined."""
+        return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+
+    @classmethod
     def start(cls, device: str) -> Processes:
         """Joins the processes that ``torchrun`` started; by itself outside it.
 
         Args:
             device: ``"cpu"`` (gloo) or ``"cuda"`` (NCCL; each process then takes its own device).
         """
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        if cls.launched().count > 1 and not dist.is_initialized():
             on_gpu = torch.device(device).type == "cuda"
             if on_gpu:
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))

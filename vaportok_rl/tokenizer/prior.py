@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vaportok_rl.tokenizer.attention import attend
 from vaportok_rl.tokenizer.config import PriorConfig
 from vaportok_rl.tokenizer.masks import prior_supervised
+from vaportok_rl.tokenizer.quantizer import gumbel_max
 
 
 class CausalAttention(nn.Module):
@@ -134,9 +135,7 @@ def scheduled_sampling_logits(
         return results
     replaced = (uniform(vectors.shape[:2]).to(vectors.device) < ratio)[:, 1:, None]
     for _ in range(rounds - 1):
-        noise = uniform(results[-1].shape).to(vectors.device).clamp_(1e-20, 1 - 1e-7)
-        sampled = (results[-1].detach() - (-noise.log()).log()).argmax(-1)
-        own = F.embedding(sampled, unit_codes.detach())
+        own = F.embedding(gumbel_max(results[-1].detach(), uniform), unit_codes.detach())
         mixed = torch.cat([vectors[:, :1], torch.where(replaced, own, vectors[:, 1:])], dim=1)
         results.append(prior.logits(mixed, unit_codes))
     return results

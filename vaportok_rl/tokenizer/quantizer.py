@@ -31,6 +31,12 @@ class Quantized:
     vectors: Tensor
 
 
+def gumbel_max(logits: Tensor, uniform: Uniform) -> Tensor:
+    """Draws from softmax(logits), each row on its own, by the Gumbel-max trick: ``[..., V]`` to ``int64 [...]``."""
+    noise = uniform(logits.shape).to(logits.device).clamp_(1e-20, 1 - 1e-7)
+    return (logits - (-noise.log()).log()).argmax(-1)
+
+
 class Codebook(nn.Module):
     """V code vectors of width d, compared by cosine; stored unnormalised."""
 
@@ -56,10 +62,8 @@ class Codebook(nn.Module):
         return (unit @ self.unit_codes().detach().T) / self.temperature
 
     def sample(self, unit: Tensor, uniform: Uniform = torch.rand) -> Tensor:
-        """Indices drawn from softmax(`similarities`), each token on its own; exact by the Gumbel-max trick."""
-        logits = self.similarities(unit)
-        noise = uniform(logits.shape).to(logits.device).clamp_(1e-20, 1 - 1e-7)
-        return (logits - (-noise.log()).log()).argmax(-1)
+        """Indices drawn from softmax(`similarities`), each token on its own."""
+        return gumbel_max(self.similarities(unit), uniform)
 
 
 class Bottleneck(nn.Module):

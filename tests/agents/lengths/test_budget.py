@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from vaportok_rl.agents import build_length_policy
-from vaportok_rl.agents.lengths.budget import equal_slopes, integer_programme
+from vaportok_rl.agents.lengths.budget import Allocation, equal_slopes, least_errors
 from vaportok_rl.envs import TaildropProcess
 from vaportok_rl.evaluation.equal_slope import EqualSlope
 
@@ -18,6 +18,12 @@ from vaportok_rl.evaluation.equal_slope import EqualSlope
 def errors(seed: int, options: int, clips: int) -> NDArray[np.float64]:
     rng = np.random.default_rng(seed)
     return 0.01 * (1 + rng.exponential(1.0, clips) * np.cumsum(rng.normal(-0.3, 0.5, (options, clips)), 0) / options)
+
+
+def allocated(allocate: Allocation, mse: NDArray[np.float64], shortest: int, budget: int) -> NDArray[np.int64]:
+    """Of a single path."""
+    lengths: NDArray[np.int64] = allocate(torch.from_numpy(mse)[:, None], shortest, budget)[0].numpy()
+    return lengths
 
 
 def summed(mse: NDArray[np.float64], lengths: NDArray[np.int64], shortest: int) -> float:
@@ -29,7 +35,7 @@ def test_integer_programme_is_brute_force(seed: int, options: int, clips: int, s
     mse, budget = errors(seed, options, clips), shortest * clips + spare
     choices = np.array(list(product(range(shortest, shortest + options), repeat=clips)))
     best = min(summed(mse, choice, shortest) for choice in choices[choices.sum(1) <= budget])
-    lengths = integer_programme(mse, shortest, budget)
+    lengths = allocated(least_errors, mse, shortest, budget)
     assert lengths.sum() <= budget
     assert lengths.min() >= shortest
     assert summed(mse, lengths, shortest) == pytest.approx(best, rel=1e-6)
@@ -42,7 +48,7 @@ def test_they_agree_where_errors_are_convex(seed: int, spare: int) -> None:
     steps = np.sort(rng.exponential(1.0, (options - 1, clips)), 0)[::-1]
     mse = np.vstack([steps[::-1].cumsum(0)[::-1], np.zeros(clips)]) * rng.exponential(1.0, clips)
     budget = clips + spare
-    exact, relaxed = integer_programme(mse, 1, budget), equal_slopes(mse, 1, budget)
+    exact, relaxed = allocated(least_errors, mse, 1, budget), allocated(equal_slopes, mse, 1, budget)
     assert summed(mse, relaxed, 1) == pytest.approx(summed(mse, exact, 1), rel=1e-6)
     assert relaxed.sum() == min(budget, options * clips)
 
@@ -52,7 +58,7 @@ def test_integer_programme_lies_within_one_step_of_the_equal_slopes(seed: int, s
     """The next segment of the envelope is the grid step of the budget: a step earlier is worse, a step later better."""
     mse = errors(seed, 12, 5)
     budget, slope = 5 + spare, EqualSlope.of(mse)
-    exact = summed(mse, integer_programme(mse, 1, budget), 1)
+    exact = summed(mse, allocated(least_errors, mse, 1, budget), 1)
     totals = np.concatenate([[0], slope.steps.cumsum()]) + 5
     before = slope.lengths(budget)
     assert before.sum() == totals[totals <= budget].max()

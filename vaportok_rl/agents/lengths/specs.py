@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast, get_args
 
-from vaportok_rl.agents.lengths.budget import budget_lengths, equal_slopes, integer_programme
+from vaportok_rl.agents.lengths.budget import budget_lengths, equal_slopes, least_errors
 from vaportok_rl.agents.lengths.calibration import Calibration
 from vaportok_rl.agents.lengths.custom import load_callable
 from vaportok_rl.agents.lengths.fitted import affine_lengths, best_fixed_lengths, loss_proportional_lengths
@@ -38,7 +38,7 @@ _BY_NAME: dict[str, Callable[[TaildropProcess, Calibration], LengthPolicy]] = {
 }
 _BY_LENGTH: dict[str, Callable[[TaildropProcess, int], LengthPolicy]] = {
     "fixed": lambda process, n_tokens: fixed_lengths(n_tokens, process.tokens),
-    "budget": lambda process, n_tokens: budget_lengths(process, n_tokens, integer_programme),
+    "budget": lambda process, n_tokens: budget_lengths(process, n_tokens, least_errors),
     "lagrangian": lambda process, n_tokens: budget_lengths(process, n_tokens, equal_slopes),
 }
 

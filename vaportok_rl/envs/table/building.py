@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,7 +15,6 @@ from vaportok_rl.envs.scene import Scene
 from vaportok_rl.envs.scoring.engine import MAX_BATCH_TOKENS, ScoringEngine
 from vaportok_rl.envs.scoring.worlds import shared_world
 from vaportok_rl.envs.table.grid import interpolation_error, length_grid
-from vaportok_rl.envs.table.identity import clip_digests, weights_digest
 from vaportok_rl.envs.table.manifest import (
     MANIFEST_FILE,
     Latents,
@@ -25,8 +23,9 @@ from vaportok_rl.envs.table.manifest import (
     TableManifest,
     read_manifest,
 )
-from vaportok_rl.envs.table.shards import own_shard, record_shard, write_shard
+from vaportok_rl.envs.table.shards import clip_digests, own_shard, record_shard, weights_digest, write_shard
 from vaportok_rl.envs.table.table import OutcomeTable
+from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.runtime.whole_writes import scratch_path
 from vaportok_rl.tokenizer.precision import PrecisionChoice
 
@@ -66,7 +65,7 @@ def plan_table(
         count: most training clips, 0 for none; all by default, or 1,024 of a source without end.
         held_out: most held-out clips, likewise; all by default, or 256.
         grid: see `length_grid`.
-        latents: ``"full"`` (which the observation ``latents`` needs), ``"pooled"`` or ``"none"``.
+        latents: ``"full"``, which the observation ``latents`` needs, or ``"none"``.
         bits: also store the prior's negative log-likelihood, for the term `prior_bits`.
         shard_clips: clips a shard.
 
@@ -103,19 +102,6 @@ def plan_table(
     )
 
 
-@dataclass(frozen=True)
-class Share:
-    """Which of several processes this is: shard i is made by process ``i mod processes``.
-
-    Attributes:
-        rank: number of this process; process 0 also writes the manifest.
-        processes: how many there are.
-    """
-
-    rank: int = 0
-    processes: int = 1
-
-
 class TableBuilder:
     """Measures what a plan asks for and writes it to a folder.
 
@@ -125,7 +111,8 @@ class TableBuilder:
         build: what to store.
         folder: new, empty, or of the same build.
         device: of the frozen world.
-        share: which part of the work is this process's.
+        processes: which of them this is: shard i is made by process ``i mod count``, and process 0 also writes the
+            manifest.
         max_batch_tokens: see `ScoringEngine`.
     """
 
@@ -135,12 +122,12 @@ class TableBuilder:
         folder: str | Path,
         *,
         device: str = "cpu",
-        share: Share | None = None,
+        processes: Processes = Processes(),  # noqa: B008 (it is frozen)
         max_batch_tokens: int = MAX_BATCH_TOKENS,
     ) -> None:
         self.build = build
         self.folder = Path(folder).expanduser()
-        self.share = share or Share()
+        self.processes = processes
         world = shared_world(build.tokenizer, device, build.precision)
         self.engine = ScoringEngine(world, max_batch_tokens, bits=build.bits)
         self._sources = {
@@ -158,10 +145,10 @@ class TableBuilder:
 
     @property
     def _measures_error(self) -> bool:
-        return self.share.rank == 0 and len(self.build.grid) < self.build.config.tokens
+        return self.processes.is_main and len(self.build.grid) < self.build.config.tokens
 
     def _mine(self) -> list[tuple[str, str, range]]:
-        return self.build.shard_files()[self.share.rank :: self.share.processes]
+        return self.build.shard_files()[self.processes.rank :: self.processes.count]
 
     def run(self, on_decodes: OnProgress = lambda count: None) -> OutcomeTable:
         """Makes every shard of this process that is not there yet; process 0 then waits for all and finishes.
@@ -175,7 +162,7 @@ class TableBuilder:
         begun = self._begin()
         for split, name, indices in self._mine():
             self._make_shard(split, name, indices, on_decodes)
-        if self.share.rank == 0:
+        if self.processes.is_main:
             self._finish(begun, on_decodes)
         else:
             self._wait_for(lambda: read_manifest(self.folder, unfinished=True).complete)
@@ -184,7 +171,7 @@ class TableBuilder:
     def _begin(self) -> TableManifest:
         """The manifest of an earlier run, or a new one that claims the folder for this build."""
         manifest = self.folder / MANIFEST_FILE
-        if self.share.rank:
+        if self.processes.rank:
             self._wait_for(manifest.is_file)
         if not manifest.is_file():
             if self.folder.exists() and (not self.folder.is_dir() or not self._only_leftovers()):
@@ -239,8 +226,7 @@ class TableBuilder:
             "clip_sha256": clip_digests(batch.clips),
         }
         if self.build.latents != "none":
-            latents = scene.latents[0].float()
-            tensors["latents"] = (latents if self.build.latents == "full" else latents.mean(1)).half()
+            tensors["latents"] = scene.latents[0].half()
         if self.build.bits:
             tensors["bits"] = scene.bits[0]
         return {name: value.cpu() for name, value in tensors.items()}

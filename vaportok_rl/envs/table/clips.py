@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vaportok_rl.clips import ClipBatch, ClipSource
-from vaportok_rl.envs.table.identity import clip_digests
+from vaportok_rl.envs.table.shards import clip_digests
 from vaportok_rl.envs.table.table import OutcomeTable
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vaportok_rl.envs.table.table import OutcomeTable
@@ -37,3 +37,37 @@ def with_table_defaults(arguments: Mapping[str, Any]) -> dict[str, Any]:
             f"{filled['precision']!r}; leave precision out, or build a table in this one."
         )
     return filled
+
+
+def check_table_serves(table: OutcomeTable, split: str, observed: Sequence[str], needs: frozenset[str]) -> None:
+    """Compares what an environment asks for with what the table holds.
+
+    Args:
+        table: the table.
+        split: whose clips.
+        observed: kinds of observation.
+        needs: what the reward terms measure; see `VaporReward.needs`.
+
+    Raises:
+        ValueError: the table has no such split, or lacks what is observed, drawn or measured.
+    """
+    build = table.manifest.build
+    table.record(split)
+    if "clip" in observed:
+        raise ValueError(
+            "Expected obs among latents, complexity, codes on an outcome table, which holds no video, got 'clip'; "
+            "observe something else, or leave table out."
+        )
+    if "latents" in observed and build.latents != "full":
+        raise ValueError(
+            f"Expected obs among complexity, codes on the outcome table {table.folder}, which was built without "
+            "latents, got 'latents'; observe something else, or build a table with `--latents full`."
+        )
+    held = {"bits"} if build.bits else set()
+    missing = sorted(needs - held)
+    if missing:
+        remedy = "build it with `--bits`" if missing == ["bits"] else "leave table out"
+        raise ValueError(
+            f"Expected a reward of what the outcome table {table.folder} holds, got terms that also need "
+            f"{', '.join(missing)}; {remedy}, or drop those terms."
+        )

@@ -16,7 +16,7 @@ MANIFEST_FILE = "manifest.json"
 FORMAT = "vaportok-outcome-table"
 VERSION = 1
 
-Latents = Literal["full", "pooled", "none"]
+Latents = Literal["full", "none"]
 
 
 @dataclass(frozen=True)

@@ -66,11 +66,8 @@ class TableScene(Scene):
             return torch.unflatten(self.read_clips(rows.flatten()), 0, rows.shape).to(rows.device)
         if name == "bits" and self.table.bits is None:
             return torch.empty(*rows.shape, 0, device=rows.device)
-        if name == "latents" and (self.table.latents is None or self.table.latents.dim() != 3):
-            raise ValueError(
-                "Expected an outcome table with the latents of every token, got one without; build it with "
-                "`--latents full`."
-            )
+        if name == "latents" and (self.table.latents is None):
+            raise ValueError("Expected an outcome table with latents, got one without; build it with `--latents full`.")
         value: Tensor = getattr(self.table, name)[rows]
         kinds = {"latents": torch.float32, "hits": torch.float32, "codes": torch.int64}
         return value.to(kinds.get(name, value.dtype))

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from vaportok_rl.clips import ClipSource, open_clips
 from vaportok_rl.envs.table.grid import interpolate
-from vaportok_rl.envs.table.identity import is_local, weights_digest
 from vaportok_rl.envs.table.manifest import SplitRecord, TableManifest, read_manifest
-from vaportok_rl.envs.table.shards import read_shard
+from vaportok_rl.envs.table.shards import is_local, read_shard, weights_digest
 from vaportok_rl.tokenizer.complexity import ComplexityScale
 
 
@@ -32,7 +31,7 @@ class TableSplit:
         ids: ``int64 [N]``; the row, but for clips that could not be read and were replaced.
         clip_sha256: ``uint8 [N, 32]``, of the clips' pixels.
         followed: ``bool [N]``, whether the next row is the next clip of the same video.
-        latents: ``float16 [N, K, D]`` (full), ``[N, D]`` (pooled, the mean over the tokens) or None.
+        latents: ``float16 [N, K, D]``, or None.
         prior_mean: ``float32 [N]``, mean of the clip's Gaussian length prior, in tokens.
         bits: ``float32 [N, K]``, the prior's negative log-likelihood of the tokens 1 … n - 1, or None.
     """
