@@ -13,6 +13,7 @@ from torch import Tensor
 from vaportok_rl.agents import TaildropPolicy
 from vaportok_rl.clips import ProceduralClips
 from vaportok_rl.envs import TaildropProcess, shared_world
+from vaportok_rl.tokenizer import VaporTok
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,14 @@ def test_without_pretraining_its_features_tell_clips_apart(tiny_world: str) -> N
     features = policy.features_extractor(latents)
     assert features.mean(0).abs().median() < 0.3
     assert 0.6 < features.std(0).median() < 1.6
+
+
+def test_only_the_module_is_read(tiny_world: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = TaildropProcess(tokenizer=tiny_world)
+    spaces_of = process.single_observation_space, process.single_action_space
+    monkeypatch.setattr(VaporTok, "__init__", None)
+    monkeypatch.setattr("vaportok_rl.envs.scoring.worlds._WORLDS", {})
+    TaildropPolicy(*spaces_of, lambda progress: 1e-3, tokenizer=tiny_world)
 
 
 def test_training_it_leaves_the_world_alone(tiny_world: str, latents: Tensor) -> None:

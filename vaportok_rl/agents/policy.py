@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vaportok_rl.clips import ProceduralClips
 from vaportok_rl.envs import shared_world
+from vaportok_rl.tokenizer.checkpoint import load_taildrop
 from vaportok_rl.tokenizer.lengths import TaildropTrunk
 
 # Enough for a deviation a feature; the paper's tokenizer takes 2 s to encode one on two cores.
@@ -91,8 +92,7 @@ class TaildropPolicy(ActorCriticPolicy):
         pretrained: bool = True,
         **settings: Any,
     ) -> None:
-        world = shared_world(tokenizer)
-        config = world.config
+        config, source = load_taildrop(tokenizer)
         wanted = (config.tokens, config.width)
         if not isinstance(observation_space, spaces.Box) or observation_space.shape != wanted:
             raise ValueError(
@@ -112,7 +112,6 @@ class TaildropPolicy(ActorCriticPolicy):
             "features_extractor_kwargs": {"heads": config.heads, "blocks": config.taildrop.blocks},
         }
         super().__init__(observation_space, action_space, lr_schedule, **settings)
-        source = world.taildrop_module
         with torch.no_grad():
             if pretrained:
                 self.features_extractor.load_state_dict(

@@ -18,7 +18,7 @@ from vaportok_rl.runtime.whole_writes import whole_write
 from vaportok_rl.tokenizer.config import VaporTokConfig
 from vaportok_rl.tokenizer.larp import import_larp, is_larp
 from vaportok_rl.tokenizer.larp_trainer_file import read_trainer_file
-from vaportok_rl.tokenizer.lengths import TAILDROP_WEIGHTS
+from vaportok_rl.tokenizer.lengths import TAILDROP_WEIGHTS, TaildropQueryModule
 from vaportok_rl.tokenizer.model import VaporTok
 from vaportok_rl.tokenizer.precision import PrecisionChoice, resolve_precision
 
@@ -180,12 +180,33 @@ def load_checkpoint(
     return model.to(device).freeze()
 
 
-def _read_folder(folder: Path) -> tuple[VaporTokConfig, dict[str, Tensor], bool]:
-    """Configuration, weights, and whether they are LARP's."""
+def load_taildrop(source: str | Path) -> tuple[VaporTokConfig, TaildropQueryModule]:
+    """A checkpoint's configuration and taildrop query module, float32 on the host; nothing else of ours is read.
+
+    Args:
+        source: as for `load_checkpoint`, as are the errors; of a LARP tokenizer the whole is loaded.
+    """
+    path = resolve_checkpoint(source)
+    if path.is_dir():
+        config, state, from_larp = _read_folder(path, TAILDROP_WEIGHTS)
+        if not from_larp:
+            with torch.random.fork_rng(devices=[]):
+                module = TaildropQueryModule(config)
+            own = {name.removeprefix(TAILDROP_WEIGHTS): value for name, value in state.items()}
+            check_state(module.state_dict(), own, f"{CONFIG_FILE} beside {path / WEIGHTS_FILE}")
+            module.load_state_dict(own)
+            return config, module
+    world = load_checkpoint(path)
+    return world.config, world.taildrop_module
+
+
+def _read_folder(folder: Path, only: str = "") -> tuple[VaporTokConfig, dict[str, Tensor], bool]:
+    """Configuration, weights whose names begin with ``only``, and whether they are LARP's (then none but all)."""
     try:
         with safe_open(folder / WEIGHTS_FILE, "pt") as file:
             kept = (file.metadata() or {}).get("config")
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
+            names = [name for name in file.keys() if kept is None or name.startswith(only)]  # noqa: SIM118
+            state = {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise ValueError(
             f"Expected a whole safetensors file at {folder / WEIGHTS_FILE}, got a damaged one ({error}); copy it again."
@@ -201,6 +222,7 @@ def _read_folder(folder: Path) -> tuple[VaporTokConfig, dict[str, Tensor], bool]
         config, state = import_larp(settings, state)
     else:
         config = VaporTokConfig.from_dict(settings)
+        state = {name: value for name, value in state.items() if name.startswith(only)}
     if own is not None and config != own:
         name, stated, saved = _first_difference(config.to_dict(), own.to_dict())
         raise ValueError(
