@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 
 from vaportok_rl.cli.main import main
 
@@ -24,6 +25,15 @@ def test_an_error_names_the_path_in_one_piece(marked: Path, capsys: pytest.Captu
     errors = capsys.readouterr().err
     assert errors.startswith("error: Expected ")
     assert str(marked / "missing") in errors
+
+
+def test_an_error_of_torchs_own_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        torch.distributions.Categorical(logits=torch.tensor([float("nan")]))
+
+    monkeypatch.setattr("vaportok_rl.cli.info.Info.run", fail)
+    with pytest.raises(ValueError, match="Expected parameter logits"):
+        main(["info"])
 
 
 def test_a_warning_names_the_file_in_one_piece(

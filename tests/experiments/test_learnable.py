@@ -21,7 +21,7 @@ from vaportok_rl.experiments.learning_curves import (
     save_curve,
     summary,
 )
-from vaportok_rl.experiments.runs.run_folder import plain
+from vaportok_rl.experiments.run_folder import plain
 
 
 def settings(world: str) -> LearnableSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vaportok_rl.runtime.whole_writes import scratch_path, whole_write
+from vaportok_rl.runtime.whole_writes import UnwritableError, scratch_path, whole_write
 
 
 @pytest.fixture(params=[None, b"the old content"], ids=["new", "replaced"])
@@ -119,3 +120,11 @@ def test_writers_see_the_suffix_and_listings_do_not_see_the_file(tmp_path: Path)
     assert scratch.parent == tmp_path
     assert scratch.suffix == ".mp4"
     assert scratch.name.startswith(".")
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("write failed")])
+def test_a_full_disk_is_named(file: Path, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    if isinstance(error, RuntimeError):  # what torch and safetensors raise
+        monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 0}))
+    with pytest.raises(UnwritableError, match=rf"Expected to write {file}, got: .*make room"), whole_write(file):
+        raise error

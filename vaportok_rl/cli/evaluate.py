@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 
 from vaportok_rl.cli.progress import progress_bar
-from vaportok_rl.experiments.runs.run_folder import create_run_folder, write_config
+from vaportok_rl.experiments.run_folder import create_run_folder, write_config
 from vaportok_rl.experiments.runs.world_settings import WorldSettings
 
 ALL, NONE = "all", "none"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -18,6 +20,7 @@ from vaportok_rl.cli.table import TableCommand
 from vaportok_rl.cli.train import Train
 from vaportok_rl.clips import UnreadableVideoError
 from vaportok_rl.experiments.console import plain_console
+from vaportok_rl.runtime.whole_writes import is_unwritable, unwritable
 
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
@@ -27,6 +30,14 @@ Command = (
     | Annotated[TableCommand, tyro.conf.subcommand("table")]
     | Annotated[Info, tyro.conf.subcommand("info")]
 )
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether this package raised an error itself: torch, too, has messages that begin with what it expected."""
+    if not str(error).startswith("Expected"):
+        return False
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return not frames or Path(frames[-1].f_code.co_filename).is_relative_to(Path(__file__).parents[1])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -62,7 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
             # What the package checks itself says what was expected, what came and what to do; a traceback would
             # bury it. Everything else is a bug and keeps its traceback.
-            if not (isinstance(error, UnreadableVideoError) or str(error).startswith("Expected")):
+            if is_unwritable(error):
+                error = unwritable(getattr(error, "filename", None) or "the run folder", error)
+            elif not (
+                isinstance(error, UnreadableVideoError) or (str(error).startswith("Expected") and _is_ours(error))
+            ):
                 raise
             tell("error:", "bold red", error)
             sys.exit(2)

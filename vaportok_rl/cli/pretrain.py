@@ -23,7 +23,7 @@ from vaportok_rl.clips.footage.source import Starts
 from vaportok_rl.evaluation import clip_batches, rate_distortion
 from vaportok_rl.experiments.pretraining_pictures import draw_run
 from vaportok_rl.experiments.reports.pictures import to_frames
-from vaportok_rl.experiments.runs.run_folder import create_run_folder, write_config
+from vaportok_rl.experiments.run_folder import create_run_folder, write_config
 from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.tokenizer import PRESETS, VaporTok
 from vaportok_rl.tokenizer.config import ComplexityConfig

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vaportok_rl.cli.progress import progress_bar
-from vaportok_rl.experiments.runs.run_folder import create_run_folder, write_config
+from vaportok_rl.experiments.run_folder import create_run_folder, write_config
 from vaportok_rl.experiments.runs.world_settings import WorldSettings
 
 if TYPE_CHECKING:  # the command line is parsed without loading what rolls out

@@ -12,7 +12,7 @@ from rich.console import Console
 from vaportok_rl.agents.agent_file import AGENT_FILE
 from vaportok_rl.cli.progress import progress_bar
 from vaportok_rl.experiments.reports.tables import comparison_tables
-from vaportok_rl.experiments.runs.run_folder import create_run_folder
+from vaportok_rl.experiments.run_folder import create_run_folder, hold_run_folder
 from vaportok_rl.experiments.runs.training import (
     TrainSettings,
     join_processes,
@@ -53,7 +53,8 @@ class Train:
             return
         if self.resume and self.out is not None:
             folder = self.out
-            decisions = resumable_record(settings, folder)["decisions"]
+            hold_run_folder(folder)
+            decisions = resumable_record(settings, folder).get("decisions", 0)
             console.print(f"resuming {folder} at decision {decisions}", highlight=False, soft_wrap=True)
         else:
             folder = create_run_folder(Path("runs"), self.name or settings.algo, self.out)

@@ -35,7 +35,7 @@ from vaportok_rl.experiments.learning_curves import (
     save_curve,
     write,
 )
-from vaportok_rl.experiments.runs.run_folder import CONFIG_FILE, changed_settings, create_run_folder, write_config
+from vaportok_rl.experiments.run_folder import CONFIG_FILE, changed_settings, create_run_folder, write_config
 from vaportok_rl.experiments.runs.world_settings import WorldSettings
 
 # What is measured is the end of a run, so steps are many and grow small towards it. The supplement's penalty stays

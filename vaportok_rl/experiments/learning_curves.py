@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from vaportok_rl.experiments.reports.plots import save_figure
-from vaportok_rl.experiments.runs.run_folder import write_json
+from vaportok_rl.experiments.run_folder import write_json
 from vaportok_rl.runtime.whole_writes import whole_write
 
 Method = Literal["grpo", "enumerated", "router"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +31,7 @@ def whole_write(path: Path) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: nothing was written there.
+        UnwritableError: the disk is full, or the folder may not be written to.
 
     Example:
         >>> with whole_write(Path("notes.txt")) as scratch:
@@ -40,6 +44,34 @@ def whole_write(path: Path) -> Iterator[Path]:
         with scratch.open("rb+") as file:
             os.fsync(file.fileno())
         scratch.replace(path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
+    except BaseException as error:
+        # Libraries raise errors of their own where a disk is full: what is left of it tells.
+        full = isinstance(error, Exception) and path.parent.is_dir() and shutil.disk_usage(path.parent).free < _NO_ROOM
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
+        if full or is_unwritable(error):
+            raise unwritable(path, error) from error
         raise
+
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)
+# Less than the smallest file that is written whole; a file system keeps a few blocks to itself.
+_NO_ROOM = 1 << 16
+
+
+class UnwritableError(OSError):
+    """Nothing can be written there: the disk is full, or the folder is read-only or cannot be made."""
+
+
+def is_unwritable(error: BaseException) -> bool:
+    """Whether the system refused to write: no room, or no right to."""
+    return isinstance(error, OSError) and error.errno in _UNWRITABLE
+
+
+def unwritable(path: object, error: BaseException) -> UnwritableError:
+    """The error about a place that cannot be written to, with what the system said."""
+    said = (error.strerror if isinstance(error, OSError) else None) or f"no space left on the disk ({error})"
+    return UnwritableError(
+        f"Expected to write {path}, got: {said}; make room or give this user the right to write there, or choose "
+        "another folder."
+    )

@@ -13,9 +13,10 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
 from vaportok_rl.agents import TaildropPolicy, build_length_policy
-from vaportok_rl.agents.agent_file import AGENT_FILE
+from vaportok_rl.agents.agent_file import AGENT_FILE, read_record
 from vaportok_rl.agents.lengths.trained import load_agent
-from vaportok_rl.envs import TaildropProcess
+from vaportok_rl.envs import Outcome, TaildropProcess
+from vaportok_rl.experiments.run_folder import create_run_folder, release_run_folder, write_config
 from vaportok_rl.experiments.runs.algorithms import (
     ALGORITHMS,
     CLASSES,
@@ -23,9 +24,10 @@ from vaportok_rl.experiments.runs.algorithms import (
     PPOSettings,
     ReinforceSettings,
 )
-from vaportok_rl.experiments.runs.run_folder import create_run_folder
 from vaportok_rl.experiments.runs.seeded_rounds import SeededRounds
 from vaportok_rl.experiments.runs.training import TrainedRun, TrainSettings, open_held_out, prepare, train
+from vaportok_rl.experiments.runs.world_settings import RewardSettings
+from vaportok_rl.tokenizer.pretraining import NonFiniteLossError
 
 ROUND = 3 * 2 * 4  # path length × scenes × group size
 
@@ -187,6 +189,47 @@ def test_more_decisions_prolong_a_run_and_other_settings_are_refused(tiny_world:
     assert_same_run(longer.folder, whole.folder)
     with pytest.raises(FileNotFoundError, match=r"Expected a run to resume in .*; start it without --resume"):
         run(settings_for(tiny_world, "ppo"), tmp_path, resume=True)
+
+
+def test_a_run_that_was_killed_before_its_first_save_begins_anew(tiny_world: str, tmp_path: Path) -> None:
+    settings = settings_for(tiny_world, "a2c", decisions=2 * ROUND)
+    whole = run(settings, tmp_path / "whole")
+    create_run_folder(tmp_path, "x", tmp_path / "killed")
+    write_config(tmp_path / "killed", settings)
+    release_run_folder(tmp_path / "killed")
+    with pytest.raises(FileExistsError, match="--resume"):
+        create_run_folder(tmp_path, "x", tmp_path / "killed")
+    assert_same_run(run(settings, tmp_path / "killed", resume=True).folder, whole.folder)
+
+
+def late_nan(outcome: Outcome) -> torch.Tensor:
+    """NaN where the reconstruction is good, which the dry run does not try."""
+    return torch.log(outcome.mse - LEAST["mse"])
+
+
+LEAST = {"mse": 0.0}
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_a_reward_that_is_not_finite_stops_training_and_keeps_the_weights(
+    tiny_world: str, tmp_path: Path, algo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reward = RewardSettings(terms=(f"{__name__}:late_nan",))
+    settings = settings_for(tiny_world, algo, decisions=8 * ROUND, reward=reward)
+
+    def poison(decisions: int, live: dict[str, float]) -> None:
+        if decisions == 2 * ROUND:
+            monkeypatch.setitem(LEAST, "mse", 10.0)
+
+    folder = create_run_folder(tmp_path, "x", tmp_path / "run")
+    with pytest.raises(NonFiniteLossError, match=r"late_nan|finite loss"):
+        train(settings, folder, open_held_out(settings), poison)
+    monkeypatch.setitem(LEAST, "mse", 0.0)
+    assert read_record(folder / AGENT_FILE)["decisions"] == 2 * ROUND
+    kept = load_agent(folder).state_dict()
+    expected = run(settings_for(tiny_world, algo, decisions=2 * ROUND, reward=reward), tmp_path / "short")
+    for name, value in load_agent(expected.folder).state_dict().items():
+        assert torch.equal(value, kept[name]), name
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS[1:])

@@ -8,7 +8,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vaportok_rl.agents.agent_file import AGENT_FILE
-from vaportok_rl.experiments.runs.run_folder import create_run_folder
+from vaportok_rl.experiments.run_folder import create_run_folder
 from vaportok_rl.experiments.runs.training import TrainedRun, TrainSettings, open_held_out, train
 
 _FILES = {

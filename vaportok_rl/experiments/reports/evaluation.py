@@ -35,7 +35,7 @@ from vaportok_rl.experiments.reports.plots import (
     save_figure,
 )
 from vaportok_rl.experiments.reports.tables import markdown_table
-from vaportok_rl.experiments.runs.run_folder import CONFIG_FILE, write_json
+from vaportok_rl.experiments.run_folder import CONFIG_FILE, write_json
 from vaportok_rl.tokenizer.perceptual import PerceptualNetwork
 
 OVER_RUNS = ("tokens", "mse", "psnr", "accuracy", "lpips", "reward", "gap_closed", "spearman_complexity")

@@ -29,7 +29,7 @@ from vaportok_rl.envs import (
     TaildropVectorEnv,
 )
 from vaportok_rl.envs.actions import check_seed
-from vaportok_rl.experiments.runs.run_folder import write_json
+from vaportok_rl.experiments.run_folder import write_json
 from vaportok_rl.runtime.whole_writes import whole_write
 
 ROWS_FILE, SUMMARY_FILE = "decisions.parquet", "summary.json"

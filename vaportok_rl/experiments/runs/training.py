@@ -23,7 +23,9 @@ from vaportok_rl.agents.comparison import BEST_FIXED
 from vaportok_rl.agents.agent_file import AGENT_FILE
 from vaportok_rl.agents.grpo.options import GRPOOptions
 from vaportok_rl.agents.lengths.scripted import pretrained_lengths
+from vaportok_rl.runtime.machine import describe_machine, warn_if_other_machine
 from vaportok_rl.runtime.ranks import Processes
+from vaportok_rl.tokenizer.pretraining import NonFiniteLossError
 from vaportok_rl.envs import TaildropProcess, TaildropVecEnv
 from vaportok_rl.experiments.runs.algorithms import (
     ALGORITHMS,
@@ -37,7 +39,15 @@ from vaportok_rl.experiments.runs.algorithms import (
 from vaportok_rl.experiments.reports.plots import allocation_figure, rate_distortion_figure, reward_figure, save_figure
 from vaportok_rl.experiments.reports.pictures import comparison_frames, contact_sheet, spread_rows, write_video
 from vaportok_rl.experiments.runs.progress_report import OnRound, ProgressReport
-from vaportok_rl.experiments.runs.run_folder import CONFIG_FILE, changed_settings, write_config, write_json
+from vaportok_rl.experiments.run_folder import (
+    CONFIG_FILE,
+    LOCK_FILE,
+    changed_settings,
+    hold_run_folder,
+    release_run_folder,
+    write_config,
+    write_json,
+)
 from vaportok_rl.experiments.runs.seeded_rounds import SeededRounds
 from vaportok_rl.experiments.runs.world_settings import WorldSettings
 from vaportok_rl.runtime.declared import AT_LEAST_1, SEED, Range, check_fields
@@ -163,29 +173,36 @@ def learn(
     Raises:
         FileNotFoundError: ``resume`` without an agent.
         ValueError: ``resume`` with other settings, or settings that do not belong together.
+        NonFiniteLossError: a reward or a loss was not finite; the agent of the last sound round was saved.
     """
     file = folder / AGENT_FILE
     record = resumable_record(settings, folder) if resume else {}
-    agent = prepare(settings, file if resume else None)
-    if not resume:
-        write_config(folder, settings, reward_resolved=held_out.process.reward.describe())
+    agent = prepare(settings, file if record else None)
+    machine = describe_machine(settings.device)
+    if record:
+        warn_if_other_machine(record.get("machine", machine), machine)
+    else:
+        write_config(folder, settings, reward_resolved=held_out.process.reward.describe(), machine=machine)
     agent.set_logger(configure(str(folder), ["tensorboard"]))
 
     def save() -> None:
-        save_agent(agent, file, {"algorithm": settings.algo, **report.record()})
+        save_agent(agent, file, {"algorithm": settings.algo, "machine": machine, **report.record()})
 
     report = ProgressReport(held_out, on_round, save)
-    if resume:
+    if record:
         report.restore(record)
         agent.num_timesteps = report.decisions
     callbacks: list[BaseCallback] = [report] if settings.algo == "grpo" else [SeededRounds(settings.seed), report]
     with _ctrl_c(report):
         try:
             remaining = max(0, settings.decisions - report.decisions)
-            agent.learn(remaining, callback=callbacks, log_interval=1, reset_num_timesteps=not resume)
+            agent.learn(remaining, callback=callbacks, log_interval=1, reset_num_timesteps=not record)
         except KeyboardInterrupt:
             if report.updating:
                 raise
+        except NonFiniteLossError:
+            save()
+            raise
     save()
     agent.logger.close()
     return report
@@ -201,10 +218,10 @@ def learn_beside(settings: TrainSettings, folder: Path | None) -> None:
     # Ctrl-C reaches every process; the main one decides when all of them stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     record = {} if folder is None else resumable_record(settings, folder)
-    agent = prepare(settings, None if folder is None else folder / AGENT_FILE)
+    agent = prepare(settings, folder / AGENT_FILE if folder is not None and record else None)
     agent.num_timesteps = record.get("decisions", 0)
     remaining = max(0, settings.decisions - agent.num_timesteps)
-    agent.learn(remaining, log_interval=0, reset_num_timesteps=folder is None)
+    agent.learn(remaining, log_interval=0, reset_num_timesteps=not record)
 
 
 def join_processes(settings: TrainSettings) -> Processes:
@@ -234,29 +251,34 @@ def train(
     Returns:
         The finished run; on Ctrl-C, what had been learnt until then.
     """
+    hold_run_folder(folder)
     report = learn(settings, folder, held_out, on_round, resume)
     interrupted = report.decisions < settings.decisions
     pretrained = pretrained_lengths(held_out.process)(held_out.scene, torch.Generator()).n_tokens
     comparison = held_out.compare({"pretrained": pretrained, "trained": report.lengths()})
     write_results(folder, settings.algo, comparison, report, interrupted)
     draw(folder, held_out, comparison, report)
-    files = tuple(sorted(path.name for path in folder.iterdir()))
+    files = tuple(sorted(path.name for path in folder.iterdir() if path.name != LOCK_FILE))
+    release_run_folder(folder)
     return TrainedRun(folder, comparison, report.decisions, interrupted, files)
 
 
 def resumable_record(settings: TrainSettings, folder: Path) -> dict[str, Any]:
     """The record of the run in a folder, once it is sure to be the same run.
 
+    Returns:
+        What was saved with the agent; empty where the run was ended before its first save and begins anew.
+
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: no run was begun there.
         ValueError: it was started with other settings (but for ``decisions``, of which there may be more now).
     """
     file, config = folder / AGENT_FILE, folder / CONFIG_FILE
-    record = read_record(file) if file.is_file() and config.is_file() else {}
-    if not record:
+    if not config.is_file():
         raise FileNotFoundError(
-            f"Expected a run to resume in {folder}, found no {AGENT_FILE} of one; start it without --resume."
+            f"Expected a run to resume in {folder}, found no {CONFIG_FILE} of one; start it without --resume."
         )
+    record = read_record(file) if file.is_file() else {}
     changed = changed_settings(folder, settings, free=("decisions",))
     if changed:
         shown = "; ".join(f"{name}: {then!r} then, {now!r} now" for name, (then, now) in list(changed.items())[:3])

@@ -1,8 +1,9 @@
-"""Run folders: made once, never overwritten."""
+"""Run folders: made once, held by one process at a time, never overwritten."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import subprocess
@@ -12,27 +13,84 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
-from vaportok_rl.runtime.whole_writes import whole_write
+from vaportok_rl.runtime.whole_writes import unwritable, whole_write
 from vaportok_rl.version import __version__
 
 CONFIG_FILE = "config.yaml"
 
 
+LOCK_FILE = ".run.lock"
+_HELD: dict[Path, FileLock] = {}
+
+
 def create_run_folder(root: Path, name: str, folder: Path | None = None) -> Path:
-    """Makes ``root/<time>-<name>``, or exactly ``folder`` if given.
+    """Makes ``root/<time>-<name>``, or exactly ``folder`` if given, and holds it until the process ends.
+
+    Of runs that ask for one name at the same moment, one gets it. A default name that is taken gets a number.
 
     Raises:
-        FileExistsError: the folder is there already and not empty.
+        FileExistsError: the folder is there already and not empty, or another run holds it.
+        UnwritableError: it cannot be made.
     """
     chosen = folder if folder is not None else root / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
-    if chosen.exists() and (not chosen.is_dir() or any(chosen.iterdir())):
-        raise FileExistsError(
-            f"Expected a new run folder, got {chosen}, which exists; nothing was overwritten. Choose another --out or "
-            "move it away."
-        )
-    chosen.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(2):
+        try:
+            chosen.mkdir(parents=True, exist_ok=folder is not None)
+            break
+        except FileExistsError as error:
+            if folder is not None:  # a file
+                raise _exists(chosen) from error
+            chosen = root / f"{chosen.name.partition(f'-{name}')[0]}-{name}-{number}"
+        except OSError as error:
+            raise unwritable(chosen, error) from error
+    if chosen.resolve() in _HELD:
+        raise _exists(chosen)
+    hold_run_folder(chosen)
+    if any(entry.name != LOCK_FILE for entry in chosen.iterdir()):
+        release_run_folder(chosen)
+        raise _exists(chosen)
     return chosen
+
+
+def hold_run_folder(folder: Path) -> None:
+    """Takes a run folder for this process, which may have it already.
+
+    The operating system gives it back when the process ends, however it ends.
+
+    Raises:
+        FileExistsError: another process writes into it.
+        UnwritableError: nothing can be written there.
+    """
+    place = folder.resolve()
+    if place in _HELD:
+        return
+    lock = FileLock(place / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise FileExistsError(
+            f"Expected a run folder that no other run uses, got {folder}, into which one is writing now; wait for it, "
+            "or choose another --out."
+        ) from error
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    _HELD[place] = lock
+
+
+def release_run_folder(folder: Path) -> None:
+    """Lets other processes have a run folder that this one holds."""
+    lock = _HELD.pop(folder.resolve(), None)
+    if lock is not None:
+        lock.release()
+
+
+def _exists(folder: Path) -> FileExistsError:
+    return FileExistsError(
+        f"Expected a new run folder, got {folder}, which exists; nothing was overwritten. Choose another --out, move "
+        "it away, or go on with an interrupted training by --resume."
+    )
 
 
 def plain(value: Any) -> Any:
