@@ -51,9 +51,9 @@ def refusal(error: type[Exception], attempt: Callable[[], object]) -> str:
     [
         ({"path_lenght": 3}, TypeError, "'path_lenght'; did you mean 'path_length'?"),
         ({"reward": {"weights": {"diversty": 1.0}}}, ValueError, "'diversty'; did you mean 'diversity'?"),
-        ({"path_length": 2.0}, TypeError, "Expected path_length to be an integer, got 2.0"),
-        ({"path_length": "2"}, TypeError, "Expected path_length to be an integer, got '2'"),
-        ({"clip_seed": 1.5}, TypeError, "Expected clip_seed to be an integer, got 1.5"),
+        ({"path_length": 2.0}, TypeError, "Expected path_length to be a whole number, got 2.0"),
+        ({"path_length": "2"}, TypeError, "Expected path_length to be a whole number, got '2'"),
+        ({"clip_seed": 1.5}, TypeError, "Expected clip_seed to be a whole number, got 1.5"),
         ({"reward": {"weights": [1.0, 2.0]}}, ValueError, "weights by term name, got [1.0, 2.0]"),
         ({"reward": {"terms": [3]}}, ValueError, "a function with a name"),
         ({"reward": {"weights": {"penalty": float("nan")}}}, ValueError, "a finite weight for 'penalty', got nan"),

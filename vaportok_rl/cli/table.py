@@ -3,73 +3,41 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from vaportok_rl.cli.progress import progress_bar
+from vaportok_rl.envs.table.building import TableBuilder, TableOptions, plan_table
+from vaportok_rl.envs.table.clips import TableClips
+from vaportok_rl.envs.table.table import OutcomeTable
 from vaportok_rl.runtime.ranks import Processes
-
-if TYPE_CHECKING:  # the command line is parsed without loading what builds
-    from vaportok_rl.envs.table.table import OutcomeTable
 
 
 @dataclass(frozen=True)
-class Build:
+class Build(TableOptions):
     """Measure every length of every clip once, for environments that then run without a network.
 
     Interrupted, the same command goes on where it stopped. Under `torchrun` the processes share the shards.
     """
 
-    out: Path
+    out: Path = field(kw_only=True)
     """Folder of the table: new, empty, or of the same build."""
     clips: tuple[str, ...] = ("procedural",)
-    """Where clips come from: `procedural`, `gym:ID`, `ucf101:FOLDER`, `kinetics:CSV`, videos, folders, patterns."""
-    tokenizer: str = "nano"
-    """The frozen world: a shipped name, a checkpoint folder, or a hub id."""
-    count: int | None = None
-    """Most training clips, 0 for none; all if not given, 1,024 of clips without end."""
-    held_out: int | None = None
-    """Most held-out clips, 0 for none; all if not given, 256 of clips without end."""
     grid: str = "4"
-    """Measure at n = 1, the multiples of this and K, linear in between; `all` for every n."""
-    latents: Literal["full", "none"] = "full"
-    """Latents of every token, what `obs="latents"` and `TaildropPolicy` need; or `none`."""
-    bits: bool = False
-    """Also store the prior's bits, for the reward term `prior_bits`."""
-    clip_seed: int = 0
-    """Which procedural world."""
-    shard_clips: int = 64
-    """Clips a file; what an interruption loses at most."""
-    device: str = "cpu"
-    """torch device; `cuda` under torchrun is each process's own."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the frozen world; `auto` is bfloat16 where that is faster."""
 
     def run(self, console: Console) -> None:
         """Runs the command."""
-        from vaportok_rl.envs.table.building import TableBuilder, plan_table
-
         processes = Processes.launched()
         here = os.environ.get("LOCAL_RANK")
         device = f"cuda:{here}" if self.device == "cuda" and here is not None else self.device
-        build = plan_table(
-            tokenizer=self.tokenizer,
-            clips=self.clips[0] if len(self.clips) == 1 else self.clips,
-            clip_seed=self.clip_seed,
-            precision=self.precision,
-            device=device,
-            count=self.count,
-            held_out=self.held_out,
-            grid=self.grid,
-            latents=self.latents,
-            bits=self.bits,
-            shard_clips=self.shard_clips,
-        )
+        options = {option.name: getattr(self, option.name) for option in fields(TableOptions)}
+        clips = self.clips[0] if len(self.clips) == 1 else self.clips
+        build = plan_table(**{**options, "clips": clips, "device": device})
         builder = TableBuilder(build, self.out, device=device, processes=processes)
         with progress_bar(console) as progress:
             live = "" if processes.count == 1 else f"process {processes.rank} of {processes.count}"
@@ -88,8 +56,6 @@ class Describe:
 
     def run(self, console: Console) -> None:
         """Runs the command."""
-        from vaportok_rl.envs.table.table import OutcomeTable
-
         _describe(OutcomeTable.load(self.folder), console)
 
 
@@ -106,9 +72,6 @@ class Verify:
 
     def run(self, console: Console) -> None:
         """Runs the command."""
-        from vaportok_rl.envs.table.clips import TableClips
-        from vaportok_rl.envs.table.table import OutcomeTable
-
         table = OutcomeTable.load(self.folder)
         checked = ["every shard"]
         table.verify()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, TypedDict, cast
+from typing import Annotated, Any, Literal, TypedDict, cast
 
-from vaportok_rl.envs.actions import check_whole
 from vaportok_rl.envs.rewards.reward import VaporReward
 from vaportok_rl.envs.table.fit import with_table_defaults
+from vaportok_rl.runtime.declared import AT_LEAST_1, check_fields
 from vaportok_rl.runtime.messages import closest_name, did_you_mean
 from vaportok_rl.tokenizer import PrecisionChoice
 
 OBSERVATIONS = ("latents", "complexity", "codes", "clip")
-ORDERINGS = ("independent", "video")
 RENDER_MODES = ("human", "rgb_array", "rgb_array_list")
+Ordering = Literal["independent", "video"]
 VECTOR_ARGUMENTS = ("num_envs", "group_size", "autoreset_mode")
 
 
@@ -30,7 +30,7 @@ class TaildropArguments(TypedDict, total=False):
     reward: VaporReward | Mapping[str, Any] | None
     obs: str | Sequence[str]
     flatten_obs: bool
-    ordering: str
+    ordering: Ordering
     split: str
     clip_seed: int
     device: str
@@ -40,62 +40,74 @@ class TaildropArguments(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class TaildropSettings:
-    """What an environment is made of: plain data, but for a reward that was given as an object.
+class FrozenOptions:
+    """The clips and the frozen tokenizer that an environment or an outcome table is made of."""
 
-    Attributes:
-        tokenizer: a shipped checkpoint, a folder, or a hub id.
-        clips: where clips come from; see `open_clips`.
-        path_length: L, clips a path visits.
-        min_tokens: fewest tokens that may be kept of a clip.
-        max_tokens: most tokens that may be kept of a clip; K by default.
-        token_budget: most tokens that a path may keep in all; no limit by default.
-        reward: `VaporReward`, its keyword arguments, or None for the default reward.
-        obs: what is observed, one of `OBSERVATIONS` or a sequence of several.
-        flatten_obs: whether each observed array is a vector.
-        ordering: how a scene's clips belong together, one of `ORDERINGS`.
-        split: ``"train"`` or ``"test"``.
-        clip_seed: which procedural world.
-        device: torch device of the frozen world.
-        precision: of the frozen world; ``"auto"`` is bfloat16 where that is faster (see `resolve_precision`).
-        render_mode: one of `RENDER_MODES`, or None.
-        table: folder of an `OutcomeTable` that replaces the network; `of` takes what is not given of `tokenizer`,
-            `clips`, `clip_seed` and `precision` from it.
+    tokenizer: str = "nano"
+    """The frozen world: a shipped name, a checkpoint folder, or a hub id."""
+    clips: str | Sequence[str] = "procedural"
+    """Where clips come from: `procedural`, `gym:ID`, `ucf101:FOLDER`, `kinetics:CSV`, a video file, a folder, or a glob
+    pattern; several of these where a sequence is taken."""
+    device: str = "cpu"
+    """torch device of the frozen world (and, on the command line, of the policy)."""
+    precision: PrecisionChoice = "auto"
+    """Of the frozen world: `float32`, `bfloat16`, or `auto`, which is `bfloat16` where that is faster."""
+
+
+@dataclass(frozen=True)
+class WorldOptions(FrozenOptions):
+    """What is decided about: clips, frozen tokenizer, and the paths through them."""
+
+    path_length: Annotated[int, AT_LEAST_1] = 8
+    """L, clips a path visits."""
+    min_tokens: Annotated[int, AT_LEAST_1] = 1
+    """Fewest tokens that may be kept of a clip."""
+    max_tokens: Annotated[int | None, AT_LEAST_1] = None
+    """Most tokens that may be kept of a clip; K if not given."""
+    token_budget: Annotated[int | None, AT_LEAST_1] = None
+    """Most tokens that a path may keep in all, by masking its later decisions; no limit if not given."""
+    ordering: Ordering = "independent"
+    """Clips of a path: `independent`, drawn one by one, or `video`, following each other in one long video."""
+    table: str | None = None
+    """Folder of an outcome table (`vaportok-rl table build`) that replaces the network. `tokenizer`, `clips`,
+    `clip_seed` and `precision` are the table's where they are not given, and `obs="clip"` is not offered. Pictures
+    still come from the clips and the network, which are opened when the first one is drawn."""
+
+
+@dataclass(frozen=True)
+class TaildropSettings(WorldOptions):
+    """What an environment is made of: plain data, but for a reward that was given as an object.
 
     Raises:
         TypeError: a number is not an integer.
         ValueError: a choice is not among those offered, or a number is out of the range known without the world.
     """
 
-    tokenizer: str = "nano"
-    clips: str | Sequence[str] = "procedural"
-    path_length: int = 8
-    min_tokens: int = 1
-    max_tokens: int | None = None
-    token_budget: int | None = None
     reward: VaporReward | Mapping[str, Any] | None = None
+    """The keyword arguments of `VaporReward` as a dictionary, such as
+    `{"weights": {"diversity": 0}, "terms": ["my_module:my_term"]}`, or a `VaporReward`; the default reward if `None`.
+    """
     obs: str | Sequence[str] = "latents"
+    """What is observed: `latents`, `complexity`, `codes`, `clip`, or a sequence of several."""
     flatten_obs: bool = False
-    ordering: str = "independent"
+    """Whether each observed array is a vector."""
     split: str = "train"
+    """`train`, or `test`, the held-out clips."""
     clip_seed: int = 0
-    device: str = "cpu"
-    precision: PrecisionChoice = "auto"
+    """Which procedural world."""
     render_mode: str | None = None
-    table: str | None = None
+    """`rgb_array`, `rgb_array_list` or `human` (a pygame window). A picture shows the middle frame of the clip last
+    decided about: original, reconstruction and absolute error, with the tokens kept and the reward terms; after a
+    reset, the original of the clip to come."""
 
     def __post_init__(self) -> None:
-        check_whole("path_length", self.path_length)
-        check_whole("clip_seed", self.clip_seed)
-        if self.path_length < 1:
-            raise ValueError(f"Expected path_length ≥ 1, got {self.path_length}; a path needs at least one clip.")
+        check_fields(self)
         if not self.observed:
             raise ValueError(f"Expected obs to name at least one of {', '.join(OBSERVATIONS)}, got none; name one.")
         for name in self.observed:
             _check_choice("obs", name, OBSERVATIONS, "name one, or a sequence of several.")
         if len(set(self.observed)) < len(self.observed):
             raise ValueError(f"Expected obs to name each kind once, got {list(self.observed)}; drop the repetition.")
-        _check_choice("ordering", self.ordering, ORDERINGS, "choose one.")
         if self.render_mode is not None:
             _check_choice("render_mode", self.render_mode, RENDER_MODES, "choose one, or None.")
 

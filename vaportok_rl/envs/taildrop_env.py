@@ -102,26 +102,9 @@ class TaildropEnv(gymnasium.Env[Any, Any]):
     ## Arguments
     All are keywords and plain data (but for a reward given as an object), so that `env.spec.to_json()` works.
 
-    - `tokenizer` (`"nano"`): a shipped checkpoint, a folder, or a hub id. Loaded once a process, whatever the number of
-      environments, and never copied or pickled with one.
-    - `clips` (`"procedural"`): or a video file, a folder, a glob pattern, `"gym:ID"`, or a sequence of these.
-    - `path_length` (`8`): L.
-    - `min_tokens` (`1`), `max_tokens` (`None`, K): the range of lengths.
-    - `token_budget` (`None`): most tokens a path may keep; the later decisions are masked to keep it.
-    - `reward` (`None`): the keyword arguments of `VaporReward` as a dictionary, such as
-      `{"weights": {"diversity": 0}, "terms": ["my_module:my_term"]}`, or a `VaporReward`.
-    - `obs` (`"latents"`), `flatten_obs` (`False`): see above.
-    - `ordering` (`"independent"`): or `"video"`.
-    - `split` (`"train"`): or `"test"`, the held-out clips.
-    - `clip_seed` (`0`): which procedural world.
-    - `device` (`"cpu"`), `precision` (`"auto"`: `"bfloat16"` where that is faster, else
-      `"float32"`): of the frozen world.
-    - `table` (`None`): the folder of an outcome table (`vaportok-rl table build`), which replaces the network:
-      `tokenizer`, `clips`, `clip_seed` and `precision` are then the table's, and `obs="clip"` is not offered. Pictures
-      still come from the clips and the network, which are opened when the first one is drawn.
-    - `render_mode` (`None`): `"rgb_array"`, `"rgb_array_list"` or `"human"` (a pygame window). A picture shows the
-      middle frame of the clip last decided about: original, reconstruction and absolute error, with the tokens kept and
-      the reward terms. After a reset, the original of the clip to come.
+    The tokenizer is loaded once a process, whatever the number of environments, and never copied or pickled with one.
+
+    See `TaildropSettings`.
 
     ## Vectorized environment
     `TaildropVectorEnv` scores groups of paths together. `"sync"` and `"async"` vectorization work too.

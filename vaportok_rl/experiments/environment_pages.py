@@ -13,6 +13,9 @@ import gymnasium
 import tyro
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
+from vaportok_rl.envs import TaildropSettings
+from vaportok_rl.runtime.declared import options_table
+
 NAMESPACE = "vaportok"
 COMMAND = "python -m vaportok_rl.experiments.environment_pages docs/environments"
 INDEX = "README.md"
@@ -74,6 +77,7 @@ def environment_page(spec: EnvSpec) -> str:
         rows.append(("reward space", env.reward_space))
     env.close()
     table = "\n".join(f"| {name} | `{value}` |" for name, value in rows)
+    sections = sections.replace("See `TaildropSettings`.", options_table(TaildropSettings))
     return f"""\
 <!-- Made from the class documentation by `{COMMAND}`; edit that and run this. -->
 

@@ -7,7 +7,7 @@ import inspect
 import math
 import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from numbers import Integral, Real
 from types import NoneType, UnionType
@@ -111,8 +111,10 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def field_docs(cls: type) -> dict[str, str]:
-    """The docstring under each field that a dataclass itself declares, on one line each."""
+    """The docstring under each field of a dataclass, its own or inherited, on one line each."""
     found: dict[str, str] = {}
+    for base in reversed(cls.__bases__):
+        found |= field_docs(base) if is_dataclass(base) else {}
     body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     assert isinstance(body, ast.ClassDef)
     for entry, after in zip(body.body, body.body[1:], strict=False):

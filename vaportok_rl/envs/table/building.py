@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from vaportok_rl.clips import ClipBatch, ClipSource, open_clips
 from vaportok_rl.envs.scene import Scene
 from vaportok_rl.envs.scoring.engine import MAX_BATCH_TOKENS, ScoringEngine
 from vaportok_rl.envs.scoring.worlds import shared_world
+from vaportok_rl.envs.settings import FrozenOptions
 from vaportok_rl.envs.table.grid import interpolation_error, length_grid
 from vaportok_rl.envs.table.manifest import (
     MANIFEST_FILE,
@@ -27,7 +30,6 @@ from vaportok_rl.envs.table.shards import clip_digests, own_shard, record_shard,
 from vaportok_rl.envs.table.table import OutcomeTable
 from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.runtime.whole_writes import scratch_path
-from vaportok_rl.tokenizer.precision import PrecisionChoice
 
 # A source that claims more clips than this is taken to have no end, and only some of them are stored.
 ENDLESS = 100_000
@@ -40,65 +42,64 @@ _LENGTHS_AT_ONCE = 8
 OnProgress = Callable[[int], None]
 
 
-def plan_table(
-    *,
-    tokenizer: str = "nano",
-    clips: str | Sequence[str] = "procedural",
-    clip_seed: int = 0,
-    precision: PrecisionChoice = "auto",
-    device: str = "cpu",
-    count: int | None = None,
-    held_out: int | None = None,
-    grid: int | str = 4,
-    latents: Latents = "full",
-    bits: bool = False,
-    shard_clips: int = 64,
-) -> TableBuild:
+@dataclass(frozen=True)
+class TableOptions(FrozenOptions):
+    """What can be set about a table."""
+
+    count: int | None = None
+    """Most training clips, 0 for none; all if not given, 1,024 of clips without end."""
+    held_out: int | None = None
+    """Most held-out clips, 0 for none; all if not given, 256 of clips without end."""
+    grid: int | str = "4"
+    """Measure at n = 1, the multiples of this and K, linear in between; `all` for every n."""
+    latents: Latents = "full"
+    """Latents of every token, what `obs="latents"` and `TaildropPolicy` need; or `none`."""
+    bits: bool = False
+    """Also store the prior's bits, for the reward term `prior_bits`."""
+    clip_seed: int = 0
+    """Which procedural world."""
+    shard_clips: int = 64
+    """Clips a file; what an interruption loses at most."""
+
+
+def plan_table(**options: Any) -> TableBuild:
     """Settles what a table will hold.
 
     Args:
-        tokenizer: a shipped checkpoint, a folder, or a hub id.
-        clips: where clips come from; see `open_clips`.
-        clip_seed: of the clips.
-        precision: of the frozen world.
-        device: of the frozen world.
-        count: most training clips, 0 for none; all by default, or 1,024 of a source without end.
-        held_out: most held-out clips, likewise; all by default, or 256.
-        grid: see `length_grid`.
-        latents: ``"full"``, which the observation ``latents`` needs, or ``"none"``.
-        bits: also store the prior's negative log-likelihood, for the term `prior_bits`.
-        shard_clips: clips a shard.
+        **options: see `TableOptions`.
 
     Raises:
+        TypeError: there is no such option.
         FileNotFoundError: there is no such checkpoint, or no clips.
         ValueError: nothing would be stored, or an argument is out of range.
     """
-    world = shared_world(tokenizer, device, precision)
+    asked = TableOptions(**options)
+    world = shared_world(asked.tokenizer, asked.device, asked.precision)
     config = world.config
-    clips = clips if isinstance(clips, str) else tuple(clips)
+    clips = asked.clips if isinstance(asked.clips, str) else tuple(asked.clips)
     splits: dict[str, int] = {}
-    for split, wanted in (("train", count), ("test", held_out)):
+    for split, wanted in (("train", asked.count), ("test", asked.held_out)):
         if wanted is not None and wanted < 0:
             raise ValueError(f"Expected 0 or more {split} clips, got {wanted}; leave the number out to store all.")
         if wanted == 0:
             continue
-        found = len(open_clips(clips, split=split, frames=config.frames, size=config.size, seed=clip_seed))
+        found = len(open_clips(clips, split=split, frames=config.frames, size=config.size, seed=asked.clip_seed))
         some = ENDLESS_COUNTS[split] if found > ENDLESS else found
         splits[split] = min(found, some if wanted is None else wanted)
     if not splits:
         raise ValueError("Expected at least one split to store, got count=0 and held_out=0; raise one of them.")
     return TableBuild(
-        tokenizer=tokenizer,
-        weights=weights_digest(tokenizer),
+        tokenizer=asked.tokenizer,
+        weights=weights_digest(asked.tokenizer),
         precision=world.precision,
         config=config,
         clips=clips,
-        clip_seed=clip_seed,
+        clip_seed=asked.clip_seed,
         splits=splits,
-        grid=length_grid(grid, config.tokens),
-        latents=latents,
-        bits=bits,
-        shard_clips=shard_clips,
+        grid=length_grid(asked.grid, config.tokens),
+        latents=asked.latents,
+        bits=asked.bits,
+        shard_clips=asked.shard_clips,
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 from vaportok_rl.envs.rewards.presets import RewardOptions
+from vaportok_rl.envs.settings import WorldOptions
 from vaportok_rl.tokenizer import PrecisionChoice
 
 
@@ -21,48 +22,17 @@ class RewardSettings(RewardOptions):
 
 
 @dataclass(frozen=True)
-class WorldSettings:
-    """Clips, frozen tokenizer and reward."""
+class WorldSettings(WorldOptions):
+    """Clips, frozen tokenizer, paths and reward; what is None is `WorldOptions`' default, or the table's."""
 
-    table: str | None = None
-    """Folder of an outcome table (`vaportok-rl table build`) that replaces the network."""
-    clips: str | None = None
-    """Where clips come from: `procedural`, a video file, a folder, or a glob pattern; `procedural`, or the table's, if
-    not given."""
-    tokenizer: str | None = None
-    """The frozen world: a shipped name, a checkpoint folder, or a hub id; `nano`, or the table's, if not given."""
-    path_length: int = 8
-    """L, clips a path visits."""
-    ordering: Literal["independent", "video"] = "independent"
-    """Clips of a path: drawn one by one, or following each other in one long video."""
-    min_tokens: int = 1
-    """Fewest tokens that may be kept of a clip."""
-    max_tokens: int | None = None
-    """Most tokens that may be kept of a clip; K if not given."""
-    token_budget: int | None = None
-    """Most tokens that a path may keep; no limit if not given."""
+    tokenizer: str | None = None  # type: ignore[assignment]  # not given
+    clips: str | None = None  # type: ignore[assignment]
+    precision: PrecisionChoice | None = None  # type: ignore[assignment]
     reward: RewardSettings = field(default_factory=RewardSettings)
     """The reward."""
-    device: str = "cpu"
-    """torch device of the world and the policy."""
-    precision: PrecisionChoice | None = None
-    """Of the frozen world. `auto`, or the table's, if not given: `bfloat16` where that is faster, else `float32`."""
 
     def environment(self, split: str) -> dict[str, Any]:
         """Arguments of `TaildropEnv` for a split."""
-        chosen = {
-            "table": self.table,
-            "clips": self.clips,
-            "tokenizer": self.tokenizer,
-            "precision": self.precision,
-        }
-        return {name: value for name, value in chosen.items() if value is not None} | {
-            "path_length": self.path_length,
-            "ordering": self.ordering,
-            "min_tokens": self.min_tokens,
-            "max_tokens": self.max_tokens,
-            "token_budget": self.token_budget,
-            "reward": asdict(self.reward),
-            "split": split,
-            "device": self.device,
-        }
+        values = {option.name: getattr(self, option.name) for option in fields(WorldOptions)}
+        given = {name: value for name, value in values.items() if value is not None}
+        return {**given, "reward": asdict(self.reward), "split": split}
