@@ -5,7 +5,9 @@ Run: python examples/custom_reward.py, or use a term on the command line from th
 
 A term is a plain function of an `Outcome`. A clip term returns `[G, P, L]` and looks at each clip by itself; a path
 term returns `[G, P]` and may look across the clips of a path. Both return finite floats on the outcome's device, for
-every length in 1 … K. Making an environment tries the term and says what is wrong with it.
+every length in 1 … K. A pixel term compares the decoded video with the clip and returns one number for each pair; it
+works where the network runs, and on outcome tables built with it. Making an environment tries all of them and says
+what is wrong. docs/rewards.md has the rest: schedules, constraints, terms across a group.
 """
 
 from __future__ import annotations
@@ -29,12 +31,18 @@ def worst_clip(outcome: Outcome) -> Tensor:
     return outcome.psnr.amin(-1) / 10
 
 
+def edges(decoded: Tensor, clip: Tensor) -> Tensor:
+    """A pixel term: how well horizontal edges survive, ``float32 [B, C, T, H, W]`` twice to ``[B]`` in [-1, 0]."""
+    return -(decoded.diff(dim=-1) - clip.diff(dim=-1)).abs().flatten(1).mean(1)
+
+
 def main(tokenizer: str = "nano") -> dict[str, float]:
     """Scores a few lengths of one scene with the terms; returns the mean reward of each length."""
     reward = {
         "terms": {"sharpness": sharpness, "worst_clip": worst_clip},
-        # Naming a weight also switches on the further terms that ship; `log_mse` is one of them.
-        "weights": {"sharpness": 0.5, "worst_clip": 0.25, "log_mse": 0.1, "diversity": 0.0},
+        "pixel_terms": {"edges": edges},
+        # Naming a weight also switches on the further terms that ship, such as `log_mse` and `ssim`.
+        "weights": {"sharpness": 0.5, "worst_clip": 0.25, "edges": 5.0, "ssim": 0.5, "log_mse": 0.1, "diversity": 0.0},
     }
     process = TaildropProcess(tokenizer=tokenizer, reward=reward)
     scene = process.sample_scene([np.random.default_rng(0)])

@@ -4,21 +4,22 @@ Run: python examples/learned_scalarisation.py
 
 The judge compares two paths through the same clips. Here it is simulated: it has weights that the learner never sees,
 and prefers path a to path b with probability sigmoid(r(a) - r(b)), the Bradley-Terry model. The learner fits weights
-over the reward terms to those answers; `LearnedScalarisation` then pays them in the environment.
+over the reward terms to those answers; `VaporReward(scalarise=...)` then pays them, to any agent. (Weights alone could
+be passed as `weights=`; a scalarisation may be any function of the terms.)
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import gymnasium
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 import vaportok_rl  # noqa: F401  (registers the environment)
 from vaportok_rl.envs import TaildropProcess
-from vaportok_rl.envs.rewards.wrappers import LearnedScalarisation
 
 JUDGE = {"efficiency": 6.0, "reconstruction": 6.0}
 
@@ -68,10 +69,11 @@ def main(tokenizer: str = "nano", seed: int = 0) -> dict[str, float]:
     agreement = ((difference @ judge > 0) == (difference @ weights > 0)).float().mean().item()
     print(f"agreement with the judge on {len(difference)} new pairs: {100 * agreement:.0f} %")
 
-    def scalarise(terms: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
-        return sum((learned[name] * value for name, value in terms.items()), np.zeros(1))
+    def scalarise(terms: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack([learned[name] * value for name, value in terms.items()]).sum(0)
 
-    env = LearnedScalarisation(gymnasium.make("vaportok/Taildrop-v0", tokenizer=tokenizer, path_length=4), scalarise)
+    reward = {"scalarise": scalarise}
+    env = gymnasium.make("vaportok/Taildrop-v0", tokenizer=tokenizer, path_length=4, reward=reward)
     figures = {"agreement": agreement}
     for n in (1, process.tokens // 4, process.tokens):
         env.reset(seed=seed)

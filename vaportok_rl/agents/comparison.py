@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vaportok_rl.agents.oracle import best_fixed_length, oracle_lengths
 from vaportok_rl.envs import Outcome, OutcomeOfAllLengths, RewardResult, TaildropProcess, VaporReward
+from vaportok_rl.envs.rewards.contract import not_finite
 from vaportok_rl.envs.token_range import TokenRange
 from vaportok_rl.evaluation import spearman
 from vaportok_rl.evaluation.equal_slope import EqualSlope
@@ -97,22 +98,30 @@ class HeldOut:
         self._bounds: tuple[VaporReward, dict[str, float], Bounds] | None = None
 
     def evaluate(self, n_tokens: Tensor) -> PolicyScore:
-        """Scores lengths ``int64 [P, L]``, or the nearest that the process's range and budget allow."""
+        """Scores lengths ``int64 [P, L]``, or the nearest that the process's range and budget allow.
+
+        Raises:
+            ValueError: a reward term is not finite.
+        """
         outcome, rewards = self.process.judge(n_tokens[None], self.every.take)
+        fault = not_finite(rewards.raw, outcome.n_tokens, self.scene.ids)
+        if fault:
+            raise ValueError(fault)
         return PolicyScore(outcome.n_tokens[0], outcome, rewards)
 
     @property
     def bounds(self) -> Bounds:
         """Best fixed length, oracle and worst choice under the process's reward; searched once for each reward."""
         reward, allowed = self.process.reward, self.process.token_range
-        if self._bounds is None or self._bounds[0] is not reward or self._bounds[1] != reward.weights:
+        weights = reward.weights_now()
+        if self._bounds is None or self._bounds[0] is not reward or self._bounds[1] != weights:
             fixed = torch.full_like(self.scene.ids, best_fixed_length(self.every, reward, allowed))
             found = Bounds(
                 best_fixed=self.evaluate(fixed),
                 oracle=self.evaluate(oracle_lengths(self.every, reward, (fixed,), allowed=allowed)),
                 worst=self.evaluate(oracle_lengths(self.every, reward, (fixed,), worst=True, allowed=allowed)),
             )
-            self._bounds = reward, dict(reward.weights), found
+            self._bounds = reward, weights, found
         return self._bounds[2]
 
     def compare(self, policies: Mapping[str, Tensor]) -> Comparison:

@@ -18,7 +18,8 @@ def fixed_rewards(every: OutcomeOfAllLengths, reward: VaporReward, allowed: Toke
     Returns:
         ``[K, P]``; row g keeps n = g + 1 tokens of every clip.
     """
-    return reward(every if allowed is None else every.take(allowed.clip_paths(every.n_tokens))).total
+    asked = every if allowed is None else every.take(allowed.clip_paths(every.n_tokens))
+    return reward(asked, grouped=False).total
 
 
 def best_fixed_length(every: OutcomeOfAllLengths, reward: VaporReward, allowed: TokenRange | None = None) -> int:
@@ -54,7 +55,7 @@ def oracle_lengths(
     """
     searched = allowed or TokenRange(every.tokens, every.mse.shape[2])
     sign = -1.0 if worst else 1.0
-    by_clip = sign * reward(every).by_clip
+    by_clip = sign * reward(every, grouped=False).by_clip
     best = best_sum(by_clip[searched.minimum - 1 : searched.longest], searched.minimum, searched.budget)
     best_reward = torch.full_like(by_clip[0, :, 0], -torch.inf)
     for start in (best, *_spread_starts(by_clip, searched), *starts):
@@ -71,7 +72,7 @@ def _climb(
     """Coordinate ascent over the clips of each path; every step takes the best of a set of neighbours."""
 
     def total(tried: Tensor) -> Tensor:
-        return sign * reward(every.take(tried)).total
+        return sign * reward(every.take(tried), grouped=False).total
 
     earned = total(lengths[None])[0]
     for _ in range(sweeps):

@@ -34,7 +34,7 @@ class _TermVector:
     @property
     def reward_weights(self) -> NDArray[np.float64]:
         """The weights under which the scalar environment pays, ``float64 [reward_dim]``, in fresh memory."""
-        return np.array([self.process.reward.weights[name] for name in self.reward_terms])
+        return np.array(list(self.process.reward.weights_now().values()))
 
 
 class MOTaildropEnv(_TermVector, TaildropEnv):

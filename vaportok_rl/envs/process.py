@@ -107,7 +107,9 @@ class TaildropProcess:
                 f"{settings.path_length}; shorten the path or add clips."
             )
         self._starts = self._scene_starts()
-        self.reward.dry_run(self.path_length, self.tokens, self.engine.device)
+        self.reward.dry_run(
+            self.path_length, self.tokens, self.engine.device, None if settings.table else config.clip_shape
+        )
         self.single_observation_space = self._observation_space()
         self.single_action_space = spaces.Discrete(self.tokens)
 
@@ -117,10 +119,11 @@ class TaildropProcess:
     def __copy__(self) -> TaildropProcess:
         twin = object.__new__(TaildropProcess)
         twin.__dict__ |= self.__dict__
+        twin.reward = copy.copy(self.reward)  # its state moves with whoever trains on it
         return twin
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.settings, dict(self.reward.weights))
+        return _reopen, (self.settings, self.reward)
 
     @property
     def tokenizer(self) -> str:
@@ -195,15 +198,21 @@ class TaildropProcess:
             order = np.resize(rng.permutation(clips), wanted)
         return order.reshape(-1, length).tolist()
 
-    def judge(self, n_tokens: Tensor, score: Score) -> Judged:
+    def judge(self, n_tokens: Tensor, score: Score, grouped: bool = True) -> Judged:
         """Brings lengths to those that the token range and the budget allow, scores them, and pays for them.
 
         Args:
             n_tokens: ``int64 [G, P, L]`` in 1 … K, what whole paths ask for.
             score: scores the lengths kept, such as `OutcomeOfAllLengths.take`.
+            grouped: see `VaporReward.__call__`.
         """
         outcome = score(self.token_range.clip_paths(n_tokens))
-        return Judged(outcome, self.reward(outcome))
+        return Judged(outcome, self.reward(outcome, grouped))
+
+    def advance(self, result: RewardResult, decisions: int, finished: Tensor | None = None) -> None:
+        """Tells the reward of decisions taken in training; see `VaporReward.advance`. Held-out splits tell nothing."""
+        if self.settings.split == "train":
+            self.reward.advance(result, decisions, finished)
 
     def observe(self, scene: Scene, steps: NDArray[np.int64]) -> dict[str, NDArray[np.generic]]:
         """What each of P scenes shows at its step, on the host, in fresh memory: arrays ``[P, ...]`` by name."""
@@ -244,7 +253,7 @@ def _open(settings: TaildropSettings, reward: VaporReward) -> tuple[ClipSource, 
     return source, ScoringEngine(world, source=source, bits=bits, distances=distances)
 
 
-def _reopen(settings: TaildropSettings, weights: dict[str, float]) -> TaildropProcess:
+def _reopen(settings: TaildropSettings, reward: VaporReward) -> TaildropProcess:
     process = TaildropProcess(**settings.as_arguments())
-    process.reward = process.reward.with_weights(weights)
+    process.reward = reward
     return process

@@ -38,12 +38,16 @@ class Scene:
     prior_mean: Tensor
 
     @classmethod
-    def bare(cls, codes: Tensor, complexity: Tensor, prior_mean: Tensor | None = None) -> Scene:
+    def bare(
+        cls, codes: Tensor, complexity: Tensor, prior_mean: Tensor | None = None, ids: Tensor | None = None
+    ) -> Scene:
         """Scenes of clips of which only what a reward term may look at is known; a prior not given is NaN."""
         if prior_mean is None:
             prior_mean = torch.full_like(complexity[..., 0], torch.nan)
         counted, nothing = torch.zeros_like(codes[..., 0]), complexity.new_empty(*complexity.shape[:2], 0)
-        return Scene(nothing, codes, nothing, complexity, nothing, counted, counted, nothing, prior_mean)
+        return Scene(
+            nothing, codes, nothing, complexity, nothing, counted, counted if ids is None else ids, nothing, prior_mean
+        )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -147,7 +151,9 @@ class Outcome:
         Its scene is a bare one; see `Scene.bare`.
         """
         return Outcome(
-            scene=Scene.bare(scenes(self.codes), scenes(self.complexity), scenes(self.prior_mean)),
+            scene=Scene.bare(
+                scenes(self.codes), scenes(self.complexity), scenes(self.prior_mean), scenes(self.scene.ids)
+            ),
             n_tokens=paths(self.n_tokens),
             mse=paths(self.mse),
             accuracy=paths(self.accuracy),

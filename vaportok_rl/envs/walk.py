@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaportok_rl.envs.process import TaildropProcess
+from vaportok_rl.envs.rewards.contract import not_finite
 from vaportok_rl.envs.scene import Outcome, Scene
 
 INFO_KEYS = ("n_tokens", "mse", "psnr", "accuracy", "clip_id", "label")
@@ -26,7 +27,8 @@ class StepOutcome:
         payments: ``float32 [P, G, terms]``, what each term pays at this step before its weight; see
             `RewardResult.payments`.
         finished: ``bool [P]``; the scene has no clip left.
-        info: arrays ``[P, G]`` by key (`INFO_KEYS`): int64 and float32.
+        info: arrays ``[P, G]`` by key (`INFO_KEYS`): int64 and float32; under a constraint also ``cost``, whose sum
+            over a path is the path's mean of the constrained measure (negated for a lower bound).
         terms: unweighted reward terms by name, ``float32 [P, G]``; a path term is 0 before the last step.
         decided: the clips that were decided about, a scene of shape ``(P, 1)``, on the device.
         path_terms: names of the terms that look across a path.
@@ -142,6 +144,7 @@ class GroupWalk:
 
         Raises:
             RuntimeError: no scene has been drawn yet, or a group has already finished its scene.
+            ValueError: a reward term is not finite; the message names the term and the clip.
         """
         scene, length = self.scene, self.process.path_length
         if (self.steps >= length).any():
@@ -172,6 +175,10 @@ class GroupWalk:
             name: value[:, paths, at] if value.dim() == 3 else torch.where(last, value, torch.zeros_like(value))
             for name, value in result.raw.items()
         }
+        kept = outcome.n_tokens[:, paths, at]
+        fault = not_finite({name: value[..., None] for name, value in terms.items()}, kept[..., None], here.ids)
+        if fault:
+            raise ValueError(fault)
         rewards, payments = result.per_decision[:, paths, at], result.payments[:, :, paths, at]
         members = (self.group_size, len(paths))
         values = {
@@ -179,6 +186,11 @@ class GroupWalk:
             "clip_id": here.ids[:, 0].expand(members),
             "label": here.labels[:, 0].expand(members),
         }
+        constraint = self.process.reward.held
+        if constraint is not None:
+            values["cost"] = constraint.cost(outcome)[:, paths, at] / length
+        complete = torch.as_tensor(np.flatnonzero(finished), device=device)
+        self.process.advance(result, finished.size * self.group_size, complete)
         info = {name: value.T.cpu().numpy().copy() for name, value in values.items()}
         self.steps = self.steps + 1
         self._spent = self._spent + info["n_tokens"]

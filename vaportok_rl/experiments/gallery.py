@@ -38,9 +38,7 @@ def rendered_frame(process: TaildropProcess, seed: int) -> np.ndarray:
     scene = process.sample_scene([np.random.default_rng(seed)])
     lengths = proportional_lengths(engine.complexity_scale.score(scene.complexity), scene.tokens)
     raw = process.reward(engine.score(scene, lengths[None])).raw
-    terms = {
-        name: value.flatten()[-1].item() for name, value in raw.items() if process.reward.weights.get(name, 1.0) != 0
-    }
+    terms = {name: value.flatten()[-1].item() for name, value in raw.items() if process.reward.weights_now()[name] != 0}
     original = to_frames(scene.clips[0, -1])
     again = to_frames(engine.reconstruct(scene, lengths)[0, -1])
     return render_decision(original, again, int(lengths[0, -1]), scene.tokens, terms, frame=len(original) // 2)

@@ -9,17 +9,30 @@ import torch
 from torch import Tensor
 
 from vaportok_rl.envs import Outcome, TaildropEnv, VaporReward
-from vaportok_rl.envs.rewards.contract import dry_run_term, evaluate_term, load_term, needs, synthetic_outcome
+from vaportok_rl.envs.rewards.contract import (
+    across_group,
+    dry_run_pixel_term,
+    dry_run_term,
+    evaluate_term,
+    load_term,
+    mixed_lengths,
+    needs,
+    synthetic_outcome,
+)
 
 LENGTH, TOKENS = 5, 16
 
 
 def dry_run(term: Callable[[Outcome], Tensor], path_length: int = LENGTH) -> Tensor:
-    return dry_run_term("mine", term, synthetic_outcome(path_length, TOKENS, "cpu", ["bits", "lpips"]))
+    return dry_run_term("mine", term, path_length, TOKENS, "cpu", ["bits", "lpips"])
+
+
+def made_up(device: str, measures: list[str]) -> Outcome:
+    return synthetic_outcome(mixed_lengths(LENGTH, TOKENS), TOKENS, device, measures)
 
 
 def test_the_synthetic_outcome_is_a_possible_one() -> None:
-    outcome = synthetic_outcome(LENGTH, TOKENS, "cpu", ["bits"])
+    outcome = made_up("cpu", ["bits"])
     assert outcome.n_tokens.shape == outcome.mse.shape == outcome.accuracy.shape == (2, 2, LENGTH)
     # Each clip is seen at both ends by each scene, and there are uniform as well as mixed paths.
     assert outcome.n_tokens.unique().tolist() == [1, TOKENS]
@@ -62,7 +75,7 @@ def chance(outcome: Outcome) -> Tensor:
     ("term", "message"),
     [
         (lambda outcome: outcome.mse.mean(), r"to return a tensor \[G, P, L\] = .* got \(\)"),
-        (lambda outcome: outcome.mse.mean(0), r"got \(2, 5\)"),
+        (lambda outcome: outcome.mse.mean(0), r"got \(1, 5\)"),
         (lambda outcome: 1.0, "got float"),
         (lambda outcome: outcome.n_tokens, r"to return floats, got torch.int64; end it with .float\(\)"),
         (lambda outcome: outcome.n_tokens > 3, "to return floats, got torch.bool"),
@@ -75,6 +88,16 @@ def chance(outcome: Outcome) -> Tensor:
             lambda outcome: 1 / outcome.n_tokens.float().std(-1),
             r"got inf where n_tokens = \[1, 1, 1, 1, 1\]; guard the division",
         ),
+        (lambda outcome: 1 / (outcome.n_tokens - 7), "got inf where n_tokens = 7;"),
+        (
+            lambda outcome: 1 / (outcome.n_tokens.float().mean(-1) - 7),
+            r"got inf where n_tokens = \[7, 7, 7, 7, 7\]; guard the division",
+        ),
+        (lambda outcome: outcome.accuracy.zero_(), "to leave its outcome as it was, got another accuracy"),
+        (lambda outcome: outcome.n_tokens.fill_(1) * 1.0, "got another n_tokens after it ran"),
+        (lambda outcome: outcome.codes.zero_()[..., 0] + outcome.mse, "got another codes"),
+        (lambda outcome: outcome.scene.complexity.mul_(2)[..., 0] + outcome.mse, "got another complexity"),
+        (lambda outcome: outcome.measures["bits"].neg_(), "got another bits"),
         (lambda outcome: outcome.labels, "a dry run of 5 clips with 16 tokens each, got AttributeError: .*labels"),
         (lambda outcome: outcome.measures["fvd"], "got KeyError: 'fvd'"),
         (lambda outcome: outcome.n_tokens - outcome.n_tokens.float().mean(0), "score each path by itself"),
@@ -102,6 +125,56 @@ def test_a_single_clip_is_a_dry_run_of_its_own() -> None:
     dry_run(spread, path_length=2)
 
 
+@across_group
+def spread_of_group(outcome: Outcome) -> Tensor:
+    return outcome.n_tokens.float().mean(-1).std(0, correction=0).expand(outcome.n_tokens.shape[:2])
+
+
+def test_a_group_term_sees_its_group_and_no_more() -> None:
+    reward = VaporReward(terms=[spread_of_group])
+    outcome = made_up("cpu", [])
+    means = outcome.n_tokens.float().mean(-1)
+    reward.dry_run(LENGTH, TOKENS)
+    assert torch.allclose(reward(outcome).raw["spread_of_group"], means.std(0, correction=0).expand(2, 2))
+    # A path that is judged by itself is a group of one.
+    alone = reward(outcome, grouped=False)
+    assert not alone.raw["spread_of_group"].any()
+    others = VaporReward()(outcome)
+    assert all(torch.equal(alone.raw[name], value) for name, value in others.raw.items())
+    assert torch.equal(alone.by_clip, others.by_clip)
+
+
+@pytest.mark.parametrize(
+    ("term", "message"),
+    [
+        (lambda outcome: outcome.psnr, r"return a tensor \[G, P\] = .*got \(.*5\)"),
+        (lambda outcome: outcome.psnr.mean(-1) - outcome.psnr.mean(), "the other scene gone"),
+        (lambda outcome: outcome.psnr.mean(-1).cumsum(0), "in any order"),
+        (lambda outcome: outcome.psnr.mean(-1).std(0, True).expand(outcome.psnr.shape[:2]), "to be finite"),
+    ],
+    ids=["clips", "scenes", "order", "single"],
+)
+@pytest.mark.filterwarnings("ignore:std")
+def test_what_breaks_the_contract_of_group_terms(term: Callable[[Outcome], Tensor], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dry_run(across_group(term))
+
+
+@pytest.mark.parametrize(
+    ("term", "message"),
+    [
+        (lambda decoded, clip: (decoded - clip).abs().mean(), r"\[B\] = \(2,\), got torch.float32 \(\)"),
+        (lambda decoded, clip: 1.0, "got float"),
+        (lambda decoded, clip: decoded.label, "got AttributeError"),
+        (lambda decoded, clip: 0 / (decoded - decoded).flatten(1).mean(1), "to be finite, got .nan"),
+        (lambda decoded, clip: (decoded - clip.mean(0)).flatten(1).mean(1), "the other pair gone"),
+    ],
+)
+def test_what_breaks_the_contract_of_pixel_terms(term: Callable[[Tensor, Tensor], Tensor], message: str) -> None:
+    with pytest.raises(ValueError, match=f"pixel term 'mine' .*{message}"):
+        dry_run_pixel_term("mine", term, (3, 4, 8, 8), "cpu")
+
+
 def test_needs_are_declared_and_checked() -> None:
     @needs("bits", "lpips")
     def both(outcome: Outcome) -> Tensor:
@@ -112,14 +185,14 @@ def test_needs_are_declared_and_checked() -> None:
     assert VaporReward().needs == frozenset()
     reward.dry_run(LENGTH, TOKENS)
     with pytest.raises(ValueError, match=r"measures of reward term 'both', got none of lpips; score it with"):
-        evaluate_term("both", both, synthetic_outcome(LENGTH, TOKENS, "cpu", ["bits"]))
-    with pytest.raises(ValueError, match="Expected measures among bits, lpips, got 'fvd'"):
-        needs("fvd")
+        evaluate_term("both", both, made_up("cpu", ["bits"]))
+    with pytest.raises(ValueError, match="'odd' to need measures among bits, lpips, ssim, got fvd"):
+        VaporReward(terms={"odd": needs("fvd")(lambda outcome: outcome.measures["fvd"])})
 
 
 def test_on_a_hot_path_no_value_is_read() -> None:
     # A meta tensor has no values: reading one raises.
-    outcome = synthetic_outcome(LENGTH, TOKENS, "meta", ["bits", "lpips"])
+    outcome = made_up("meta", ["bits", "lpips"])
     terms = ("log_mse", "lpips", "prior_bits", "codebook_usage", "budget_overrun")
     result = VaporReward(dict.fromkeys(terms, 1.0))(outcome)
     assert result.total.shape == (2, 2)
@@ -142,7 +215,7 @@ def module_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("module_of_a_user")
 def test_a_term_is_imported() -> None:
-    outcome = synthetic_outcome(LENGTH, TOKENS, "cpu", [])
+    outcome = made_up("cpu", [])
     assert torch.equal(load_term("contract_terms:motion")(outcome), outcome.psnr)
 
 

@@ -21,6 +21,7 @@ from vaportok_rl.envs import (
     TaildropEnv,
     VaporReward,
 )
+from vaportok_rl.envs.rewards.pixels import pixel_measures, ssim
 from vaportok_rl.envs.rewards.terms import FURTHER_TERMS, budget_overrun, codebook_usage, generation, log_mse
 from vaportok_rl.envs.scoring import engine as engine_module
 from vaportok_rl.tokenizer import VaporTok
@@ -51,7 +52,7 @@ def test_further_terms_are_off_until_weighted() -> None:
         assert reward.weights[name] == 0
     every = VaporReward(dict.fromkeys(reversed(FURTHER_TERMS), 0.1))
     assert every.names == (*DEFAULT_WEIGHTS, *FURTHER_TERMS)
-    assert every.needs == {"bits", "lpips"}
+    assert every.needs == {"bits", "lpips", "ssim"}
 
 
 def test_log_mse_is_psnr_in_tens_of_decibels() -> None:
@@ -99,6 +100,43 @@ def measuring(world: VaporTok) -> ScoringEngine:
 @pytest.fixture(scope="module")
 def scene(measuring: ScoringEngine, clips: Tensor) -> Scene:
     return measuring.encode(clips)
+
+
+def brightness(decoded: Tensor, clip: Tensor) -> Tensor:
+    return -(decoded - clip).flatten(1).mean(1).abs()
+
+
+def test_ssim_is_one_for_equals_and_falls_with_noise() -> None:
+    clip = torch.rand(2, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(clip.shape, generator=torch.Generator().manual_seed(1))
+    values = [ssim((clip + level * noise).clamp(0, 1), clip) for level in (0.0, 0.05, 0.3)]
+    assert torch.equal(values[0], torch.ones(2))
+    assert (values[0] > values[1]).all()
+    assert (values[1] > values[2]).all()
+    # The mean over frames of each pair by itself.
+    frames = torch.stack([ssim(clip[:1, :, [t]] * 0.5, clip[:1, :, [t]]) for t in range(4)])
+    assert ssim(clip[:1] * 0.5, clip[:1]).item() == pytest.approx(frames.mean().item(), abs=1e-6)
+
+
+def test_a_pixel_term_is_a_measure_and_a_term(tiny_world: str) -> None:
+    env = TaildropEnv(
+        tokenizer=tiny_world, path_length=LENGTH, reward={"pixel_terms": [brightness], "weights": {**OFF, "ssim": 2.0}}
+    )
+    assert env.process.engine.measures == ("ssim", "brightness")
+    env.reset(seed=2)
+    for action in (0, 7, 15):
+        _, reward, _, _, info = env.step(action)
+        scene = env.process.engine.open(info["clip_id"].reshape(1, 1))
+        decoded = env.process.engine.reconstruct(scene, torch.tensor([[action + 1]]))[0]
+        clip = scene.clips[0].float() / 255
+        expected = {"brightness": brightness(decoded, clip).item(), "ssim": ssim(decoded, clip).item()}
+        for name, value in expected.items():
+            assert info["reward_terms"][name] == pytest.approx(value, abs=1e-5)
+        assert reward == pytest.approx((expected["brightness"] + 2 * expected["ssim"]) / LENGTH, abs=1e-5)
+    with pytest.raises(ValueError, match="got 'ssim' twice"):
+        VaporReward(pixel_terms={"ssim": brightness})
+    with pytest.raises(ValueError, match=r"pixel term 'brightness' to return floats \[B\]"):
+        TaildropEnv(tokenizer=tiny_world, reward={"pixel_terms": {"brightness": lambda decoded, clip: decoded.mean()}})
 
 
 def test_bits_are_the_literal_likelihood(world: VaporTok, measuring: ScoringEngine, scene: Scene) -> None:
@@ -170,7 +208,7 @@ def test_nothing_is_measured_that_no_term_needs(
     assert plain.measures == ()
     assert scene.bits.shape == (PATHS, LENGTH, 0)
     assert plain.score_all(scene).measures == {}
-    assert VaporReward().distances() == {}
+    assert pixel_measures(VaporReward()) == {}
     with pytest.raises(ValueError, match="Expected a scene with the prior's bits, got one encoded without"):
         ScoringEngine(world, bits=True).score_all(scene)
 
@@ -206,6 +244,7 @@ def test_every_further_term_in_the_environment(tiny_world: str, backbone: Path) 
             **OFF,
             "log_mse": 0.5,
             "lpips": 2.0,
+            "ssim": 0.5,
             "prior_bits": 0.01,
             "codebook_usage": 3.0,
             "budget_overrun": 4,

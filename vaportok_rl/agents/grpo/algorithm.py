@@ -17,6 +17,7 @@ from vaportok_rl.agents.grpo.options import GRPOOptions
 from vaportok_rl.agents.grpo.rollout import GroupRollout, SceneRollout
 from vaportok_rl.agents.grpo.rounds import GroupAlgorithm
 from vaportok_rl.agents.objective import clipped_surrogate, entropy, kl_exact, kl_k3
+from vaportok_rl.envs.rewards.contract import not_finite
 from vaportok_rl.runtime.declared import signature_with
 from vaportok_rl.runtime.seeds import derive_seed
 from vaportok_rl.tokenizer.pretraining import NonFiniteLossError
@@ -248,11 +249,14 @@ class GRPO(GroupAlgorithm):
             self.policy.load_state_dict(before[0])
             self.policy.optimizer.load_state_dict(before[1])
             step = sound.tolist().index(False)
+            fault = None
+            if isinstance(rollout, SceneRollout):
+                outcome = rollout.outcome
+                fault = not_finite(rollout.rewards.raw, outcome.n_tokens, outcome.scene.ids)
             norm = f" (gradient norm {record['gradient_norm'][step]:g})" if taken else ""
             raise NonFiniteLossError(
                 f"Expected a finite loss, got {record['loss'][step]:g}{norm} after {self._n_updates + step} updates; "
-                "the weights from before this round were put back. Look for a reward term that returns NaN, or lower "
-                "learning_rate."
+                f"the weights from before this round were put back. {fault or 'Lower learning_rate.'}"
             )
         self._n_updates += taken
         return {name: values.mean() for name, values in record.items()}

@@ -51,8 +51,7 @@ class CreditRule:
                 for value in rewards.raw.values()
             ]
         stacked = torch.stack(terms)
-        weights = torch.tensor([rewards.weights[name] for name in rewards.raw], dtype=stacked.dtype)
-        weights = weights.to(stacked.device, non_blocking=True)
+        weights = rewards.weight_vector
         if self.aggregation == "normalize_then_sum":
             return stacked, weights
         return weighted_sum(stacked, weights)[None], torch.ones_like(weights[:1])

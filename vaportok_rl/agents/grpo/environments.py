@@ -43,7 +43,9 @@ def as_group_env(env: Any, group_size: int | None, scenes: int | None) -> VecEnv
     group_size, scenes = group_size or DEFAULT_GROUP_SIZE, scenes or DEFAULT_SCENES
     if isinstance(bare, TaildropEnv):
         _check_wrappers(env)
-        return TaildropVecEnv(group_size * scenes, group_size=group_size, **bare.settings)
+        return TaildropVecEnv(
+            group_size * scenes, group_size=group_size, **bare.settings | {"reward": bare.process.reward}
+        )
     if not isinstance(bare, gymnasium.Env) or env.spec is None:
         raise ValueError(
             f"Expected an environment id, a registered environment or a VecEnv, got {type(bare).__name__}; GRPO needs "

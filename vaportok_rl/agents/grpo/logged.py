@@ -22,6 +22,10 @@ def reward_figures(rollout: GroupRollout) -> dict[str, Tensor]:
     figures: dict[str, Tensor] = {}
     for name, value in rollout.rewards.terms.items():
         figures |= {f"rewards/{name}/mean": value.mean(), f"rewards/{name}/std": value.std()}
+        weight = rollout.rewards.weights[name]
+        if isinstance(weight, Tensor):
+            measure = name.removeprefix("constraint_")
+            figures |= {f"constraint/{measure}/multiplier": weight, f"constraint/{measure}/violation": -value.mean()}
     return figures | {
         "rewards/total/mean": total.mean(),
         "rewards/reward_std": total.std(0).mean(),

@@ -72,6 +72,7 @@ class GroupAlgorithm(BaseAlgorithm):
     ) -> None:
         self._group_size, self._scenes = group_size, scenes
         self._n_updates, self.rounds, self._round_start = 0, 0, 0
+        self.reward_state: dict[str, Any] = {}
         self.stream_seed = int(torch.randint(2**62, ())) if seed is None else seed
         vec_env = None if env is None else as_group_env(env, group_size, scenes)
         if vec_env is not None and isinstance(vec_env.unwrapped, TaildropVecEnv) and device == "auto":
@@ -130,6 +131,7 @@ class GroupAlgorithm(BaseAlgorithm):
         return BaseAlgorithm._wrap_env(made, verbose, monitor_wrapper)
 
     def _setup_model(self) -> None:
+        self._restore_reward()
         self._setup_lr_schedule()
         super().set_random_seed(self.seed)
         taildrop = self.env is not None and isinstance(self.env.unwrapped, TaildropVecEnv)
@@ -215,6 +217,8 @@ class GroupAlgorithm(BaseAlgorithm):
             callback.on_rollout_end()
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
             learnt = self.train(rollout)
+            if self.parallel:
+                self.vector_env.process.advance(rollout.rewards, self.num_timesteps - self._round_start)
             self._finish_round()
             iteration += 1
             if log_interval and iteration % log_interval == 0:
@@ -243,6 +247,13 @@ class GroupAlgorithm(BaseAlgorithm):
     def _finish_round(self) -> None:
         self.rounds += 1
         self._round_start = self.num_timesteps
+        if isinstance(self._environment.unwrapped, TaildropVecEnv):
+            self.reward_state = self.vector_env.process.reward.state.as_numbers()
+
+    def _restore_reward(self) -> None:
+        """Hands the environment's reward the schedule and multiplier that the agent was saved with."""
+        if self.reward_state and self.env is not None and isinstance(self.env.unwrapped, TaildropVecEnv):
+            self.vector_env.process.reward.restore(self.reward_state)
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         chosen = super()._init_callback(callback, progress_bar=False)
@@ -302,6 +313,7 @@ class GroupAlgorithm(BaseAlgorithm):
     def set_env(self, env: GymEnv | str, force_reset: bool = True) -> None:
         """Trains on another environment from here on; what is not a `VecEnv` is copied as often as the one before."""
         super().set_env(as_group_env(env, *self._copies_of(env)), force_reset)
+        self._restore_reward()
 
     def _copies_of(self, env: Any) -> tuple[int | None, int | None]:
         """G and P of the copies to be made; nothing of a `VecEnv`, which has its own."""

@@ -1,6 +1,7 @@
 """Reward terms, their weights, constants and presets."""
 
-from vaportok_rl.envs.rewards.contract import RewardTerm
+from vaportok_rl.envs.rewards.contract import PixelTerm, RewardTerm, across_group, needs
+from vaportok_rl.envs.rewards.dynamics import Constraint, Ramp
 from vaportok_rl.envs.rewards.presets import DEFAULT_WEIGHTS, PRESETS, RewardOptions
 from vaportok_rl.envs.rewards.reward import RewardResult, VaporReward, build_reward
 from vaportok_rl.envs.rewards.terms import diversity, efficiency, generation, penalty, reconstruction
@@ -8,14 +9,19 @@ from vaportok_rl.envs.rewards.terms import diversity, efficiency, generation, pe
 __all__ = [
     "DEFAULT_WEIGHTS",
     "PRESETS",
+    "Constraint",
+    "PixelTerm",
+    "Ramp",
     "RewardOptions",
     "RewardResult",
     "RewardTerm",
     "VaporReward",
+    "across_group",
     "build_reward",
     "diversity",
     "efficiency",
     "generation",
+    "needs",
     "penalty",
     "reconstruction",
 ]

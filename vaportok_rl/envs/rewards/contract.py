@@ -1,18 +1,27 @@
-"""The contract of a reward term: how one is named, what it may return, and a dry run that finds what breaks it.
+"""The contract of reward terms and pixel terms, and the dry runs that find what breaks it.
 
 A reward term is a pure function ``Outcome -> Tensor``. It returns
 
-- ``[G, P, L]``, a *clip term*: entry (g, p, l) may depend on clip l of path g through scene p alone; or
-- ``[G, P]``, a *path term*: entry (g, p) may depend on that path alone,
+- ``[G, P, L]``, a *clip term*: entry (g, p, l) may depend on clip l of path g through scene p alone;
+- ``[G, P]``, a *path term*: entry (g, p) may depend on that path alone; or
+- ``[G, P]`` and is decorated with `across_group`, a *group term*: entry (g, p) may depend on all G paths through scene
+  p, whose order does not matter. Where paths are judged one by one (held-out scores, the oracle, an environment with
+  ``group_size=1``) a group is that one path.
 
-as floats on the outcome's device, finite for every length, without gradient, unweighted. More is better. It should not
-read tensor values on the host (``.item()``, ``.tolist()``, ``if tensor:``), which would stall an accelerator.
+Values are floats on the outcome's device, finite for every length, without gradient, unweighted. More is better. A term
+does not write into the outcome. It should not read tensor values on the host (``.item()``, ``if tensor:``), which would
+stall an accelerator.
+
+A pixel term is a pure function ``(decoded, clip) -> [B]`` of two ``float32 [B, C, T, H, W]`` videos in [0, 1], each
+entry of that pair alone, finite, more is better.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import TypeVar
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import fields
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,23 +30,20 @@ from vaportok_rl.envs.scene import Outcome, Scene
 from vaportok_rl.runtime.user_function import import_by_name
 
 RewardTerm = Callable[[Outcome], Tensor]
-MEASURES = ("bits", "lpips")
+PixelTerm = Callable[[Tensor, Tensor], Tensor]
 
 Term = TypeVar("Term", bound=RewardTerm)
+# Paths that are tried at once.
+_CHUNK = 64
 
 
 def needs(*measures: str) -> Callable[[Term], Term]:
     """Declares what a term reads in ``outcome.measures``; the engine measures only what some term needs.
 
     Args:
-        measures: among `MEASURES`: ``bits``, the prior's negative log-likelihood of the kept tokens, and ``lpips``.
-
-    Raises:
-        ValueError: there is no such measure.
+        measures: ``bits``, the prior's negative log-likelihood of the kept tokens; ``lpips``; ``ssim``; or the name of
+            a pixel term of the same reward.
     """
-    for name in measures:
-        if name not in MEASURES:
-            raise ValueError(f"Expected measures among {', '.join(MEASURES)}, got {name!r}; correct it.")
 
     def declare(term: Term) -> Term:
         term.needs = frozenset(measures)  # type: ignore[attr-defined]
@@ -52,8 +58,19 @@ def needs_of(term: RewardTerm) -> frozenset[str]:
     return declared
 
 
-def load_term(path: str) -> RewardTerm:
-    """Imports a term written as ``module:name``.
+def across_group(term: Term) -> Term:
+    """Declares a group term: its entries ``[G, P]`` may depend on all G paths through a scene."""
+    term.across_group = True  # type: ignore[attr-defined]
+    return term
+
+
+def looks_across_group(term: RewardTerm) -> bool:
+    """Whether a term was declared with `across_group`."""
+    return bool(getattr(term, "across_group", False))
+
+
+def load_term(path: str) -> Callable[..., Any]:
+    """Imports a function written as ``module:name``.
 
     Raises:
         ValueError: the text is not of that form, the module does not import, or there is no such function in it.
@@ -62,6 +79,45 @@ def load_term(path: str) -> RewardTerm:
     if not callable(term):
         raise ValueError(f"Expected a function at {path!r}, got {type(term).__name__}; name a function.")
     return term  # type: ignore[no-any-return]
+
+
+def named_functions(
+    given: Mapping[str, Callable[..., Any] | str] | Sequence[Callable[..., Any] | str], option: str
+) -> dict[str, Callable[..., Any]]:
+    """Functions by name, imported where they are given as ``module:name``.
+
+    Raises:
+        ValueError: a function has no name of its own, a name is given twice, does not import or is no function.
+    """
+    if isinstance(given, str) or not isinstance(given, Mapping | Sequence):
+        raise ValueError(
+            f"Expected {option} as a list of functions or 'module:name', or by name, got {given!r}; for example "
+            f"{option}=[my_function]."
+        )
+    pairs = given.items() if isinstance(given, Mapping) else [(_own_name(term, option), term) for term in given]
+    found: dict[str, Callable[..., Any]] = {}
+    for name, term in pairs:
+        if name in found:
+            raise ValueError(f"Expected different names in {option}, got {name!r} twice; rename one.")
+        found[name] = load_term(term) if isinstance(term, str) else term
+        if not callable(found[name]):
+            raise ValueError(
+                f"Expected a function or 'module:name' as {name!r} in {option}, got {type(term).__name__}; see "
+                "vaportok_rl.envs.rewards.contract."
+            )
+    return found
+
+
+def _own_name(term: object, option: str) -> str:
+    if isinstance(term, str):
+        return term.rpartition(":")[2]
+    name = getattr(term, "__name__", None)
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(
+            f"Expected a function with a name or 'module:name' in {option}, got {term!r}; pass it by name, "
+            f"{option}={{'mine': ...}}."
+        )
+    return name
 
 
 def evaluate_term(name: str, term: RewardTerm, outcome: Outcome) -> Tensor:
@@ -78,11 +134,12 @@ def evaluate_term(name: str, term: RewardTerm, outcome: Outcome) -> Tensor:
         )
     value = term(outcome)
     shape = tuple(outcome.n_tokens.shape)
-    if not isinstance(value, Tensor) or tuple(value.shape) not in (shape, shape[:2]):
+    allowed = (shape[:2],) if looks_across_group(term) else (shape, shape[:2])
+    if not isinstance(value, Tensor) or tuple(value.shape) not in allowed:
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        wanted = " or ".join(f"[{'G, P, L'[: 3 * len(size) - 2]}] = {size}" for size in allowed)
         raise ValueError(
-            f"Expected reward term {name!r} to return a tensor [G, P, L] = {shape} or [G, P] = {shape[:2]}, "
-            f"got {got}; a term scores clips or whole paths."
+            f"Expected reward term {name!r} to return a tensor {wanted}, got {got}; a term scores clips or whole paths."
         )
     if not value.is_floating_point():
         raise ValueError(f"Expected reward term {name!r} to return floats, got {value.dtype}; end it with .float().")
@@ -99,18 +156,16 @@ def evaluate_term(name: str, term: RewardTerm, outcome: Outcome) -> Tensor:
     return value.float()
 
 
-def synthetic_outcome(path_length: int, tokens: int, device: str | torch.device, measures: Collection[str]) -> Outcome:
-    """Two paths through each of two scenes that keep the fewest and the most tokens, with made-up figures."""
-    ends = torch.tensor([1, tokens])
-    turns = torch.arange(path_length) % 2
-    n_tokens = ends[torch.stack([torch.stack([turns * 0, turns]), torch.stack([turns * 0 + 1, 1 - turns])])]
+def synthetic_outcome(n_tokens: Tensor, tokens: int, device: str | torch.device, measures: Collection[str]) -> Outcome:
+    """An outcome of the given lengths ``int64 [G, P, L]``, with made-up figures."""
     rng = torch.Generator().manual_seed(0)
+    paths, length = n_tokens.shape[1:]
 
-    def figures(shape: torch.Size | tuple[int, ...] = n_tokens.shape) -> Tensor:
-        return torch.rand(shape, generator=rng) * 0.9 + 0.05
+    def figures(*shape: int) -> Tensor:
+        return torch.rand(shape or n_tokens.shape, generator=rng) * 0.9 + 0.05
 
-    codes = torch.randint(0, tokens, (2, path_length, tokens), generator=rng)
-    mse, accuracy, complexity = figures() * 0.05, figures() * (n_tokens > 1), figures((2, path_length, 2)) * 8
+    codes = torch.randint(0, tokens, (paths, length, tokens), generator=rng)
+    mse, accuracy, complexity = figures() * 0.05, figures() * (n_tokens > 1), figures(paths, length, 2) * 8
     outcome = Outcome(
         scene=Scene.bare(codes, complexity, 1 + complexity.mean(-1) / 8 * (tokens - 1)),
         n_tokens=n_tokens,
@@ -121,47 +176,142 @@ def synthetic_outcome(path_length: int, tokens: int, device: str | torch.device,
     return outcome.rearrange(lambda value: value.to(device), lambda value: value.to(device))
 
 
-def dry_run_term(name: str, term: RewardTerm, outcome: Outcome) -> Tensor:
-    """Tries a term on a `synthetic_outcome`, whose values may be read.
+def mixed_lengths(path_length: int, tokens: int) -> Tensor:
+    """Two paths through each of two scenes that keep the fewest and the most tokens: ``int64 [2, 2, L]``."""
+    ends = torch.tensor([1, tokens])
+    turns = torch.arange(path_length) % 2
+    return ends[torch.stack([torch.stack([turns * 0, turns]), torch.stack([turns * 0 + 1, 1 - turns])])]
+
+
+def _every_length(path_length: int, tokens: int) -> Iterator[Tensor]:
+    """Paths of equal lengths, one for each length, in parts ``int64 [G, 1, L]``."""
+    for part in torch.arange(1, tokens + 1).split(_CHUNK):
+        yield part[:, None, None].expand(-1, 1, path_length).contiguous()
+
+
+def dry_run_term(
+    name: str, term: RewardTerm, path_length: int, tokens: int, device: str | torch.device, measures: Collection[str]
+) -> Tensor:
+    """Tries a term on made-up outcomes, whose values may be read: at every length, and on mixed paths.
+
+    Args:
+        name: of the term.
+        term: what is tried.
+        path_length: L.
+        tokens: K.
+        device: where outcomes will be.
+        measures: that outcomes hold.
+
+    Returns:
+        The term on the outcome of `mixed_lengths`.
 
     Raises:
-        ValueError: the term raises, breaks the contract, is not finite, or looks where it may not.
+        ValueError: the term raises, breaks the contract, is not finite, writes into its outcome, or looks where it may
+            not.
     """
 
-    def guarded(scored: Outcome) -> Tensor:
-        try:
-            return term(scored)
-        except Exception as error:  # a term is a stranger's code and may raise anything
-            raise ValueError(
-                f"Expected reward term {name!r} to score a dry run of {scored.n_tokens.shape[-1]} clips with "
-                f"{scored.tokens} tokens each, got {type(error).__name__}: {error}; correct the term."
-            ) from error
+    def tried(outcome: Outcome) -> Tensor:
+        held = _tensors_of(outcome)
+        before = {key: value.clone() for key, value in held.items()}
 
-    value = evaluate_term(name, guarded, outcome)
-    broken = ~torch.isfinite(value)
-    if broken.any():
-        where = outcome.n_tokens[broken][0].tolist()
-        raise ValueError(
-            f"Expected reward term {name!r} to be finite for all lengths in 1…{outcome.tokens}, got "
-            f"{value[broken][0].item()} where n_tokens = {where}; guard the division, the root or the logarithm."
-        )
+        def guarded(scored: Outcome) -> Tensor:
+            try:
+                return term(scored)
+            except Exception as error:  # a term is a stranger's code and may raise anything
+                raise ValueError(
+                    f"Expected reward term {name!r} to score a dry run of {scored.n_tokens.shape[-1]} clips with "
+                    f"{scored.tokens} tokens each, got {type(error).__name__}: {error}; correct the term."
+                ) from error
+
+        guarded.needs, guarded.across_group = needs_of(term), looks_across_group(term)  # type: ignore[attr-defined]
+        value = evaluate_term(name, guarded, outcome)
+        for key, kept in before.items():
+            if not torch.equal(held[key], kept):
+                raise ValueError(
+                    f"Expected reward term {name!r} to leave its outcome as it was, got another {key} after it ran; "
+                    "work on a copy (.clone()), or without in-place operations."
+                )
+        broken = ~torch.isfinite(value)
+        if broken.any():
+            where = outcome.n_tokens[broken][0].tolist()
+            raise ValueError(
+                f"Expected reward term {name!r} to be finite for all lengths in 1…{tokens}, got "
+                f"{value[broken][0].item()} where n_tokens = {where}; guard the division, the root or the logarithm."
+            )
+        return value
+
+    for lengths in _every_length(path_length, tokens):
+        tried(synthetic_outcome(lengths, tokens, device, measures))
+    outcome = synthetic_outcome(mixed_lengths(path_length, tokens), tokens, device, measures)
+    value = tried(outcome)
+    if looks_across_group(term):
+        _check_group_term(name, tried, outcome, value)
+        return value
     for member in (0, 1):
-        alone = evaluate_term(name, guarded, _single_path(outcome, member))
+        alone = tried(_single_path(outcome, member))
         if not torch.allclose(alone[0, 0], value[member, member], rtol=1e-4, atol=1e-6):
             raise ValueError(
                 f"Expected reward term {name!r} to score each path by itself, got another value with the other paths "
-                "gone; keep it free of chance and of sums over G and P."
+                "gone; keep it free of chance and of sums over P, and decorate it with across_group if it is to "
+                "compare the G paths of a scene."
             )
     if value.dim() == 3:
         for turn in (0, 1):
             kept = torch.arange(value.shape[-1], device=value.device) % 2 == turn
-            changed = evaluate_term(name, guarded, _with_other_clips(outcome, kept))
+            changed = tried(_with_other_clips(outcome, kept))
             if not torch.allclose(changed[..., kept], value[..., kept], rtol=1e-4, atol=1e-6):
                 raise ValueError(
                     f"Expected reward term {name!r} [G, P, L] to score each clip by itself, got another value with the "
                     "other clips changed; return [G, P] for what looks across a path."
                 )
     return value
+
+
+def _check_group_term(name: str, tried: RewardTerm, outcome: Outcome, value: Tensor) -> None:
+    for scene in (0, 1):
+        row = slice(scene, scene + 1)
+        tried(_single_path(outcome, scene))
+        # The other scene gone, and the paths in another order.
+        alone = tried(outcome.rearrange(partial(_taken, row=(slice(None), row)), partial(_taken, row=(row,))))
+        turned = tried(outcome.rearrange(lambda part: part.flip(0), lambda part: part))
+        sound = ((alone, value[:, row]), (turned, value.flip(0)))
+        if not all(torch.allclose(found, expected, rtol=1e-4, atol=1e-6) for found, expected in sound):
+            raise ValueError(
+                f"Expected group term {name!r} to score the paths through each scene by themselves and in any order, "
+                "got another value with the other scene gone or the paths turned; keep it free of chance and of sums "
+                "over P."
+            )
+
+
+def _taken(value: Tensor, row: tuple[slice, ...]) -> Tensor:
+    return value[row]
+
+
+def not_finite(terms: Mapping[str, Tensor], n_tokens: Tensor, ids: Tensor) -> str | None:
+    """Says which term is not finite for which clip, reading values on the host; None if all are.
+
+    Args:
+        terms: ``[G, P, L]`` or ``[G, P]`` by name.
+        n_tokens: ``int64 [G, P, L]``, the lengths that were scored.
+        ids: ``int64 [P, L]``, of the clips.
+    """
+    for name, value in terms.items():
+        broken = (~torch.isfinite(value)).nonzero()
+        if len(broken):
+            group, path, *clip = broken[0].tolist()
+            where = (clip[0],) if clip else (slice(None),)
+            return (
+                f"Expected finite reward terms, got {value[tuple(broken[0])].item()} from {name!r} for clip "
+                f"{ids[path][where].tolist()} at n_tokens = {n_tokens[group, path][where].tolist()}; guard its "
+                "division, root or logarithm, or look at that clip."
+            )
+    return None
+
+
+def _tensors_of(outcome: Outcome) -> dict[str, Tensor]:
+    """Every tensor that a term can reach, by name."""
+    scene = {field.name: getattr(outcome.scene, field.name) for field in fields(Scene)}
+    return {**scene, "n_tokens": outcome.n_tokens, "mse": outcome.mse, "accuracy": outcome.accuracy, **outcome.measures}
 
 
 def _single_path(outcome: Outcome, member: int) -> Outcome:
@@ -176,3 +326,42 @@ def _with_other_clips(outcome: Outcome, kept: Tensor) -> Outcome:
         lambda value: torch.where(kept, value, value.flip(0)),
         lambda value: torch.where(kept.view(-1, *[1] * (value.dim() - 2)), value, value.flip(0)),
     )
+
+
+def dry_run_pixel_term(name: str, term: PixelTerm, clip_shape: Sequence[int], device: str | torch.device) -> None:
+    """Tries a pixel term on two made-up pairs of videos ``[C, T, H, W]``.
+
+    Raises:
+        ValueError: the term raises, breaks the contract, is not finite, or looks at other pairs.
+    """
+    rng = torch.Generator().manual_seed(0)
+    decoded, clip = (torch.rand(2, *clip_shape, generator=rng).to(device) for _ in range(2))
+
+    def tried(*videos: Tensor) -> Tensor:
+        try:
+            value = term(*videos)
+        except Exception as error:  # a stranger's code, as above
+            raise ValueError(
+                f"Expected pixel term {name!r} to compare two videos {tuple(videos[0].shape)}, got "
+                f"{type(error).__name__}: {error}; correct the term."
+            ) from error
+        if not isinstance(value, Tensor) or tuple(value.shape) != (len(videos[0]),) or not value.is_floating_point():
+            got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(
+                f"Expected pixel term {name!r} to return floats [B] = ({len(videos[0])},), got {got}; one number for "
+                "each pair of videos."
+            )
+        if not torch.isfinite(value).all():
+            raise ValueError(
+                f"Expected pixel term {name!r} to be finite, got {value.tolist()} on random videos; "
+                "guard the division, the root or the logarithm."
+            )
+        return value
+
+    together = tried(decoded, clip)
+    alone = torch.cat([tried(*pair) for pair in zip(decoded.split(1), clip.split(1), strict=True)])
+    if not torch.allclose(alone, together, rtol=1e-3, atol=1e-5):
+        raise ValueError(
+            f"Expected pixel term {name!r} to score each pair of videos by itself, got another value with the other "
+            "pair gone; keep it free of chance and of sums over B."
+        )

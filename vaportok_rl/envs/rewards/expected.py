@@ -23,7 +23,7 @@ def clip_rewards(every: OutcomeOfAllLengths, reward: VaporReward) -> Tensor:
     Raises:
         ValueError: a path term has a weight.
     """
-    result = reward(every)
+    result = reward(every, grouped=False)
     across = [name for name, value in result.raw.items() if value.dim() == 2 and result.weights[name]]
     if across:
         raise ValueError(

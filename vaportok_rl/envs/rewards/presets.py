@@ -47,6 +47,10 @@ class RewardOptions:
     """Factor of the top-5 accuracy in `generation`; at least 0."""
     token_budget: int | None = None
     """Tokens of a path before `budget_overrun` starts; a quarter of L·K if not given."""
+    constraint: str | None = None
+    """A bound on a mean, such as `tokens<=20` or `psnr>=24`, kept by a multiplier that is learnt; see `Constraint`."""
+    constraint_rate: float | None = None
+    """What 1,000 decisions add to the multiplier where the bound is exceeded by all of itself; above 0."""
     perceptual_network: PerceptualNetwork | None = None
     """Backbone of `lpips`: `vgg`, `alex` or `squeeze`."""
     perceptual_backbone: str | Path | None = None
@@ -77,6 +81,7 @@ _BALANCED: Mapping[str, Any] = {
     "diversity_cap": 0.1,
     "diversity_scale": 1.0,
     "generation_scale": 1.0,
+    "constraint_rate": 1.0,
     "perceptual_network": "vgg",
 }
 PRESETS: Mapping[str, Preset] = {
@@ -156,6 +161,7 @@ def _check(constants: Mapping[str, Any]) -> None:
     number("diversity_cap", 0, 0.5, open_low=True, advice="0.5 never binds.")
     number("diversity_scale", 0)
     number("generation_scale", 0)
+    number("constraint_rate", 0, open_low=True)
     if constants["threshold_unit"] == "tokens":
         number("n_threshold", 1, advice="or pass threshold_unit='K' for a share of all tokens.")
     else:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
-import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
@@ -16,18 +14,36 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaportok_rl.envs.rewards.contract import (
+    PixelTerm,
     RewardTerm,
+    dry_run_pixel_term,
     dry_run_term,
     evaluate_term,
     load_term,
+    looks_across_group,
+    mixed_lengths,
+    named_functions,
+    needs,
     needs_of,
     synthetic_outcome,
 )
+from vaportok_rl.envs.rewards.dynamics import (
+    OF_OUTCOMES,
+    Constraint,
+    RewardState,
+    Schedule,
+    as_weight,
+    checked_number,
+)
+from vaportok_rl.envs.rewards.pixels import SHIPPED_MEASURES
 from vaportok_rl.envs.rewards.presets import RewardOptions, find_preset, resolved
 from vaportok_rl.envs.rewards.terms import FIVE_TERMS, FURTHER_TERMS
 from vaportok_rl.envs.scene import Outcome
 from vaportok_rl.runtime.messages import did_you_mean
-from vaportok_rl.tokenizer.perceptual import PerceptualDistance
+
+Weight = float | Schedule | str
+Scalarisation = Callable[[Mapping[str, Tensor]], Tensor]
+SCALARISED = "scalarised"
 
 
 @dataclass(frozen=True)
@@ -36,12 +52,12 @@ class RewardResult:
 
     Attributes:
         raw: unweighted terms as the functions returned them, ``[G, P, L]`` (clip terms) or ``[G, P]`` (path terms).
-        weights: by term.
+        weights: by term; the multiplier of a constraint is a tensor ``[]`` on the device.
         path_length: L.
     """
 
     raw: dict[str, Tensor]
-    weights: dict[str, float]
+    weights: Mapping[str, float | Tensor]
     path_length: int
 
     @cached_property
@@ -53,6 +69,16 @@ class RewardResult:
     def total(self) -> Tensor:
         """Weighted sum of the terms, the path reward: ``[G, P]``."""
         return torch.stack([self.weights[name] * value for name, value in self.terms.items()]).sum(0)
+
+    @cached_property
+    def weight_vector(self) -> Tensor:
+        """The weights, ``float32 [terms]`` on the device, in the order of `raw`."""
+        values = [self.weights[name] for name in self.raw]
+        device = next(iter(self.raw.values())).device
+        fixed = torch.tensor([0.0 if isinstance(value, Tensor) else value for value in values])
+        fixed = fixed.to(device, non_blocking=True)
+        learnt = {place: value for place, value in enumerate(values) if isinstance(value, Tensor)}
+        return torch.stack([learnt.get(place, entry) for place, entry in enumerate(fixed)]) if learnt else fixed
 
     def _payment(self, value: Tensor) -> Tensor:
         if value.dim() == 3:
@@ -100,105 +126,221 @@ class VaporReward(RewardOptions):
     of 0 then measures and reports a term without paying for it. Custom terms are plain functions under the contract of
     `contract`. Terms come in that order. The options and their presets: `RewardOptions`, `PRESETS`.
 
+    Only its `state` changes: how many decisions have been taken in training (by environments of the training split, or
+    by GRPO), which schedules go by, and the multiplier of a constraint. Environments that are given one object share
+    its state; those that are given a mapping have one each.
+
     Args:
-        weights: weight by term name; a term not named keeps the preset's weight, 1 if it is a custom one.
+        weights: weight by term name: a number, a function of the number of decisions, or text for `Ramp`,
+            ``"0:3@1000:5000"``. A term not named keeps the preset's weight, 1 if it is a custom one.
             ``weights={"diversity": 0, "log_mse": 0.5}`` switches one term off and another on.
         terms: custom terms by name, or functions or ``module:name`` strings, named after the function.
+        pixel_terms: pixel terms, given alike. Each is a measure (`Outcome.measures`) and a term of that name.
+        scalarise: replaces the weighted sum by a function of a path's terms, ``float32 [G, P]`` by name, to ``[G, P]``;
+            a function or ``module:name``. What it returns is the path term ``scalarised``, with weight 1, and all other
+            weights are 0 unless ``weights`` names them.
 
     Raises:
         ValueError: a weight is for an unknown term or not a finite number, a constant is out of range, or a custom
             term has a taken name, does not import or is no function.
 
     Attributes:
-        functions: the terms by name, in order, constants filled in.
+        functions: the terms by name, in order, constants filled in; without ``scalarised``.
+        state: see above.
     """
 
-    weights: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, Weight] = field(default_factory=dict)
     terms: Mapping[str, RewardTerm | str] | Sequence[RewardTerm | str] = field(default=(), kw_only=True)
+    pixel_terms: Mapping[str, PixelTerm | str] | Sequence[PixelTerm | str] = field(default=(), kw_only=True)
+    scalarise: Scalarisation | str | None = field(default=None, kw_only=True)
     functions: Mapping[str, RewardTerm] = field(init=False, repr=False)
+    state: RewardState = field(init=False, repr=False, default_factory=RewardState)
 
     def __post_init__(self) -> None:
         constants = resolved(self)
-        custom = _custom_terms(self.terms)
         weights = self.weights or {}
         if not isinstance(weights, Mapping):
             raise ValueError(
                 f"Expected weights by term name, got {weights!r}; for example weights={{'diversity': 0.5}}."
             )
-        shipped = {name: term for name, term in FURTHER_TERMS.items() if name in weights}
-        functions = FIVE_TERMS | shipped | custom
-        preset = dict.fromkeys(functions, 1.0) | dict(find_preset(self.preset).weights)
-        for name, value in constants.items():
+        custom, pixels = named_functions(self.terms, "terms"), named_functions(self.pixel_terms, "pixel_terms")
+        _check_names([*custom, *pixels])
+        shipped = FIVE_TERMS | {name: term for name, term in FURTHER_TERMS.items() if name in weights}
+        functions = {name: _bound(term, constants) for name, term in shipped.items()} | custom
+        functions |= {name: _measured(name) for name in pixels}
+        constraint = _constraint(constants, pixels)
+        if constraint is not None:
+            functions[constraint.term] = constraint
+        scalarise = load_term(self.scalarise) if isinstance(self.scalarise, str) else self.scalarise
+        if scalarise is not None and not callable(scalarise):
+            raise ValueError(
+                f"Expected scalarise as a function of a path's terms or 'module:name', got {scalarise!r}; see "
+                "VaporReward."
+            )
+        usual = dict.fromkeys(functions, 1.0) | dict(find_preset(self.preset).weights)
+        if scalarise is not None:
+            usual = dict.fromkeys(functions, 0.0) | {SCALARISED: 1.0}
+        if constraint is not None:
+            usual.pop(constraint.term)
+        merged = usual | {name: as_weight(name, value) for name, value in _known(weights, usual).items()}
+        for name, term in functions.items():
+            unknown = needs_of(term) - {*SHIPPED_MEASURES, *pixels}
+            if unknown:
+                hint = did_you_mean(min(unknown), [*SHIPPED_MEASURES, *pixels], "or pass it in pixel_terms=.")
+                raise ValueError(
+                    f"Expected reward term {name!r} to need measures among {', '.join((*SHIPPED_MEASURES, *pixels))}, "
+                    f"got {', '.join(sorted(unknown))}; {hint}"
+                )
+        made = constants | {
+            "terms": MappingProxyType(custom),
+            "pixel_terms": MappingProxyType(pixels),
+            "weights": MappingProxyType(merged),
+            "functions": MappingProxyType(functions),
+            "scalarise": scalarise,
+        }
+        for name, value in made.items():
             object.__setattr__(self, name, value)
-        object.__setattr__(self, "terms", MappingProxyType(custom))
-        object.__setattr__(self, "weights", MappingProxyType(preset | _checked_weights(weights, functions)))
-        bound = {name: _bound(term, constants) for name, term in (FIVE_TERMS | shipped).items()}
-        object.__setattr__(self, "functions", MappingProxyType(bound | custom))
 
     def __reduce__(self) -> tuple[Any, ...]:
         given = {part.name: getattr(self, part.name) for part in fields(self) if part.init}
-        return _remade, (given | {"weights": dict(self.weights), "terms": dict(self._custom)},)
+        plain = {name: dict(given[name]) for name in ("weights", "terms", "pixel_terms")}
+        return _remade, (given | plain, self.state.as_numbers())
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the terms, in order."""
-        return tuple(self.weights)
-
-    @property
-    def _custom(self) -> Mapping[str, RewardTerm]:
-        return {name: term for name, term in self.functions.items() if name not in FIVE_TERMS | FURTHER_TERMS}
+        return (*self.functions, SCALARISED) if self.scalarise is not None else tuple(self.functions)
 
     @property
     def needs(self) -> frozenset[str]:
         """What the terms read in ``outcome.measures``."""
         return frozenset().union(*(needs_of(term) for term in self.functions.values()))
 
-    def distances(self, device: str | torch.device = "cpu") -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
-        """The networks behind the terms, for ``ScoringEngine(distances=)``; loaded here, only if a term needs them.
+    @property
+    def pixel_functions(self) -> Mapping[str, PixelTerm]:
+        """The custom pixel terms by name."""
+        return self.pixel_terms  # type: ignore[return-value]  # made a mapping of functions
+
+    @property
+    def held(self) -> Constraint | None:
+        """The constraint, if there is one."""
+        found = [term for term in self.functions.values() if isinstance(term, Constraint)]
+        return found[0] if found else None
+
+    @property
+    def looks_across_groups(self) -> bool:
+        """Whether some term compares the paths of a group."""
+        return any(looks_across_group(term) for term in self.functions.values())
+
+    def weights_now(self) -> dict[str, float]:
+        """The weights as numbers: schedules as far as they have come, and the constraint's multiplier.
 
         Raises:
-            FileNotFoundError: the backbone's weights are not there.
+            ValueError: a schedule returned no finite number.
         """
-        if "lpips" not in self.needs:
-            return {}
-        network = self.perceptual_network or "vgg"
-        return {"lpips": PerceptualDistance(network, self.perceptual_backbone).to(device)}
+        return {name: self._now(name) for name in self.names}
 
-    def with_weights(self, weights: Mapping[str, float]) -> VaporReward:
+    def _now(self, name: str) -> float:
+        if name not in self.weights:
+            return float(self.state.multiplier)
+        weight = self.weights[name]
+        return checked_number(name, weight(self.state.decisions)) if callable(weight) else float(weight)
+
+    def with_weights(self, weights: Mapping[str, Weight]) -> VaporReward:
         """The same terms under other weights; a term not named keeps its weight.
 
         Raises:
             ValueError: as for the constructor; further terms cannot be switched on here.
         """
-        return replace(self, weights=dict(self.weights) | _checked_weights(weights, self.functions))
+        changed = {name: as_weight(name, value) for name, value in _known(weights, self.weights).items()}
+        made = replace(self, weights=dict(self.weights) | changed)
+        made.restore(self.state.as_numbers())
+        return made
 
-    def dry_run(self, path_length: int, tokens: int, device: str | torch.device = "cpu") -> RewardResult:
+    def advance(self, result: RewardResult, decisions: int, finished: Tensor | None = None) -> None:
+        """Counts decisions of training, and lets the constraint's multiplier take its step.
+
+        Args:
+            result: what this reward made of these decisions' paths.
+            decisions: how many there were, by all paths together.
+            finished: ``int64 [P']``, the scenes whose paths are complete; all of them by default.
+        """
+        self.state.decisions += decisions
+        constraint = self.held
+        if constraint is not None and (finished is None or len(finished)):
+            violation = -result.raw[constraint.term]
+            violation = violation if finished is None else violation[:, finished]
+            self.state.ascend(violation.mean(), constraint.rate, violation.numel())
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `RewardState.as_numbers` said."""
+        for name, value in state.items():
+            setattr(self.state, name, value)
+
+    def dry_run(
+        self, path_length: int, tokens: int, device: str | torch.device = "cpu", clip_shape: Sequence[int] | None = None
+    ) -> RewardResult:
         """Tries every term at every length on made-up outcomes, before anything depends on it.
 
         Args:
             path_length: L.
             tokens: K.
             device: where outcomes will be.
+            clip_shape: ``(C, T, H, W)``, to try pixel terms as well.
 
         Returns:
-            The reward of that outcome; ``raw[name].dim()`` tells clip terms (3) from path terms (2).
+            The reward of an outcome with the fewest and the most tokens; ``raw[name].dim()`` tells clip terms (3) from
+            path and group terms (2).
 
         Raises:
             ValueError: a term raises or breaks the contract of `contract`; the message names it.
         """
-        outcome = synthetic_outcome(path_length, tokens, device, self.needs)
-        raw = {name: dry_run_term(name, term, outcome) for name, term in self.functions.items()}
-        return RewardResult(raw, dict(self.weights), path_length)
+        for name, pixel_term in self.pixel_functions.items():
+            if clip_shape is not None:
+                dry_run_pixel_term(name, pixel_term, clip_shape, device)
+        for name, term in self.functions.items():
+            dry_run_term(name, term, path_length, tokens, device, self.needs)
+        if self.scalarise is not None:
+            dry_run_term(
+                SCALARISED, lambda outcome: self(outcome).raw[SCALARISED], path_length, tokens, device, self.needs
+            )
+        return self(synthetic_outcome(mixed_lengths(path_length, tokens), tokens, device, self.needs))
 
-    def __call__(self, outcome: Outcome) -> RewardResult:
+    def __call__(self, outcome: Outcome, grouped: bool = True) -> RewardResult:
         """Evaluates all terms.
+
+        Args:
+            outcome: of G paths through each of P scenes.
+            grouped: whether the G paths through a scene are a group; else each is judged as a group of its own, which
+                changes group terms alone.
 
         Raises:
             ValueError: a term did not return a float ``[G, P, L]`` or ``[G, P]`` tensor on the outcome's device, or
                 the outcome lacks a measure.
         """
+        if not grouped and self.looks_across_groups:
+            group, paths = outcome.n_tokens.shape[:2]
+            alone = outcome.rearrange(
+                lambda value: value.flatten(0, 1)[None], lambda value: value.repeat(group, *[1] * (value.dim() - 1))
+            )
+            result = self(alone)
+            raw = {name: value[0].unflatten(0, (group, paths)) for name, value in result.raw.items()}
+            return RewardResult(raw, result.weights, result.path_length)
         raw = {name: evaluate_term(name, term, outcome) for name, term in self.functions.items()}
-        return RewardResult(raw, dict(self.weights), outcome.n_tokens.shape[-1])
+        if callable(self.scalarise):
+            means = {name: value.mean(-1) if value.dim() == 3 else value for name, value in raw.items()}
+            scalarise = self.scalarise
+            raw[SCALARISED] = evaluate_term(SCALARISED, lambda _: scalarise(means), outcome)
+            if raw[SCALARISED].dim() == 3:
+                raise ValueError(
+                    f"Expected scalarise to return [G, P] = {tuple(outcome.n_tokens.shape[:2])}, got "
+                    f"{tuple(raw[SCALARISED].shape)}; compute it elementwise from the terms' tensors."
+                )
+        weights: dict[str, float | Tensor] = {}
+        for name in raw:
+            learnt = name not in self.weights
+            weights[name] = self.state.multiplier_on(outcome.mse.device) if learnt else self._now(name)
+        return RewardResult(raw, weights, outcome.n_tokens.shape[-1])
 
     def describe(self) -> dict[str, Any]:
         """Plain data for run folders: the preset, weights, custom terms and every constant."""
@@ -207,13 +349,19 @@ class VaporReward(RewardOptions):
         return {
             **constants,
             "perceptual_backbone": None if backbone is None else str(backbone),
-            "weights": dict(self.weights),
-            "terms": {name: _spelt(term) for name, term in self._custom.items()},
+            "weights": {
+                name: value if isinstance(value, float) else _spelt(value) for name, value in self.weights.items()
+            },
+            "terms": {name: _spelt(term) for name, term in self.terms.items()},  # type: ignore[union-attr]
+            "pixel_terms": {name: _spelt(term) for name, term in self.pixel_functions.items()},
+            "scalarise": None if self.scalarise is None else _spelt(self.scalarise),
         }
 
 
-def _remade(given: dict[str, Any]) -> VaporReward:
-    return VaporReward(**given)
+def _remade(given: dict[str, Any], state: dict[str, Any]) -> VaporReward:
+    reward = VaporReward(**given)
+    reward.restore(state)
+    return reward
 
 
 def _bound(term: Callable[..., Tensor], constants: Mapping[str, Any]) -> RewardTerm:
@@ -226,56 +374,51 @@ def _bound(term: Callable[..., Tensor], constants: Mapping[str, Any]) -> RewardT
     return bound
 
 
-def _checked_weights(weights: Mapping[str, float], known: Iterable[str]) -> dict[str, float]:
-    known = tuple(known)
-    for name, weight in weights.items():
-        if name not in known:
-            hint = did_you_mean(name, [*known, *FURTHER_TERMS], "pass the term itself in terms=.")
-            if name in FURTHER_TERMS:
-                hint = "weight it when the reward is made."
-            raise ValueError(f"Expected weights for {', '.join(known)}; got unknown term {name!r}; {hint}")
-        if not isinstance(weight, numbers.Real) or not math.isfinite(weight):
-            raise ValueError(f"Expected a finite weight for {name!r}, got {weight!r}; use 0 to switch a term off.")
-    return {name: float(weight) for name, weight in weights.items()}
+def _measured(name: str) -> RewardTerm:
+    """The term that pays a pixel term's measure."""
+    return needs(name)(partial(_measure, name=name))
 
 
-def _spelt(term: RewardTerm | str) -> str:
-    """``module:name`` of a term, as far as a function has them."""
-    return term if isinstance(term, str) else f"{term.__module__}:{getattr(term, '__qualname__', repr(term))}"
+def _measure(outcome: Outcome, name: str) -> Tensor:
+    return outcome.measures[name]
 
 
-def _custom_terms(terms: Mapping[str, RewardTerm | str] | Sequence[RewardTerm | str]) -> dict[str, RewardTerm]:
-    """Custom terms by name, imported where they are given as ``module:name``."""
-    if isinstance(terms, str) or not isinstance(terms, Mapping | Sequence):
+def _constraint(constants: Mapping[str, Any], pixels: Iterable[str]) -> Constraint | None:
+    if constants["constraint"] is None:
+        return None
+    found = Constraint.parse(constants["constraint"], constants["constraint_rate"])
+    measures = (*OF_OUTCOMES, *SHIPPED_MEASURES, *pixels)
+    if found.measure not in measures:
+        hint = did_you_mean(found.measure, measures, "or pass it in pixel_terms=.")
         raise ValueError(
-            f"Expected terms as a list of functions or 'module:name', or by name, got {terms!r}; for example "
-            "terms=[my_term]."
+            f"Expected a constraint on a measure among {', '.join(measures)}; got {found.measure!r}; {hint}"
         )
-    named = terms.items() if isinstance(terms, Mapping) else [(_name_of(term), term) for term in terms]
-    found: dict[str, RewardTerm] = {}
-    for name, term in named:
-        if name in FIVE_TERMS or name in FURTHER_TERMS or name in found:
-            raise ValueError(f"Expected a new name for a custom reward term, got {name!r} twice; rename one.")
-        found[name] = load_term(term) if isinstance(term, str) else term
-        if not callable(found[name]):
-            raise ValueError(
-                f"Expected a function or 'module:name' as reward term {name!r}, got {type(term).__name__}; see "
-                "vaportok_rl.envs.rewards.contract."
-            )
     return found
 
 
-def _name_of(term: object) -> str:
-    """The name of a term given without one: that of its function."""
-    if isinstance(term, str):
-        return term.rpartition(":")[2]
-    name = getattr(term, "__name__", None)
-    if not isinstance(name, str) or not name.isidentifier():
-        raise ValueError(
-            f"Expected a function with a name or 'module:name' as reward term, got {term!r}; pass terms by name, "
-            "terms={'mine': ...}."
-        )
-    return name
+def _known(weights: Mapping[str, Weight], known: Iterable[str]) -> Mapping[str, Weight]:
+    """The weights themselves, once it is sure that there are such terms."""
+    known = tuple(known)
+    for name in weights:
+        if name not in known:
+            hint = did_you_mean(str(name), [*known, *FURTHER_TERMS], "pass the term itself in terms=.")
+            if name in FURTHER_TERMS:
+                hint = "weight it when the reward is made."
+            raise ValueError(f"Expected weights for {', '.join(known)}; got unknown term {name!r}; {hint}")
+    return weights
+
+
+def _check_names(names: Sequence[str]) -> None:
+    taken = {*FIVE_TERMS, *FURTHER_TERMS, *OF_OUTCOMES, *SHIPPED_MEASURES, SCALARISED}
+    for place, name in enumerate(names):
+        if name in taken or name in names[:place]:
+            raise ValueError(f"Expected a new name for a custom reward term, got {name!r} twice; rename one.")
+
+
+def _spelt(function: object) -> str:
+    """``module:name`` of a function, as far as it has them; a `Ramp` as it is written."""
+    name = getattr(function, "__qualname__", None)
+    return str(function) if name is None else f"{getattr(function, '__module__', '?')}:{name}"
 
 
 def build_reward(reward: VaporReward | Mapping[str, Any] | None) -> VaporReward:

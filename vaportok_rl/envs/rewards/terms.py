@@ -67,6 +67,12 @@ def lpips(outcome: Outcome) -> Tensor:
     return -outcome.measures["lpips"]
 
 
+@needs("ssim")
+def ssim(outcome: Outcome) -> Tensor:
+    """Structural similarity of the decoded clip, the mean over frames: ``[G, P, L]`` in [-1, 1]."""
+    return outcome.measures["ssim"]
+
+
 @needs("bits")
 def prior_bits(outcome: Outcome) -> Tensor:
     """Minus the bits that the prior needs for the kept tokens: ``[G, P, L]``, not above 0.
@@ -102,4 +108,4 @@ def budget_overrun(outcome: Outcome, *, token_budget: int | None = None) -> Tens
 
 
 FIVE_TERMS = {term.__name__: term for term in (efficiency, penalty, diversity, reconstruction, generation)}
-FURTHER_TERMS = {term.__name__: term for term in (log_mse, lpips, prior_bits, codebook_usage, budget_overrun)}
+FURTHER_TERMS = {term.__name__: term for term in (log_mse, lpips, ssim, prior_bits, codebook_usage, budget_overrun)}

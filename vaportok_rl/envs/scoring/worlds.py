@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from vaportok_rl.envs.rewards.pixels import pixel_measures
 from vaportok_rl.envs.rewards.reward import VaporReward
 from vaportok_rl.envs.scoring.engine import Distance
 from vaportok_rl.tokenizer import PrecisionChoice, VaporTok
@@ -12,7 +13,7 @@ from vaportok_rl.tokenizer.checkpoint import resolve_checkpoint
 from vaportok_rl.tokenizer.precision import round_weights
 
 _WORLDS: dict[tuple[Path, str, str], VaporTok] = {}
-_DISTANCES: dict[tuple[str | None, str | Path | None, str], Mapping[str, Distance]] = {}
+_DISTANCES: dict[tuple[str | None, str | Path | None, str], Distance] = {}
 
 
 def shared_world(tokenizer: str, device: str = "cpu", precision: PrecisionChoice = "auto") -> VaporTok:
@@ -36,14 +37,14 @@ def shared_world(tokenizer: str, device: str = "cpu", precision: PrecisionChoice
 
 
 def shared_distances(reward: VaporReward, device: str = "cpu") -> Mapping[str, Distance]:
-    """The networks that a reward's terms measure with, loaded on first use; none if no term needs one.
+    """What a reward's terms measure on decoded video, by name, with networks loaded on first use.
 
     Raises:
         FileNotFoundError: the weights of a network are not there.
     """
     if "lpips" not in reward.needs:
-        return {}
+        return pixel_measures(reward, device)
     key = (reward.perceptual_network, reward.perceptual_backbone, device)
     if key not in _DISTANCES:
-        _DISTANCES[key] = reward.distances(device)
-    return _DISTANCES[key]
+        _DISTANCES[key] = pixel_measures(reward, device)["lpips"]
+    return pixel_measures(reward, device, _DISTANCES[key])

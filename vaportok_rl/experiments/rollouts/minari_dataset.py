@@ -30,8 +30,9 @@ def environment_spec(process: TaildropProcess) -> EnvSpec:
     reward = process.settings.reward
     spec = copy.deepcopy(gymnasium.spec(TAILDROP_ID))
     if reward is None or isinstance(reward, Mapping):
-        # The weights may have been changed since, by a curriculum.
-        reward = {**(reward or {}), "weights": dict(process.reward.weights)}
+        # The weights may have been changed since.
+        now = process.reward.weights_now()
+        reward = {**(reward or {}), "weights": {name: now[name] for name in process.reward.weights}}
     spec.kwargs = {**process.settings.as_arguments(), "reward": reward, "render_mode": None}
     try:
         spec.to_json()

@@ -88,6 +88,7 @@ class Episode:
             "mse": spread(self.outcome.mse),
             "psnr": spread(self.outcome.psnr),
             "accuracy": spread(self.outcome.accuracy),
+            **{name: spread(value) for name, value in self.outcome.measures.items()},
             "reward": spread(self.rewards.per_decision),
         }
         for name, value in self.rewards.raw.items():
@@ -106,7 +107,7 @@ class Rollout:
             - ``spatial_complexity`` (SC, bits), ``temporal_complexity`` (TC, grey levels);
             - ``n_tokens``, how many were kept, and ``n_chosen``, how many the policy asked for: the same, unless the
               environment's token range or budget forbade it; ``log_prob`` of what it asked for, NaN if it has none;
-            - ``mse``, ``psnr`` (dB), ``accuracy`` of the prior;
+            - ``mse``, ``psnr`` (dB), ``accuracy`` of the prior, and what terms measure beyond these (``ssim``, …);
             - ``reward``, what the step pays, and ``reward_NAME`` of each term, unweighted and not divided by L (a path
               term is repeated along its path).
         path_rewards: weighted reward of each path, in the order of the rows.

@@ -44,6 +44,7 @@ class ProgressReport(BaseCallback):
             training, ``gap_closed`` and what `PolicyScore.figures` names.
         rounds: finished, with their update.
         decisions: taken in them.
+        reward_state: of the reward after the last of these rounds; see `RewardState`.
         updating: whether an update is being made, so that the weights are between two rounds.
         stopping: set it to end training without finishing the round that is under way.
     """
@@ -68,6 +69,7 @@ class ProgressReport(BaseCallback):
         self.points: list[dict[str, float]] = []
         self.live: dict[str, float] = {}
         self.rounds, self.decisions = 0, 0
+        self.reward_state = held_out.process.reward.state.as_numbers()
         self.updating = self.stopping = False
         self._clock, self._resumed, self._saved = 0.0, 0.0, -float("inf")
         self._returns: list[float] = []
@@ -81,12 +83,13 @@ class ProgressReport(BaseCallback):
             "clock": self._clock,
             "points": self.points,
             "curves": self.curves,
+            "reward": self.reward_state,
         }
 
     def restore(self, record: Mapping[str, Any]) -> None:
         """Goes on with the curves of an interrupted run."""
         self.rounds, self.decisions, self._clock = record["rounds"], record["decisions"], record["clock"]
-        self.points = list(record["points"])
+        self.points, self.reward_state = list(record["points"]), record["reward"]
         self.live = {"held_out": self.points[-1]["reward"], "gap": self.points[-1]["gap_closed"]}
         self.curves.clear()
         for name, points in record["curves"].items():
@@ -111,6 +114,10 @@ class ProgressReport(BaseCallback):
         self.curves["gap_closed"].append((self.decisions, gap))
         self.points.append({"decisions": self.decisions, "seconds": self._clock, "gap_closed": gap, **figures})
         self.live |= {"held_out": reward, "gap": gap}
+        constraint = self.held_out.process.reward.held
+        if constraint is not None:
+            for name in ("multiplier", "violation"):
+                self.logger.record(f"constraint/{constraint.measure}/{name}", self.reward_state[name])
         self.logger.record("held_out/reward", reward)
         self.logger.record("held_out/gap_closed", gap)
         self.logger.record("held_out/mean_tokens", figures["tokens"])
@@ -146,6 +153,7 @@ class ProgressReport(BaseCallback):
         if self.updating:
             self.updating = False
             self.rounds, self.decisions = self.rounds + 1, self.num_timesteps
+            self.reward_state = self.held_out.process.reward.state.as_numbers()
             self._report()
         self._returns, self._lengths = [], []
         if self.save is not None and now - self._saved > self.save_every:

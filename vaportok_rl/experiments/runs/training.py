@@ -21,6 +21,7 @@ from vaportok_rl.agents import GRPO, Comparison, HeldOut
 from vaportok_rl.agents.agent_file import read_record, save_agent
 from vaportok_rl.agents.comparison import BEST_FIXED
 from vaportok_rl.agents.agent_file import AGENT_FILE
+from vaportok_rl.agents.grpo.environments import group_env_of
 from vaportok_rl.agents.grpo.options import GRPOOptions
 from vaportok_rl.agents.lengths.scripted import pretrained_lengths
 from vaportok_rl.runtime.machine import describe_machine, warn_if_other_machine
@@ -178,11 +179,13 @@ def learn(
     file = folder / AGENT_FILE
     record = resumable_record(settings, folder) if resume else {}
     agent = prepare(settings, file if record else None)
+    # One reward, so that schedules and a constraint's multiplier hold on held-out scenes as in training.
+    reward = held_out.process.reward = group_env_of(agent.get_env()).process.reward
     machine = describe_machine(settings.device)
     if record:
         warn_if_other_machine(record.get("machine", machine), machine)
     else:
-        write_config(folder, settings, reward_resolved=held_out.process.reward.describe(), machine=machine)
+        write_config(folder, settings, reward_resolved=reward.describe(), machine=machine)
     agent.set_logger(configure(str(folder), ["tensorboard"]))
 
     def save() -> None:
@@ -191,6 +194,7 @@ def learn(
     report = ProgressReport(held_out, on_round, save)
     if record:
         report.restore(record)
+        reward.restore(report.reward_state)
         agent.num_timesteps = report.decisions
     callbacks: list[BaseCallback] = [report] if settings.algo == "grpo" else [SeededRounds(settings.seed), report]
     with _ctrl_c(report):

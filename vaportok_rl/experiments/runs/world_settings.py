@@ -14,11 +14,16 @@ from vaportok_rl.tokenizer import PrecisionChoice
 class RewardSettings(RewardOptions):
     """The reward; see `VaporReward`."""
 
-    weights: dict[str, float] = field(default_factory=dict)
-    """Weights by term, for example `efficiency 2 diversity 0`; a term not named has the preset's. Naming
-    `log_mse`, `lpips`, `prior_bits`, `codebook_usage` or `budget_overrun` switches it on."""
+    weights: dict[str, str] = field(default_factory=dict)
+    """Weights by term, for example `efficiency 2 diversity 0`; a term not named has the preset's. `0:3@1000:5000` is 0
+    until 1,000 decisions and rises to 3 at 5,000. Naming `log_mse`, `lpips`, `ssim`, `prior_bits`, `codebook_usage` or
+    `budget_overrun` switches it on."""
     terms: tuple[str, ...] = ()
     """Custom terms as module:name."""
+    pixel_terms: tuple[str, ...] = ()
+    """Terms (decoded, clip) -> [B] on the videos themselves, as module:name."""
+    scalarise: str | None = None
+    """A function of a path's terms, as module:name, in place of the weighted sum."""
 
 
 @dataclass(frozen=True)

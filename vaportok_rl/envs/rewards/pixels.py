@@ -1,0 +1,56 @@
+"""Pixel terms that ship: what is measured on the decoded video itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vaportok_rl.envs.rewards.contract import PixelTerm
+from vaportok_rl.tokenizer.perceptual import PerceptualDistance
+
+if TYPE_CHECKING:
+    from vaportok_rl.envs.rewards.reward import VaporReward
+
+SHIPPED_MEASURES = ("bits", "lpips", "ssim")
+
+
+@torch.no_grad()
+def ssim(decoded: Tensor, clip: Tensor) -> Tensor:
+    """Structural similarity (Wang et al. 2004), the mean over frames: ``[B]`` in [-1, 1]; 1 is equality.
+
+    Args:
+        decoded: ``float32 [B, C, T, H, W]``.
+        clip: the original, alike.
+    """
+    # Slow to import, and needed by few.
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    batch, _, frames = clip.shape[:3]
+    shown, target = (video.transpose(1, 2).flatten(0, 1) for video in (decoded, clip))
+    value = structural_similarity_index_measure(shown, target, data_range=1.0, reduction="none")
+    assert isinstance(value, Tensor)
+    return value.view(batch, frames).mean(1)
+
+
+def pixel_measures(
+    reward: VaporReward, device: str | torch.device = "cpu", lpips: PixelTerm | None = None
+) -> dict[str, PixelTerm]:
+    """What the engine measures on decoded video for a reward's terms, by name, for ``ScoringEngine(distances=)``.
+
+    Args:
+        reward: whose terms.
+        device: where the videos are.
+        lpips: the network, if it is loaded already.
+
+    Raises:
+        FileNotFoundError: the weights of a network are not there.
+    """
+    found: dict[str, PixelTerm] = {}
+    if "lpips" in reward.needs:
+        made = lpips or PerceptualDistance(reward.perceptual_network or "vgg", reward.perceptual_backbone).to(device)
+        found["lpips"] = made
+    if "ssim" in reward.needs:
+        found["ssim"] = ssim
+    return found | {name: term for name, term in reward.pixel_functions.items() if name in reward.needs}
