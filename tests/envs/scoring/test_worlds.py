@@ -58,14 +58,17 @@ def test_missing_checkpoint(tmp_path: Path) -> None:
 def test_networks_of_reward_terms_are_shared_too(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[Any] = []
 
-    def load(self: VaporReward, device: str) -> dict[str, Any]:
-        loaded.append(device)
-        return {"lpips": object()}
+    class Network:
+        def __init__(self, network: str, backbone: str | None) -> None:
+            loaded.append(network)
 
-    monkeypatch.setattr(VaporReward, "distances", load)
+        def to(self, device: str) -> "Network":
+            return self
+
+    monkeypatch.setattr("vaportok_rl.envs.rewards.pixels.PerceptualDistance", Network)
     monkeypatch.setattr("vaportok_rl.envs.scoring.worlds._DISTANCES", {})
     assert shared_distances(VaporReward()) == {}
-    first = shared_distances(VaporReward({"lpips": 1.0}))
-    assert shared_distances(VaporReward({"lpips": 0.5})) is first
-    assert shared_distances(VaporReward({"lpips": 0.5}, perceptual_network="alex")) is not first
-    assert loaded == ["cpu", "cpu"]
+    first = shared_distances(VaporReward({"lpips": 1.0}))["lpips"]
+    assert shared_distances(VaporReward({"lpips": 0.5}))["lpips"] is first
+    assert shared_distances(VaporReward({"lpips": 0.5}, perceptual_network="alex"))["lpips"] is not first
+    assert loaded == ["vgg", "alex"]
