@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vaportok_rl.agents.oracle import best_fixed_length, oracle_lengths
 from vaportok_rl.envs import Outcome, OutcomeOfAllLengths, RewardResult, TaildropProcess, VaporReward
-from vaportok_rl.envs.rewards.contract import not_finite
+from vaportok_rl.envs.rewards.contract import NonFiniteRewardError, not_finite
 from vaportok_rl.envs.token_range import TokenRange
 from vaportok_rl.evaluation import spearman
 from vaportok_rl.evaluation.equal_slope import EqualSlope
@@ -101,12 +101,12 @@ class HeldOut:
         """Scores lengths ``int64 [P, L]``, or the nearest that the process's range and budget allow.
 
         Raises:
-            ValueError: a reward term is not finite.
+            NonFiniteRewardError: a reward term is not finite.
         """
         outcome, rewards = self.process.judge(n_tokens[None], self.every.take)
         fault = not_finite(rewards.raw, outcome.n_tokens, self.scene.ids)
         if fault:
-            raise ValueError(fault)
+            raise NonFiniteRewardError(fault)
         return PolicyScore(outcome.n_tokens[0], outcome, rewards)
 
     @property

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaportok_rl.envs.process import TaildropProcess
-from vaportok_rl.envs.rewards.contract import not_finite
+from vaportok_rl.envs.rewards.contract import NonFiniteRewardError, not_finite
 from vaportok_rl.envs.scene import Outcome, Scene
 
 INFO_KEYS = ("n_tokens", "mse", "psnr", "accuracy", "clip_id", "label")
@@ -144,7 +144,7 @@ class GroupWalk:
 
         Raises:
             RuntimeError: no scene has been drawn yet, or a group has already finished its scene.
-            ValueError: a reward term is not finite; the message names the term and the clip.
+            NonFiniteRewardError: a reward term is not finite; the message names the term and the clip.
         """
         scene, length = self.scene, self.process.path_length
         if (self.steps >= length).any():
@@ -176,10 +176,11 @@ class GroupWalk:
             for name, value in result.raw.items()
         }
         kept = outcome.n_tokens[:, paths, at]
-        fault = not_finite({name: value[..., None] for name, value in terms.items()}, kept[..., None], here.ids)
-        if fault:
-            raise ValueError(fault)
         rewards, payments = result.per_decision[:, paths, at], result.payments[:, :, paths, at]
+        paid = {name: value[..., None] for name, value in (terms | {"the weighted sum": rewards}).items()}
+        fault = not_finite(paid, kept[..., None], here.ids)
+        if fault:
+            raise NonFiniteRewardError(fault)
         members = (self.group_size, len(paths))
         values = {
             **{name: getattr(outcome, name)[:, paths, at] for name in ("n_tokens", "mse", "psnr", "accuracy")},

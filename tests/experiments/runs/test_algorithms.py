@@ -27,6 +27,7 @@ from vaportok_rl.experiments.runs.algorithms import (
 from vaportok_rl.experiments.runs.seeded_rounds import SeededRounds
 from vaportok_rl.experiments.runs.training import TrainedRun, TrainSettings, open_held_out, prepare, train
 from vaportok_rl.experiments.runs.world_settings import RewardSettings
+from vaportok_rl.envs.rewards.contract import NonFiniteRewardError
 from vaportok_rl.tokenizer.pretraining import NonFiniteLossError
 
 ROUND = 3 * 2 * 4  # path length × scenes × group size
@@ -222,7 +223,7 @@ def test_a_reward_that_is_not_finite_stops_training_and_keeps_the_weights(
             monkeypatch.setitem(LEAST, "mse", 10.0)
 
     folder = create_run_folder(tmp_path, "x", tmp_path / "run")
-    with pytest.raises(NonFiniteLossError, match=r"late_nan|finite loss"):
+    with pytest.raises((NonFiniteLossError, NonFiniteRewardError), match=r"late_nan"):
         train(settings, folder, open_held_out(settings), poison)
     monkeypatch.setitem(LEAST, "mse", 0.0)
     assert read_record(folder / AGENT_FILE)["decisions"] == 2 * ROUND

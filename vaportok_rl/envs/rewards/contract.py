@@ -32,6 +32,11 @@ from vaportok_rl.runtime.user_function import import_by_name
 RewardTerm = Callable[[Outcome], Tensor]
 PixelTerm = Callable[[Tensor, Tensor], Tensor]
 
+
+class NonFiniteRewardError(ValueError):
+    """A reward term is NaN or infinite for some clip, which the message names."""
+
+
 Term = TypeVar("Term", bound=RewardTerm)
 # Paths that are tried at once.
 _CHUNK = 64

@@ -11,7 +11,6 @@ from stable_baselines3.common.utils import set_random_seed
 
 from vaportok_rl.agents.grpo.environments import group_env_of
 from vaportok_rl.runtime.seeds import derive_seed
-from vaportok_rl.tokenizer.pretraining import NonFiniteLossError
 
 
 class SeededRounds(BaseCallback):
@@ -25,7 +24,6 @@ class SeededRounds(BaseCallback):
 
     Raises:
         ValueError: when training begins, a rollout is not one path of every environment.
-        NonFiniteLossError: a reward is not finite; no step was taken on it.
     """
 
     def __init__(self, seed: int) -> None:
@@ -61,14 +59,4 @@ class SeededRounds(BaseCallback):
         set_random_seed(derive_seed("rollout", self.seed, self._round) % 2**32)
 
     def _on_step(self) -> bool:
-        # GRPO looks at its loss; these algorithms would take the step and lose their weights.
-        unsound = np.flatnonzero(~np.isfinite(self.locals["rewards"]))
-        if len(unsound):
-            info, paid = self.locals["infos"][unsound[0]], self.locals["rewards"][unsound[0]]
-            terms = [name for name, value in info["reward_terms"].items() if not np.isfinite(value)]
-            raise NonFiniteLossError(
-                f"Expected finite rewards, got {paid} from {', '.join(terms) or 'the weighted terms'} for clip "
-                f"{info['clip_id']} at {info['n_tokens']} tokens; the weights from before this round are kept. Mend the "
-                "term where it is not finite."
-            )
         return True

@@ -27,6 +27,7 @@ from vaportok_rl.agents.lengths.scripted import pretrained_lengths
 from vaportok_rl.runtime.machine import describe_machine, warn_if_other_machine
 from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.tokenizer.pretraining import NonFiniteLossError
+from vaportok_rl.envs.rewards.contract import NonFiniteRewardError
 from vaportok_rl.envs import TaildropProcess, TaildropVecEnv
 from vaportok_rl.experiments.runs.algorithms import (
     ALGORITHMS,
@@ -174,7 +175,7 @@ def learn(
     Raises:
         FileNotFoundError: ``resume`` without an agent.
         ValueError: ``resume`` with other settings, or settings that do not belong together.
-        NonFiniteLossError: a reward or a loss was not finite; the agent of the last sound round was saved.
+        NonFiniteLossError, NonFiniteRewardError: the agent of the last sound round was saved.
     """
     file = folder / AGENT_FILE
     record = resumable_record(settings, folder) if resume else {}
@@ -204,7 +205,7 @@ def learn(
         except KeyboardInterrupt:
             if report.updating:
                 raise
-        except NonFiniteLossError:
+        except (NonFiniteLossError, NonFiniteRewardError):
             save()
             raise
     save()
