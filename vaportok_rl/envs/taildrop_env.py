@@ -107,7 +107,8 @@ class TaildropEnv(gymnasium.Env[Any, Any]):
     See `TaildropSettings`.
 
     ## Vectorized environment
-    `TaildropVectorEnv` scores groups of paths together. `"sync"` and `"async"` vectorization work too.
+    `TaildropVectorEnv` scores groups of paths together. `"sync"` and `"async"` vectorization work too. For TorchRL's
+    `GymWrapper`, pass `autoreset_mode="Disabled"`, which it resets itself.
 
     ```python
     import gymnasium

@@ -29,7 +29,8 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
         num_envs: number of paths; a multiple of ``group_size``.
         group_size: G, paths through the same scene.
         autoreset_mode: ``SAME_STEP`` (default) or ``DISABLED``; with the latter, `reset` takes
-            ``options={"reset_mask": bool array}`` that covers whole groups.
+            ``options={"reset_mask": bool array}`` that covers whole groups. TorchRL's ``GymWrapper`` needs
+            ``"Disabled"``: its reader of last observations cannot follow the nested ``reward_terms`` of SAME_STEP.
         **arguments: see `TaildropEnv`.
 
     Raises:

@@ -180,6 +180,13 @@ def load_checkpoint(
     return model.to(device).freeze()
 
 
+def file_stamps(checkpoint: Path) -> tuple[tuple[Path, int, int], ...]:
+    """The files of a checkpoint, or of a LARP trainer, with time and size; written anew, they have others."""
+    files = [checkpoint] if checkpoint.is_file() else [checkpoint / WEIGHTS_FILE, checkpoint / CONFIG_FILE]
+    stats = [(file.resolve(), file.stat()) for file in files if file.is_file()]
+    return tuple((file, stat.st_mtime_ns, stat.st_size) for file, stat in stats)
+
+
 def load_taildrop(source: str | Path) -> tuple[VaporTokConfig, TaildropQueryModule]:
     """A checkpoint's configuration and taildrop query module, float32 on the host; nothing else of ours is read.
 

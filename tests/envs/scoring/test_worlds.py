@@ -1,6 +1,7 @@
 """One world a checkpoint, device and precision."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from vaportok_rl.envs import TaildropEnv, TaildropVectorEnv, VaporReward, shared_world
 from vaportok_rl.envs.scoring.worlds import shared_distances
+from vaportok_rl.tokenizer import VaporTok
 
 
 def test_the_same_object_twice(tiny_world: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,6 +20,18 @@ def test_the_same_object_twice(tiny_world: str, monkeypatch: pytest.MonkeyPatch)
     assert shared_world(tiny_world + os.sep) is world
     monkeypatch.chdir(Path(tiny_world).parent)
     assert shared_world(Path(tiny_world).name) is world
+
+
+def test_a_rewritten_folder_is_loaded_anew(tiny_world: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_world, tmp_path / "world"))
+    before = shared_world(str(folder))
+    changed = VaporTok.from_pretrained(folder)
+    with torch.no_grad():
+        changed.taildrop_module.head.bias.add_(1)
+    changed.save_pretrained(folder)
+    after = shared_world(str(folder))
+    assert torch.equal(after.taildrop_module.head.bias, before.taildrop_module.head.bias + 1)
+    assert shared_world(str(folder)) is after
 
 
 def test_every_environment_shares_it(tiny_world: str) -> None:

@@ -9,15 +9,15 @@ from vaportok_rl.envs.rewards.pixels import pixel_measures
 from vaportok_rl.envs.rewards.reward import VaporReward
 from vaportok_rl.envs.scoring.engine import Distance
 from vaportok_rl.tokenizer import PrecisionChoice, VaporTok
-from vaportok_rl.tokenizer.checkpoint import resolve_checkpoint
+from vaportok_rl.tokenizer.checkpoint import file_stamps, resolve_checkpoint
 from vaportok_rl.tokenizer.precision import round_weights
 
-_WORLDS: dict[tuple[Path, str, str], VaporTok] = {}
+_WORLDS: dict[tuple[object, str, str], VaporTok] = {}
 _DISTANCES: dict[tuple[str | None, str | Path | None, str], Distance] = {}
 
 
 def shared_world(tokenizer: str, device: str = "cpu", precision: PrecisionChoice = "auto") -> VaporTok:
-    """The frozen tokenizer of that name, loaded on first use.
+    """The frozen tokenizer of that name, loaded on first use, and anew after its files have been rewritten.
 
     Args:
         tokenizer: a shipped name (``"nano"``), a checkpoint folder or a hub id.
@@ -29,7 +29,7 @@ def shared_world(tokenizer: str, device: str = "cpu", precision: PrecisionChoice
         FileNotFoundError: there is no such checkpoint.
         ValueError: the checkpoint is damaged, or the precision unknown.
     """
-    key = (resolve_checkpoint(tokenizer).resolve(), device, precision)
+    key = (file_stamps(resolve_checkpoint(tokenizer)), device, precision)
     if key not in _WORLDS:
         world = round_weights(VaporTok.from_pretrained(tokenizer, device=device, precision=precision))
         _WORLDS[key] = _WORLDS.setdefault((key[0], device, world.precision), world)

@@ -17,7 +17,7 @@ from torch import Tensor
 from vaportok_rl.envs.table.manifest import ShardRecord
 from vaportok_rl.runtime.whole_writes import whole_write
 from vaportok_rl.tokenizer import shipped_checkpoints
-from vaportok_rl.tokenizer.checkpoint import CONFIG_FILE, WEIGHTS_FILE, resolve_checkpoint
+from vaportok_rl.tokenizer.checkpoint import file_stamps, resolve_checkpoint
 
 _METADATA = "table"
 
@@ -95,11 +95,7 @@ def weights_digest(tokenizer: str) -> str:
     Raises:
         FileNotFoundError: there is no such checkpoint.
     """
-    path = resolve_checkpoint(tokenizer)
-    files = [path] if path.is_file() else [path / WEIGHTS_FILE, path / CONFIG_FILE]
-    # A checkpoint that is written anew has another time or size.
-    stamps = tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file())
-    return _files_digest(stamps)
+    return _files_digest(file_stamps(resolve_checkpoint(tokenizer)))
 
 
 @lru_cache(maxsize=16)
