@@ -37,7 +37,7 @@ def test_train_then_evaluate_and_roll_out_the_agent(
     run = tmp_path / "run"
     main(["train", "--tokenizer", tiny_world, *_TINY, "--out", str(run)])
     printed = capsys.readouterr().out
-    for word in ("headroom", "pretrained", "best fixed", "oracle", "trained", "gap closed"):
+    for word in ("Headroom", "random", "complexity", "best fixed", "pretrained", "trained", "oracle", "saved"):
         assert word in printed
     world = ["--tokenizer", tiny_world, "--path-length", "3"]
     main(["evaluate", "--agent", str(run), *world, "--scenes", "2", "--out", str(tmp_path / "eval")])

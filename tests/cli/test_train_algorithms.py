@@ -28,7 +28,7 @@ def test_every_algorithm_trains_resumes_and_is_evaluated(
         out = str(tmp_path / algo)
         command = ["train", "--algo", algo, "--tokenizer", tiny_world, *_SHAPE, "--out", out]
         main([*command, "--decisions", "24"])
-        assert "gap closed" in capsys.readouterr().out
+        assert "saved" in capsys.readouterr().out
         assert "nothing was overwritten" in fails(*command, "--decisions", "48")
         main([*command, "--decisions", "48", "--resume"])
         assert "at decision 24" in capsys.readouterr().out

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from vaportok_rl.envs import Outcome, OutcomeOfAllLengths, RewardResult, Taildro
 from vaportok_rl.envs.rewards.contract import NonFiniteRewardError, not_finite
 from vaportok_rl.envs.token_range import TokenRange
 from vaportok_rl.evaluation import spearman
-from vaportok_rl.evaluation.equal_slope import EqualSlope
+from vaportok_rl.evaluation.equal_tokens import EqualTokens, share_between
 
 BEST_FIXED, ORACLE, WORST = "best_fixed", "oracle", "worst"
 
@@ -54,6 +55,10 @@ class PolicyScore:
             **{f"reward_{name}": value[0] for name, value in self.rewards.terms.items()},
         }
 
+    def lengths_and_errors(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lengths and errors ``[P, L]`` on the host, as `EqualTokens` takes them."""
+        return self.n_tokens.double().cpu().numpy(), self.outcome.mse[0].double().cpu().numpy()
+
     def figures(self) -> dict[str, float]:
         """Means over the scenes of what `by_path` names."""
         return {name: value.mean().item() for name, value in self.by_path().items()}
@@ -72,6 +77,10 @@ class Bounds:
     best_fixed: PolicyScore
     oracle: PolicyScore
     worst: PolicyScore
+
+    def gap_closed(self, reward: float) -> float:
+        """Share of the way from the best fixed length to the oracle; see `share_between`."""
+        return float(share_between(reward, self.best_fixed.reward, self.oracle.reward))
 
 
 class HeldOut:
@@ -180,8 +189,7 @@ class Comparison:
     @property
     def headroom_share(self) -> float:
         """Headroom as a share of R_oracle - R_worst."""
-        span = self.reward(ORACLE) - self.worst.reward
-        return self.headroom / span if span > 0 else 0.0
+        return 1 - self.percentile(BEST_FIXED)
 
     @property
     def oracle_length_iqr(self) -> float:
@@ -190,34 +198,21 @@ class Comparison:
 
     def gap_closed(self, name: str) -> float:
         """(R - R_best-fixed) / (R_oracle - R_best-fixed); 1 is the oracle, negative is worse than the best fixed n."""
-        return (self.reward(name) - self.reward(BEST_FIXED)) / self.headroom if self.headroom > 0 else float("nan")
+        return float(share_between(self.reward(name), self.reward(BEST_FIXED), self.reward(ORACLE)))
 
-    def proxy_percentile(self, name: str) -> float:
+    def percentile(self, name: str) -> float:
         """(R - R_worst) / (R_oracle - R_worst)."""
-        worst = self.worst.reward
-        span = self.reward(ORACLE) - worst
-        return (self.reward(name) - worst) / span if span > 0 else float("nan")
+        return float(share_between(self.reward(name), self.worst.reward, self.reward(ORACLE)))
 
     @cached_property
-    def envelope(self) -> EqualSlope:
-        """How few errors any number of tokens can leave on all these clips together; its curve bounds every policy."""
+    def equal_tokens(self) -> EqualTokens:
+        """What fixed lengths and the best allocation leave on these clips; the latter bounds every policy."""
         low, high = self.allowed.minimum, self.allowed.longest
-        return EqualSlope.of(self.every.errors(low, high).flatten(1).cpu().numpy(), low)
+        return EqualTokens(self.every.errors(low, high).double().cpu().numpy(), low)
 
-    def matched_regret(self, name: str) -> float:
-        """A policy's mse beyond the least that its own mean number of tokens could leave: 0 on the envelope.
-
-        The comparison is at equal rate, so that a policy is neither blamed nor praised for how much it keeps.
-        """
-        figures = self.scores[name].figures()
-        return figures["mse"] - self.envelope.bound(figures["tokens"])
-
-    def matched_gain(self, name: str) -> float:
-        """How much less mse a policy leaves than fixed lengths of its own mean number of tokens, linear in between."""
-        figures = self.scores[name].figures()
-        lengths = np.arange(1, self.every.tokens + 1)
-        fixed = self.every.mse.double().flatten(1).mean(1).cpu().numpy()
-        return float(np.interp(figures["tokens"], lengths, fixed)) - figures["mse"]
+    def savings(self, name: str) -> dict[str, float]:
+        """Error saved against a fixed length at a policy's own tokens, and its share of what can be saved."""
+        return self.equal_tokens.savings(*self.scores[name].lengths_and_errors())
 
     def allocation(self, name: str) -> dict[str, float]:
         """How a policy spreads its tokens.
@@ -225,7 +220,7 @@ class Comparison:
         Returns:
             ``median_tokens``; ``share_smallest`` and ``share_largest``, of decisions at the ends of the allowed range;
             ``spearman_complexity``, ``spearman_spatial`` and ``spearman_temporal``, rank correlations of the length
-            with the complexity score, SC and TC; ``matched_regret`` and ``matched_gain``.
+            with the complexity score, SC and TC.
         """
         lengths = self.scores[name].n_tokens
         spatial, temporal = (spearman(lengths.float(), part) for part in self.every.complexity.unbind(-1))
@@ -236,17 +231,16 @@ class Comparison:
             "spearman_complexity": self.spearman[name],
             "spearman_spatial": spatial,
             "spearman_temporal": temporal,
-            "matched_regret": self.matched_regret(name),
-            "matched_gain": self.matched_gain(name),
         }
 
     def results(self) -> dict[str, dict[str, float]]:
-        """Figures by policy: `PolicyScore.figures`, `gap_closed`, `proxy_percentile`, `allocation`."""
+        """Figures by policy: `PolicyScore.figures`, `savings`, `gap_closed`, `proxy_percentile`, `allocation`."""
         return {
             name: {
                 **score.figures(),
+                **self.savings(name),
                 "gap_closed": self.gap_closed(name),
-                "proxy_percentile": self.proxy_percentile(name),
+                "proxy_percentile": self.percentile(name),
                 **self.allocation(name),
             }
             for name, score in self.scores.items()

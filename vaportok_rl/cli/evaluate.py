@@ -52,7 +52,7 @@ class Evaluate:
         from vaportok_rl.agents.lengths.specs import baseline_specs
         from vaportok_rl.envs import TaildropProcess
         from vaportok_rl.experiments.reports.evaluation import AgentRun, evaluate
-        from vaportok_rl.experiments.reports.tables import comparison_tables, runs_table
+        from vaportok_rl.experiments.reports.tables import READING, runs_table, scoreboard
 
         if self.scenes < 1:
             raise ValueError(f"Expected scenes ≥ 1, got {self.scenes}; ask for at least one.")
@@ -84,7 +84,7 @@ class Evaluate:
                 on_scene=lambda: progress.advance(task),
             )
         console.print(evaluation.title(), highlight=False)
-        console.print(*comparison_tables(evaluation.comparison, "policies on the same clips"))
+        console.print(scoreboard(evaluation.comparison, evaluation.intervals, console.width), READING, highlight=False)
         if evaluation.runs:
             console.print(runs_table(evaluation.runs))
         for note in evaluation.notes:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from vaportok_rl.agents.agent_file import AGENT_FILE
 from vaportok_rl.cli.progress import progress_bar
-from vaportok_rl.experiments.reports.tables import comparison_tables
+from vaportok_rl.experiments.reports.tables import READING, cautions, scoreboard, verdict
 from vaportok_rl.experiments.run_folder import create_run_folder, hold_run_folder
 from vaportok_rl.experiments.runs.training import (
     TrainSettings,
@@ -62,18 +62,10 @@ class Train:
             held_out_task = progress.add_task("scoring every length", total=None, live="held-out clips")
             held_out = open_held_out(settings, on_scene=lambda: progress.advance(held_out_task))
             progress.remove_task(held_out_task)
-            before = held_out.compare({})
-            console.print(
-                f"held-out: {held_out.scene.ids.numel()} clips ({held_out.process.source.describe()})\n"
-                f"headroom: oracle {before.reward('oracle'):.4f} − best fixed n = "
-                f"{before.scores['best_fixed'].n_tokens[0, 0]} {before.reward('best_fixed'):.4f} = "
-                f"{before.headroom:.4f} ({100 * before.headroom_share:.1f} % of oracle − worst)",
-                highlight=False,
-            )
             task = progress.add_task(f"{settings.algo} decisions", total=settings.decisions, live="")
 
             def on_round(decisions: int, live: dict[str, float]) -> None:
-                text = f"tokens {live['tokens']:.1f}  reward {live['reward']:.4f}  gap {100 * live['gap']:.0f} %"
+                text = f"saved {100 * live['saved']:+.1f} %  tokens {live['tokens']:.1f}  reward {live['reward']:.3f}"
                 progress.update(task, completed=min(decisions, settings.decisions), live=text)
 
             run = train(settings, folder, held_out, on_round, self.resume)
@@ -83,10 +75,12 @@ class Train:
                 style="yellow",
                 soft_wrap=True,
             )
-        console.print(*comparison_tables(run.comparison, "held-out clips"))
+        evaluation = run.evaluation
+        console.print(evaluation.title(), highlight=False)
         console.print(
-            f"gap closed {100 * run.comparison.gap_closed('trained'):.1f} %, Spearman(tokens, complexity) "
-            f"{run.comparison.spearman['trained']:.2f}\nwritten to {run.folder}: {', '.join(run.files)}",
-            highlight=False,
-            soft_wrap=True,
+            scoreboard(evaluation.comparison, evaluation.intervals, console.width), READING, "", highlight=False
         )
+        console.print(verdict(evaluation.comparison, evaluation.intervals), highlight=False, style="bold")
+        for caution in cautions(evaluation.comparison, run.explained):
+            console.print(caution, highlight=False, style="yellow")
+        console.print(f"written to {run.folder}: {', '.join(run.files)}", highlight=False, soft_wrap=True)

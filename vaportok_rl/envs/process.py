@@ -179,7 +179,8 @@ class TaildropProcess:
     def held_out(self, scenes: int, seed: int) -> list[list[int]]:
         """Clips of at most ``scenes`` scenes to measure on, in an order drawn with the seed; see `sample_scene`.
 
-        Different clips as long as there are enough; independent ones wrap around in the last scene.
+        No clip comes twice in scenes of independent clips: those that do not fill a scene are left out. Scenes that
+        follow a video overlap only where no others are left.
         """
         rng, length, clips = np.random.default_rng(seed), self.path_length, len(self.source)
         if self._starts is not None:
@@ -191,11 +192,8 @@ class TaildropProcess:
                 chosen.append([*range(start, start + length)])
                 free[start : start + length] = False
             return [*apart, *overlapping][:scenes]
-        wanted = min(scenes * length, -(-clips // length) * length)
-        if clips > 4 * wanted:
-            order = rng.choice(clips, wanted, replace=False)
-        else:
-            order = np.resize(rng.permutation(clips), wanted)
+        wanted = length * min(scenes, clips // length)
+        order = rng.choice(clips, wanted, replace=False) if clips > 4 * wanted else rng.permutation(clips)[:wanted]
         return order.reshape(-1, length).tolist()
 
     def judge(self, n_tokens: Tensor, score: Score, grouped: bool = True) -> Judged:

@@ -48,6 +48,12 @@ def bootstrap_interval(
     return float(found.low), float(found.high)
 
 
+def percentile_interval(draws: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+    """The middle of a statistic's bootstrap draws ``[R]``; NaN where one of them has no value."""
+    low, high = np.quantile(np.asarray(draws, dtype=np.float64), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
 def mean_interval(values: ArrayLike, seed: int = 0) -> Interval:
     """`bootstrap_interval` of the mean of ``[N]`` values."""
     return bootstrap_interval(np.mean, values, seed=seed)

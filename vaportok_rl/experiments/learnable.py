@@ -140,8 +140,7 @@ def learn(
 
     def gap(scenes: HeldOut, policy: TaildropPolicy) -> float:
         lengths = most_probable(policy.length_log_probs)(scenes.scene, torch.Generator()).n_tokens
-        fixed, oracle = scenes.bounds.best_fixed.reward, scenes.bounds.oracle.reward
-        return (scenes.evaluate(lengths).reward - fixed) / (oracle - fixed) if oracle > fixed else float("nan")
+        return scenes.bounds.gap_closed(scenes.evaluate(lengths).reward)
 
     def measure(done: float, policy: TaildropPolicy) -> None:
         policy.set_training_mode(False)

@@ -1,4 +1,4 @@
-"""The tables fit a terminal, and say what the comparison says."""
+"""The scoreboard fits a terminal, and says what the comparison says."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from rich.console import Console
 
 from vaportok_rl.agents import Comparison, HeldOut
 from vaportok_rl.envs import TaildropProcess
-from vaportok_rl.experiments.reports.tables import comparison_tables, markdown_table, runs_table
+from vaportok_rl.experiments.reports.evaluation import policy_intervals
+from vaportok_rl.experiments.reports.tables import (
+    SCOREBOARD,
+    cautions,
+    report_tables,
+    runs_table,
+    scoreboard,
+    verdict,
+)
 
 
 @pytest.fixture(scope="module")
@@ -23,39 +31,66 @@ def comparison(tiny_world: str) -> Comparison:
     )
 
 
-def test_the_tables_fit_a_terminal_and_rank_by_reward(comparison: Comparison) -> None:
-    console = Console(width=80, file=io.StringIO())
-    console.print(*comparison_tables(comparison, "title"))
+@pytest.mark.parametrize("width", [60, 80])
+def test_the_scoreboard_fits_a_terminal_and_ranks_by_what_is_saved(comparison: Comparison, width: int) -> None:
+    console = Console(width=width, file=io.StringIO())
+    intervals = policy_intervals(comparison)
+    console.print(scoreboard(comparison, intervals, width))
     text = console.file.getvalue()
     assert "…" not in text
-    parts = re.split("allocation|reward terms", text)
-    ranked = sorted(comparison.scores, key=comparison.reward)
-    names = [name.replace("_", " ") for name in ranked]
-    for part in parts:
-        rows = [line.strip() for line in part.splitlines() if line.strip().startswith(tuple(names))]
-        assert [row[: len(name)] for row, name in zip(rows, names, strict=True)] == names
-    for term in ("efficiency", "penalty", "diversity", "reconstruction", "generation"):
-        assert term in parts[2]
-    assert "0.0%" in next(line for line in parts[0].splitlines() if "best fixed" in line)
-    assert "–" in next(line for line in parts[1].splitlines() if "best fixed" in line)
+    assert len(SCOREBOARD) <= 7
+    ranked = sorted(comparison.scores, key=lambda name: -comparison.savings(name)["saved"])
+    starts = [text.index(f"\n{name.replace('_', ' ')[:4]}") for name in ranked]
+    assert starts == sorted(starts)
+    # No number is cut: all of a row's numbers are there, each in one piece.
+    for name, row in comparison.results().items():
+        for _, metric, write in SCOREBOARD:
+            assert math.isnan(row[metric]) or re.search(rf"(^|\s){re.escape(write(row[metric]))}($|\s)", text), name
+        write = SCOREBOARD[2][2]
+        assert all(write(end) in text for end in intervals[name]["saved"])
 
 
-def test_markdown_has_every_policy_figure_and_interval(comparison: Comparison) -> None:
+def test_the_report_has_every_policy_metric_and_interval(comparison: Comparison) -> None:
     intervals = {name: {"reward": (-1.0, 2.0), "tokens": (math.nan, math.nan)} for name in comparison.scores}
-    lines = markdown_table(comparison, intervals, "title").splitlines()
-    header = [cell.strip() for cell in lines[2].strip("|").split("|")]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[4 : 4 + len(comparison.scores)]]
-    assert all(len(row) == len(header) for row in rows)
+    tables = [part for part in report_tables(comparison, intervals) if part.startswith("|")]
+    lines = tables[0].splitlines()
+    header = [cell.strip() for cell in lines[0].strip("|").split("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    assert {row[0].replace("best fixed", "best_fixed") for row in rows} == set(comparison.scores)
     for row in rows:
+        assert len(row) == len(header)
         name = row[0].replace("best fixed", "best_fixed")
-        assert row[header.index("reward")] == f"{comparison.reward(name):.4f} [-1.0000, 2.0000]"
+        assert row[header.index("reward")] == f"{comparison.reward(name):.3f} [-1.000, 2.000]"
         assert "[" not in row[header.index("tokens")]
+    for term in ("efficiency", "penalty", "diversity", "reconstruction", "generation"):
+        assert term in tables[2]
+
+
+@pytest.mark.parametrize(
+    ("interval", "words"),
+    [
+        ((0.01, 0.2), "it beats"),
+        ((-0.2, -0.01), "is worse"),
+        ((-0.1, 0.1), "not shown to beat"),
+        ((math.nan, math.nan), "too few"),
+    ],
+)
+def test_the_verdict_follows_the_interval(comparison: Comparison, interval: tuple[float, float], words: str) -> None:
+    intervals = {"loss-proportional": {"saved": interval}}
+    assert words in verdict(comparison, intervals, "loss-proportional")
+
+
+def test_cautions(comparison: Comparison) -> None:
+    renamed = comparison.scores | {"random": comparison.scores["oracle"]}
+    fooled = Comparison(renamed, comparison.worst, dict.fromkeys(renamed, 0.0), comparison.every, comparison.allowed)
+    assert not cautions(comparison, 0.5, "oracle")
+    assert len(cautions(comparison, 0.05, "oracle")) == 1
+    assert "reward" in cautions(fooled, None, "loss-proportional")[0]
 
 
 def test_runs_with_their_intervals() -> None:
-    figure = {"interquartile_mean": 0.5, "interval": (0.25, 0.75), "values": [0.25, 0.5, 0.75]}
-    console = Console(width=80, file=io.StringIO())
-    console.print(runs_table({"grpo": dict.fromkeys(("tokens", "reward", "gap_closed"), figure)}))
-    assert re.search(
-        r"grpo\s+3\s+0.5 \[0.2, 0.8\]\s+0.5000 \[0.2500, 0.7500\]\s+50.0% \[25.0%, 75.0%\]", console.file.getvalue()
-    )
+    metric = {"interquartile_mean": 0.5, "interval": (0.25, 0.75), "values": [0.25, 0.5, 0.75]}
+    console = Console(width=100, file=io.StringIO())
+    console.print(runs_table({"grpo": dict.fromkeys(("tokens", "saved", "saved_share", "reward"), metric)}))
+    row = " ".join(console.file.getvalue().splitlines()[-1].split())
+    assert row == "grpo 3 0.5 [0.2, 0.8] +50.0 [+25.0, +75.0] 50 [25, 75] 0.500 [0.250, 0.750]"

@@ -14,6 +14,8 @@ from vaportok_rl.experiments.runs.training import TrainedRun, TrainSettings, ope
 _FILES = {
     "config.yaml",
     "results.json",
+    "table.csv",
+    "table.md",
     AGENT_FILE,
     "allocation.png",
     "rate_distortion.png",
@@ -54,9 +56,12 @@ def test_a_run_leaves_everything_behind(finished: TrainedRun) -> None:
 
 def test_results_have_the_promised_names(finished: TrainedRun) -> None:
     results = json.loads((finished.folder / "results.json").read_text())
-    for policy in ("trained", "pretrained", "best_fixed", "oracle"):
-        assert {"tokens", "mse", "psnr", "accuracy", "reward"} <= set(results[policy])
-    assert {"gap_closed", "headroom", "spearman_complexity"} <= set(results)
+    for policy in ("trained", "pretrained", "best_fixed", "oracle", "random", "complexity"):
+        assert {"tokens", "mse", "psnr", "accuracy", "reward", "saved", "saved_share"} <= set(results[policy])
+        low, high = results["intervals"][policy]["saved"]
+        assert low - 1e-6 <= results[policy]["saved"] <= high + 1e-6
+    assert {"gap_closed", "headroom", "spearman_complexity", "saved_share", "explained_variance"} <= set(results)
+    assert results["saved"] == results["trained"]["saved"] == results["curves"]["saved"][-1][1]
     assert results["oracle"]["reward"] >= max(results[name]["reward"] for name in ("trained", "best_fixed"))
     gap = (results["trained"]["reward"] - results["best_fixed"]["reward"]) / results["headroom"]
     assert results["gap_closed"] == pytest.approx(gap, abs=1e-5)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import torch
@@ -19,6 +18,8 @@ from vaportok_rl.agents.agent_file import AGENT_FILE
 from vaportok_rl.agents.comparison import BEST_FIXED, ORACLE
 from vaportok_rl.agents.lengths.trained import ALGORITHMS, algorithm_of
 from vaportok_rl.envs import TaildropProcess
+from vaportok_rl.evaluation import explained_variance
+from vaportok_rl.evaluation.equal_tokens import share_between
 from vaportok_rl.evaluation.intervals import (
     Interval,
     bootstrap_interval,
@@ -34,12 +35,16 @@ from vaportok_rl.experiments.reports.plots import (
     reward_curves_figure,
     save_figure,
 )
-from vaportok_rl.experiments.reports.tables import markdown_table
+from vaportok_rl.experiments.reports.tables import report_tables
 from vaportok_rl.experiments.run_folder import CONFIG_FILE, write_json
+from vaportok_rl.runtime.markdown import write_page
 from vaportok_rl.tokenizer.perceptual import PerceptualNetwork
 
-OVER_RUNS = ("tokens", "mse", "psnr", "accuracy", "lpips", "reward", "gap_closed", "spearman_complexity")
-"""Figures that are aggregated over the runs of one algorithm."""
+OVER_RUNS = (
+    *("tokens", "mse", "saved", "saved_share", "psnr", "accuracy", "lpips", "reward", "gap_closed"),
+    "spearman_complexity",
+)
+"""Metrics that are aggregated over the runs of one algorithm."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +106,9 @@ class Evaluation:
     Attributes:
         held_out: the scenes.
         comparison: of all policies on them.
-        intervals: 95 % bootstrap intervals over paths, by policy and figure: of every mean and of the gap closed, with
-            the paths of all policies drawn together and the best fixed length kept.
+        intervals: 95 % bootstrap intervals over paths, by policy and metric: of every mean, of what is saved against
+            fixed lengths and of the gap closed, with the paths of all policies drawn together and the best fixed
+            length kept.
         runs: by algorithm of several runs and by figure, the ``interquartile_mean`` over its runs, its ``interval``
             over runs, and the ``values``.
         agents: the trained ones among the policies.
@@ -148,13 +154,16 @@ class Evaluation:
             rows.append({"variant": name, "seed": seeds.get(name, self.seed), **figures, **ends})
         return pd.DataFrame(rows)
 
-    def write(self, folder: Path) -> list[Path]:
-        """Writes ``results.json``, ``table.csv``, ``table.md`` and the pictures; returns their paths."""
-        matplotlib.use("Agg")
-        comparison, scene = self.comparison, self.held_out.scene
-        written = [write_json(folder / "results.json", self.results()), folder / "table.csv", folder / "table.md"]
+    def write_tables(self, folder: Path, **more: Any) -> list[Path]:
+        """Writes ``results.json`` (with ``more`` at its top level), ``table.csv`` and ``table.md``."""
+        written = [write_json(folder / "results.json", self.results() | more), folder / "table.csv"]
         self.table().to_csv(written[1], index=False)
-        written[2].write_text(markdown_table(comparison, self.intervals, self.title()))
+        tables = report_tables(self.comparison, self.intervals)
+        return [*written, write_page(folder / "table.md", "Policies on the same clips", self.title(), *tables)]
+
+    def write(self, folder: Path) -> list[Path]:
+        """Writes the tables and the pictures; returns their paths."""
+        comparison, scene, written = self.comparison, self.held_out.scene, self.write_tables(folder)
         figures = {
             "allocation": allocation_figure(comparison, self.held_out.score, scene.labels, list(comparison.scores)),
             "rate_distortion": rate_distortion_figure(comparison),
@@ -167,14 +176,13 @@ class Evaluation:
         return written + [save_figure(figure, folder / f"{name}.png") for name, figure in figures.items()]
 
     def title(self) -> str:
-        """What was compared on what, and how much there was to gain."""
+        """What was compared on what, and how much reward there was to gain."""
         comparison = self.comparison
         return (
-            f"{self.held_out.scene.ids.numel()} clips of {self.held_out.process.source.describe()}; headroom: oracle "
-            f"{comparison.reward(ORACLE):.4f} − best fixed n = {comparison.scores[BEST_FIXED].n_tokens[0, 0]} "
-            f"{comparison.reward(BEST_FIXED):.4f} = {comparison.headroom:.4f} "
-            f"({100 * comparison.headroom_share:.1f} % of oracle − worst); oracle lengths' interquartile range "
-            f"{comparison.oracle_length_iqr:g} of {comparison.every.tokens}"
+            f"{self.held_out.scene.ids.numel()} clips of {self.held_out.process.source.describe()}. Headroom: "
+            f"{comparison.headroom:.3f} reward from best fixed n = "
+            f"{comparison.scores[BEST_FIXED].n_tokens[0, 0]} to oracle, "
+            f"{100 * comparison.headroom_share:.1f} % of what lies between worst and oracle."
         )
 
 
@@ -209,24 +217,47 @@ def evaluate(
     note = None
     if lpips is not None:
         comparison, note = with_lpips(held_out, comparison, lpips)
-    intervals = {name: policy_intervals(comparison, name, seed) for name in comparison.scores}
-    return Evaluation(
-        held_out, comparison, intervals, over_runs(comparison, agents, seed), agents, seed, (note,) if note else ()
-    )
+    return judged(held_out, comparison, seed, agents, (note,) if note else ())
 
 
-def policy_intervals(comparison: Comparison, name: str, seed: int = 0) -> dict[str, Interval]:
-    """95 % bootstrap intervals over paths of a policy's means and of its gap closed; see `Evaluation`."""
-    by_path = comparison.scores[name].by_path()
-    intervals = {figure: mean_interval(values.double().cpu(), seed) for figure, values in by_path.items()}
-    earned, fixed, best = (
-        comparison.scores[policy].rewards.total[0].double().cpu().numpy() for policy in (name, BEST_FIXED, ORACLE)
-    )
+def judged(
+    held_out: HeldOut,
+    comparison: Comparison,
+    seed: int = 0,
+    agents: tuple[AgentRun, ...] = (),
+    notes: tuple[str, ...] = (),
+) -> Evaluation:
+    """A comparison with its intervals; arguments as in `Evaluation`."""
+    intervals = policy_intervals(comparison, seed)
+    return Evaluation(held_out, comparison, intervals, over_runs(comparison, agents, seed), agents, seed, notes)
+
+
+def policy_intervals(comparison: Comparison, seed: int = 0) -> dict[str, dict[str, Interval]]:
+    """95 % bootstrap intervals over paths, by policy and metric; see `Evaluation`."""
 
     def gap(earned: Any, fixed: Any, best: Any, axis: int) -> Any:
-        return (earned - fixed).mean(axis) / (best - fixed).mean(axis)
+        return share_between(*(sample.mean(axis) for sample in (earned, fixed, best)))
 
-    return {**intervals, "gap_closed": bootstrap_interval(gap, earned, fixed, best, seed=seed)}
+    totals = {name: score.rewards.total[0].double().cpu().numpy() for name, score in comparison.scores.items()}
+    pairs = {name: score.lengths_and_errors() for name, score in comparison.scores.items()}
+    at_equal_tokens = comparison.equal_tokens.intervals(pairs, seed)
+    return {
+        name: {
+            **{metric: mean_interval(values.double().cpu(), seed) for metric, values in score.by_path().items()},
+            **at_equal_tokens[name],
+            "gap_closed": bootstrap_interval(gap, totals[name], totals[BEST_FIXED], totals[ORACLE], seed=seed),
+        }
+        for name, score in comparison.scores.items()
+    }
+
+
+def explained_share(held_out: HeldOut) -> float | None:
+    """Share of the variance of the median clip that the world explains with all tokens; None without the clips."""
+    try:
+        clips = held_out.scene.clips.flatten(0, 1)
+    except (OSError, ValueError):  # an outcome table whose videos are not on this machine
+        return None
+    return explained_variance(held_out.every.mse[-1].flatten(), clips).median().item()
 
 
 def over_runs(comparison: Comparison, agents: tuple[AgentRun, ...], seed: int = 0) -> dict[str, dict[str, Any]]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vaportok_rl.agents import Comparison
 from vaportok_rl.agents.comparison import BEST_FIXED, ORACLE
+from vaportok_rl.experiments.reports.tables import spoken
 
 COLOURS = {"trained": "tab:blue", "pretrained": "tab:orange", "best_fixed": "tab:gray", "oracle": "tab:green"}
 _MARKERS = "osD^vP<>Xhpd"
@@ -27,11 +28,6 @@ def save_figure(figure: Figure, path: Path) -> Path:
     figure.savefig(path, dpi=130, metadata={"Software": None})
     plt.close(figure)
     return path
-
-
-def spoken(name: str) -> str:
-    """A policy's name as people read it."""
-    return name.replace("_", " ")
 
 
 def allocation_figure(comparison: Comparison, score: Tensor, labels: Tensor, names: Sequence[str]) -> Figure:
@@ -71,7 +67,7 @@ def rate_distortion_figure(comparison: Comparison) -> Figure:
     axis.plot(
         every.n_tokens[:, 0, 0].cpu(), every.mse.flatten(1).mean(1).cpu(), color="black", lw=1, label="fixed length"
     )
-    axis.plot(*comparison.envelope.curve(), color="black", lw=1, ls=":", label="best allocation")
+    axis.plot(*comparison.equal_tokens.envelope.curve(), color="black", lw=1, ls=":", label="best allocation")
     palette = plt.get_cmap("tab20")
     for number, (name, score) in enumerate(comparison.scores.items()):
         figures = score.figures()

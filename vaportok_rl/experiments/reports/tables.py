@@ -1,4 +1,4 @@
-"""The comparison of policies as tables for people."""
+"""The scoreboard: policies compared at equal tokens, as tables and sentences for people."""
 
 from __future__ import annotations
 
@@ -11,136 +11,176 @@ from rich.table import Table
 
 from vaportok_rl.agents import Comparison
 from vaportok_rl.evaluation.intervals import Interval
+from vaportok_rl.runtime.markdown import markdown_table
 
 Column = tuple[str, str, Callable[[float], str]]
-"""Heading, figure, and how its value is written."""
+"""Heading, metric, and how its value is written."""
+Intervals = Mapping[str, Mapping[str, Interval]]
+"""By policy and metric."""
 
-_QUALITY: tuple[Column, ...] = (
+
+def _percent(digits: int, sign: str = "") -> Callable[[float], str]:
+    # Adding zero turns a rounded -0 into 0.
+    return lambda share: f"{round(100 * share, digits) + 0.0:{sign}.{digits}f}"
+
+
+SCOREBOARD: tuple[Column, ...] = (
     ("tokens", "tokens", "{:.1f}".format),
-    ("MSE", "mse", "{:.5f}".format),
-    ("PSNR", "psnr", "{:.2f}".format),
-    ("LPIPS", "lpips", "{:.3f}".format),
-    ("top-5", "accuracy", "{:.3f}".format),
-    ("reward", "reward", "{:.4f}".format),
-    ("gap closed", "gap_closed", "{:.1%}".format),
+    ("MSE·10³", "mse", lambda mse: f"{1000 * mse:.2f}"),
+    ("saved %", "saved", _percent(1, "+")),
+    ("of best %", "saved_share", _percent(0)),
+    ("top-5 %", "accuracy", _percent(1)),
+    ("reward", "reward", "{:.3f}".format),
+    ("gap %", "gap_closed", _percent(0)),
+)
+READING = (
+    "saved: MSE below that of a fixed length with as many tokens, in per cent. of best: share of what the best "
+    "allocation saves. gap: share of the reward from best fixed (0) to oracle (100)."
 )
 _ALLOCATION: tuple[Column, ...] = (
-    ("median", "median_tokens", "{:g}".format),
-    ("least", "share_smallest", "{:.0%}".format),
-    ("most", "share_largest", "{:.0%}".format),
+    ("median tokens", "median_tokens", "{:g}".format),
+    ("share at n_min %", "share_smallest", _percent(0)),
+    ("share at n_max %", "share_largest", _percent(0)),
     ("ρ", "spearman_complexity", "{:+.2f}".format),
     ("ρ SC", "spearman_spatial", "{:+.2f}".format),
     ("ρ TC", "spearman_temporal", "{:+.2f}".format),
-    ("lost", "matched_regret", lambda mse: f"{1000 * mse:.2f}"),
-    ("won", "matched_gain", lambda mse: f"{1000 * mse:+.2f}"),
-    ("proxy", "proxy_percentile", "{:.1%}".format),
+    ("percentile %", "proxy_percentile", _percent(1)),
 )
 
 
-def comparison_tables(comparison: Comparison, title: str) -> tuple[Table, Table, Table]:
-    """One table in three parts that fit 80 columns, the policies as rows in the same order.
+def scoreboard(comparison: Comparison, intervals: Intervals, width: int = 80) -> Table:
+    """What a newcomer reads first, best policy on top: see `SCOREBOARD`; `READING` says how to read it.
 
-    The first part holds tokens, MSE, PSNR, LPIPS where measured, prior top-5, path reward and gap closed. The second
-    says how the tokens are spread: median length, share of decisions at the shortest and at the longest length, rank
-    correlations with the complexity score, SC and TC, thousandths of MSE lost against the best allocation and won over
-    a fixed length of the same mean tokens, and proxy-reward percentile. The third holds the unweighted reward terms.
+    Args:
+        comparison: the policies.
+        intervals: of ``saved`` at least.
+        width: the terminal's columns; below 80, intervals are folded too.
     """
-    rows = _ranked(comparison)
-    terms = tuple((name.removeprefix("reward_"), name, "{:+.3f}".format) for name in _terms(rows))
-    return (
-        _table(title, _present(_QUALITY, rows), rows),
-        _table("allocation: shares of the least and the most tokens; MSE · 1000 lost and won", _ALLOCATION, rows),
-        _table("reward terms, unweighted path means", terms, rows, fold_headings=True),
-    )
+    table = _terminal_table("", "policy", [heading for heading, _, _ in SCOREBOARD], folded=width < 80)
+    for name, row in _ranked(comparison):
+        cells = [
+            _with_interval(write, row[metric], intervals[name].get(metric) if metric == "saved" else None)
+            for _, metric, write in SCOREBOARD
+        ]
+        table.add_row(spoken(name), *cells)
+    return table
 
 
 def runs_table(runs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
     """The interquartile means over the runs of each algorithm, with 95 % bootstrap intervals over runs."""
-    table = Table(
-        title="interquartile mean over runs, 95 % intervals",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=0,
-    )
-    table.add_column("algorithm", no_wrap=True)
-    table.add_column("runs", justify="right")
-    for heading in ("tokens", "reward", "gap closed"):
-        table.add_column(heading, justify="right")
-    for name, figures in runs.items():
+    shown = [column for column in SCOREBOARD if column[1] in ("tokens", "saved", "saved_share", "reward")]
+    headings = ["runs", *(heading for heading, _, _ in shown)]
+    table = _terminal_table("interquartile mean over runs, 95 % intervals", "algorithm", headings)
+    for name, metrics in runs.items():
         cells = [
-            _with_interval(write, figures[figure]["interquartile_mean"], figures[figure]["interval"])
-            for figure, write in (
-                ("tokens", "{:.1f}".format),
-                ("reward", "{:.4f}".format),
-                ("gap_closed", "{:.1%}".format),
-            )
+            _with_interval(write, metrics[metric]["interquartile_mean"], metrics[metric]["interval"])
+            for _, metric, write in shown
         ]
-        table.add_row(name, str(len(figures["reward"]["values"])), *cells)
+        table.add_row(name, str(len(metrics["reward"]["values"])), *cells)
     return table
 
 
-def markdown_table(comparison: Comparison, intervals: Mapping[str, Mapping[str, Interval]], title: str) -> str:
-    """All figures in one Markdown table, with 95 % intervals where there are any."""
+def report_tables(comparison: Comparison, intervals: Intervals) -> list[str]:
+    """Everything that was measured, as Markdown tables with the lines that say how to read them."""
     rows = _ranked(comparison)
-    terms = tuple((name.removeprefix("reward_"), name, "{:+.3f}".format) for name in _terms(rows))
-    columns = (*_present(_QUALITY, rows), *_ALLOCATION, *terms)
-    lines = [
-        title,
-        "",
-        f"| policy | {' | '.join(heading for heading, _, _ in columns)} |",
-        "|---|" + "---:|" * len(columns),
+    quality = [("PSNR (dB)", "psnr", "{:.2f}".format), ("LPIPS", "lpips", "{:.3f}".format)]
+    more = [column for column in quality if column[1] in rows[0][1]]
+    terms = [
+        (name.removeprefix("reward_"), name, "{:+.3f}".format) for name in rows[0][1] if name.startswith("reward_")
     ]
-    for name, row in rows:
-        cells = [_with_interval(write, row[figure], intervals[name].get(figure)) for _, figure, write in columns]
-        lines.append(f"| {_label(name)} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        "In brackets: 95 % bootstrap intervals over paths. *least*, *most*: share of decisions at the shortest and "
-        "the longest length allowed. *ρ*: Spearman correlation of the length with the complexity score, SC and TC. "
-        "*lost*: MSE · 1000 beyond the least that as many tokens could leave, spread over these clips at will; "
-        "*won*: MSE · 1000 below fixed lengths of the same mean. *proxy*: (R − R_worst) / (R_oracle − R_worst).",
+
+    def table(columns: Sequence[Column]) -> str:
+        cells = (
+            [
+                spoken(name),
+                *(_with_interval(write, row[metric], intervals[name].get(metric)) for _, metric, write in columns),
+            ]
+            for name, row in rows
+        )
+        return markdown_table(["policy", *(heading for heading, _, _ in columns)], cells)
+
+    return [
+        table(SCOREBOARD),
+        f"{READING} In brackets: 95 % bootstrap intervals over paths.",
+        table([*more, *_ALLOCATION]),
+        "n_min and n_max are the shortest and the longest length allowed; ρ: Spearman correlation of the length with "
+        "the complexity score, SC and TC; percentile: (R − R_worst) / (R_oracle − R_worst).",
+        table(terms),
+        "Reward terms, unweighted means.",
     ]
-    return "\n".join(lines) + "\n"
 
 
-def _ranked(comparison: Comparison) -> list[tuple[str, dict[str, float]]]:
-    return sorted(comparison.results().items(), key=lambda entry: entry[1]["reward"])
+def verdict(comparison: Comparison, intervals: Intervals, name: str = "trained") -> str:
+    """One sentence: whether a policy beats a fixed length at equal tokens."""
+    row = comparison.results()[name]
+    saved, (low, high) = 100 * row["saved"], (100 * end for end in intervals[name]["saved"])
+    more = "less" if saved >= 0 else "more"
+    interval = "" if math.isnan(low) else f" (95 % interval of what it saves: {low:.1f} to {high:.1f} %)"
+    if math.isnan(low):
+        judged = "one path is too few to say whether it beats a fixed length"
+    elif low > 0:
+        judged = "it beats a fixed length"
+    elif high < 0:
+        judged = "it is worse than a fixed length"
+    else:
+        judged = "it is not shown to beat a fixed length"
+    return (
+        f"With {row['tokens']:.1f} tokens a clip, the {spoken(name)} policy leaves {abs(saved):.1f} % {more} error "
+        f"than a fixed length with as many{interval}: {judged}."
+    )
 
 
-def _terms(rows: Sequence[tuple[str, Mapping[str, float]]]) -> list[str]:
-    return [name for name in rows[0][1] if name.startswith("reward_")]
+def cautions(comparison: Comparison, explained: float | None, name: str = "trained") -> list[str]:
+    """What would make a trained policy's metrics misleading.
+
+    Args:
+        comparison: with ``random`` in it, to compare with.
+        explained: the share of the clips' variance that the world explains with all tokens, if known.
+        name: the trained policy.
+    """
+    results = comparison.results()
+    found = []
+    ahead = [
+        metric
+        for metric in ("saved", "reward")
+        if "random" in results and results["random"][metric] > results[name][metric]
+    ]
+    if ahead:
+        found.append(
+            f"Random lengths do better than the {spoken(name)} policy ({' and '.join(ahead)}); train for more "
+            "decisions, or look at the reward."
+        )
+    if explained is not None and explained < 0.1:
+        found.append(
+            f"With all tokens the world explains {100 * explained:.0f} % of the variance of the median clip; lengths "
+            "mean little there. Pretrain a tokenizer on such clips."
+        )
+    return found
 
 
-def _present(columns: Sequence[Column], rows: Sequence[tuple[str, Mapping[str, float]]]) -> tuple[Column, ...]:
-    return tuple(column for column in columns if column[1] in rows[0][1])
-
-
-def _label(name: str) -> str:
+def spoken(name: str) -> str:
+    """A policy's name as people read it."""
     return name.replace("_", " ")
 
 
-def _cell(write: Callable[[float], str], value: float) -> str:
-    # A constant length has no rank correlation, and no gap is closed where there is none.
-    return "–" if math.isnan(value) else write(value)
+def _ranked(comparison: Comparison) -> list[tuple[str, dict[str, float]]]:
+    return sorted(comparison.results().items(), key=lambda entry: -entry[1]["saved"])
 
 
 def _with_interval(write: Callable[[float], str], value: float, interval: Interval | None) -> str:
-    cell = _cell(write, value)
+    # A constant length has no rank correlation, and no gap is closed where there is none.
+    cell = "–" if math.isnan(value) else write(value)
     if interval is None or any(map(math.isnan, interval)):
         return cell
-    low, high = (_cell(write, end) for end in interval)
+    low, high = map(write, interval)
     return f"{cell} [{low}, {high}]"
 
 
-def _table(
-    title: str, columns: Sequence[Column], rows: Sequence[tuple[str, Mapping[str, float]]], fold_headings: bool = False
-) -> Table:
-    """Long policy names are folded where the terminal is narrow, or else long headings; numbers never."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
-    table.add_column("policy", overflow="fold", no_wrap=fold_headings)
-    for heading, figure, _ in columns:
-        style = "bold" if figure == "gap_closed" else ""
-        table.add_column(heading, justify="right", overflow="fold", no_wrap=not fold_headings, style=style)
-    for name, row in rows:
-        table.add_row(_label(name), *(_cell(write, row[figure]) for _, figure, write in columns))
+def _terminal_table(title: str, first: str, headings: Sequence[str], folded: bool = True) -> Table:
+    """Names and headings may be folded where the terminal is narrow; numbers never are."""
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    table.add_column(first, overflow="fold", min_width=6)
+    for heading in headings:
+        saved = heading.startswith("saved")
+        table.add_column(heading, justify="right", style="bold" if saved else "", no_wrap=saved and not folded)
     return table

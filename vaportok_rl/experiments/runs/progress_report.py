@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from vaportok_rl.agents import HeldOut
 from vaportok_rl.agents.grpo.rollout import SceneRollout
 from vaportok_rl.agents.lengths.scripted import most_probable
+from vaportok_rl.evaluation.equal_tokens import EqualTokens
 from vaportok_rl.experiments.reports.pictures import comparison_frames, spread_rows
 from vaportok_rl.experiments.runs.tensorboard import add_clip
 
@@ -38,10 +40,10 @@ class ProgressReport(BaseCallback):
         clips_every: rounds between reconstructions in TensorBoard.
 
     Attributes:
-        curves: (decisions, value) pairs by name: ``training`` and ``tokens`` of every round, ``held_out`` and
-            ``gap_closed`` of every other.
+        curves: (decisions, value) pairs by name: ``training`` and ``tokens`` of every round, ``held_out`` (reward),
+            ``gap_closed`` and ``saved`` of every other.
         points: a dictionary each time the policy was measured on the held-out scenes: ``decisions``, ``seconds`` of
-            training, ``gap_closed`` and what `PolicyScore.figures` names.
+            training, ``gap_closed``, `EqualTokens.savings` and what `PolicyScore.figures` names.
         rounds: finished, with their update.
         decisions: taken in them.
         reward_state: of the reward after the last of these rounds; see `RewardState`.
@@ -90,10 +92,14 @@ class ProgressReport(BaseCallback):
         """Goes on with the curves of an interrupted run."""
         self.rounds, self.decisions, self._clock = record["rounds"], record["decisions"], record["clock"]
         self.points, self.reward_state = list(record["points"]), record["reward"]
-        self.live = {"held_out": self.points[-1]["reward"], "gap": self.points[-1]["gap_closed"]}
+        self.live = {"held_out": self.points[-1]["reward"], "saved": self.points[-1]["saved"]}
         self.curves.clear()
         for name, points in record["curves"].items():
             self.curves[name] = [(decisions, value) for decisions, value in points]
+
+    @cached_property
+    def _equal_tokens(self) -> EqualTokens:
+        return self.held_out.compare({}).equal_tokens
 
     def lengths(self) -> Tensor:
         """The policy's most probable lengths on the held-out scenes: ``int64 [P, L]``."""
@@ -106,21 +112,19 @@ class ProgressReport(BaseCallback):
         """Adds a point to the held-out curves, once for each number of decisions."""
         if self.points and self.points[-1]["decisions"] == self.decisions:
             return
-        figures = self.held_out.evaluate(self.lengths()).figures()
-        reward = figures["reward"]
-        fixed, oracle = self.held_out.bounds.best_fixed.reward, self.held_out.bounds.oracle.reward
-        gap = (reward - fixed) / max(1e-12, oracle - fixed)
-        self.curves["held_out"].append((self.decisions, reward))
-        self.curves["gap_closed"].append((self.decisions, gap))
-        self.points.append({"decisions": self.decisions, "seconds": self._clock, "gap_closed": gap, **figures})
-        self.live |= {"held_out": reward, "gap": gap}
+        score = self.held_out.evaluate(self.lengths())
+        metrics = score.figures() | self._equal_tokens.savings(*score.lengths_and_errors())
+        metrics["gap_closed"] = self.held_out.bounds.gap_closed(metrics["reward"])
+        for curve, metric in (("held_out", "reward"), ("gap_closed", "gap_closed"), ("saved", "saved")):
+            self.curves[curve].append((self.decisions, metrics[metric]))
+        self.points.append({"decisions": self.decisions, "seconds": self._clock, **metrics})
+        self.live |= {"held_out": metrics["reward"], "saved": metrics["saved"]}
+        for name, metric in (("mean_tokens", "tokens"), ("saved", "saved"), ("reward", "reward"), ("gap_closed",) * 2):
+            self.logger.record(f"held_out/{name}", metrics[metric])
         constraint = self.held_out.process.reward.held
         if constraint is not None:
             for name in ("multiplier", "violation"):
                 self.logger.record(f"constraint/{constraint.measure}/{name}", self.reward_state[name])
-        self.logger.record("held_out/reward", reward)
-        self.logger.record("held_out/gap_closed", gap)
-        self.logger.record("held_out/mean_tokens", figures["tokens"])
 
     def _on_training_start(self) -> None:
         if not self.points:

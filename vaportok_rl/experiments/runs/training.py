@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-import matplotlib
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -23,7 +22,7 @@ from vaportok_rl.agents.comparison import BEST_FIXED
 from vaportok_rl.agents.agent_file import AGENT_FILE
 from vaportok_rl.agents.grpo.environments import group_env_of
 from vaportok_rl.agents.grpo.options import GRPOOptions
-from vaportok_rl.agents.lengths.scripted import pretrained_lengths
+from vaportok_rl.agents.lengths.scripted import complexity_lengths, pretrained_lengths, random_lengths
 from vaportok_rl.runtime.machine import describe_machine, warn_if_other_machine
 from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.tokenizer.pretraining import NonFiniteLossError
@@ -38,6 +37,7 @@ from vaportok_rl.experiments.runs.algorithms import (
     ReinforceSettings,
     Shared,
 )
+from vaportok_rl.experiments.reports.evaluation import Evaluation, explained_share, judged
 from vaportok_rl.experiments.reports.plots import allocation_figure, rate_distortion_figure, reward_figure, save_figure
 from vaportok_rl.experiments.reports.pictures import comparison_frames, contact_sheet, spread_rows, write_video
 from vaportok_rl.experiments.runs.progress_report import OnRound, ProgressReport
@@ -48,7 +48,6 @@ from vaportok_rl.experiments.run_folder import (
     hold_run_folder,
     release_run_folder,
     write_config,
-    write_json,
 )
 from vaportok_rl.experiments.runs.seeded_rounds import SeededRounds
 from vaportok_rl.experiments.runs.world_settings import WorldSettings
@@ -109,17 +108,24 @@ class TrainedRun:
 
     Attributes:
         folder: the run folder.
-        comparison: of all policies on the held-out scenes.
+        evaluation: all policies on the held-out scenes.
+        explained: share of the median clip's variance that the world explains with all tokens; None if unknown.
         decisions: taken in training.
         interrupted: whether training was stopped early.
         files: what was written, by file name.
     """
 
     folder: Path
-    comparison: Comparison
+    evaluation: Evaluation
+    explained: float | None
     decisions: int
     interrupted: bool
     files: tuple[str, ...]
+
+    @property
+    def comparison(self) -> Comparison:
+        """The policies' scores."""
+        return self.evaluation.comparison
 
 
 def prepare(settings: TrainSettings, resumed: Path | None = None) -> BaseAlgorithm:
@@ -259,13 +265,23 @@ def train(
     hold_run_folder(folder)
     report = learn(settings, folder, held_out, on_round, resume)
     interrupted = report.decisions < settings.decisions
-    pretrained = pretrained_lengths(held_out.process)(held_out.scene, torch.Generator()).n_tokens
-    comparison = held_out.compare({"pretrained": pretrained, "trained": report.lengths()})
-    write_results(folder, settings.algo, comparison, report, interrupted)
-    draw(folder, held_out, comparison, report)
+    process = held_out.process
+    untrained = {
+        "random": random_lengths,
+        "complexity": complexity_lengths(process),
+        "pretrained": pretrained_lengths(process),
+    }
+    lengths = {
+        name: policy(held_out.scene, torch.Generator().manual_seed(settings.seed)).n_tokens
+        for name, policy in untrained.items()
+    }
+    evaluation = judged(held_out, held_out.compare({**lengths, "trained": report.lengths()}), settings.seed)
+    explained = explained_share(held_out)
+    write_results(folder, settings.algo, evaluation, explained, report, interrupted)
+    draw(folder, held_out, evaluation.comparison, report)
     files = tuple(sorted(path.name for path in folder.iterdir() if path.name != LOCK_FILE))
     release_run_folder(folder)
-    return TrainedRun(folder, comparison, report.decisions, interrupted, files)
+    return TrainedRun(folder, evaluation, explained, report.decisions, interrupted, files)
 
 
 def resumable_record(settings: TrainSettings, folder: Path) -> dict[str, Any]:
@@ -313,26 +329,29 @@ def _ctrl_c(report: ProgressReport) -> Iterator[None]:
 
 
 def write_results(
-    folder: Path, algorithm: Algorithm, comparison: Comparison, report: ProgressReport, interrupted: bool
-) -> Path:
-    """Writes ``results.json``: figures by policy, and the run's headline numbers at the top level."""
-    content: dict[str, Any] = dict(comparison.results())
-    content |= {
-        "algorithm": algorithm,
-        "gap_closed": comparison.gap_closed("trained"),
-        "headroom": comparison.headroom,
-        "headroom_share": comparison.headroom_share,
-        "spearman_complexity": comparison.spearman["trained"],
-        "decisions": report.decisions,
-        "interrupted": interrupted,
-        "curves": {name: [list(point) for point in points] for name, points in report.curves.items()},
-    }
-    return write_json(folder / "results.json", content)
+    folder: Path,
+    algorithm: Algorithm,
+    evaluation: Evaluation,
+    explained: float | None,
+    report: ProgressReport,
+    interrupted: bool,
+) -> list[Path]:
+    """Writes ``results.json`` and the tables: metrics by policy, and the run's headline numbers at the top level."""
+    trained = evaluation.comparison.results()["trained"]
+    headline = ("saved", "saved_share", "gap_closed", "spearman_complexity")
+    return evaluation.write_tables(
+        folder,
+        algorithm=algorithm,
+        **{metric: trained[metric] for metric in headline},
+        explained_variance=explained,
+        decisions=report.decisions,
+        interrupted=interrupted,
+        curves={name: [list(point) for point in points] for name, points in report.curves.items()},
+    )
 
 
 def draw(folder: Path, held_out: HeldOut, comparison: Comparison, report: ProgressReport) -> None:
     """Saves the run's pictures and the reconstruction video."""
-    matplotlib.use("Agg")
     names = ("pretrained", "trained", "oracle")
     save_figure(allocation_figure(comparison, held_out.score, held_out.scene.labels, names), folder / "allocation.png")
     save_figure(rate_distortion_figure(comparison), folder / "rate_distortion.png")
