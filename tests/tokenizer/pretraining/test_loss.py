@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
@@ -88,19 +89,27 @@ def test_quantised_terms(model: VaporTok, clips: Tensor) -> None:
     assert result.terms["prior_top5"].item() == pytest.approx(hits)
 
 
-@pytest.mark.parametrize("phase", [CONTINUOUS, QUANTIZED])
-def test_the_loss_is_the_weighted_sum_of_its_terms(model: VaporTok, clips: Tensor, phase: Phase) -> None:
-    weights = LossWeights(l1=0.7, squared_error=1.3, commitment=0.2, representation=0.05, probability=0.11)
-    result = evaluate(model, clips, phase, weights)
-    terms = {
-        name: result.terms[name].item()
-        for name in (entry.name for entry in fields(LossWeights))
-        if name in result.terms
-    }
-    assert len(terms) == (3 if phase is CONTINUOUS else 5)
-    expected = math.fsum(getattr(weights, name) * value for name, value in terms.items())
-    assert result.loss.item() == pytest.approx(expected, rel=1e-5)
-    assert result.terms["loss"].item() == result.loss.item()
+class Verdict(torch.nn.Module):
+    """A discriminator with known logits."""
+
+    def forward(self, video: Tensor) -> Tensor:
+        return video.flatten(1).mean(1, keepdim=True) * 3
+
+
+def distance(first: Tensor, second: Tensor) -> Tensor:
+    """A perceptual distance with known values."""
+    return (first - second).square().flatten(1).sum(1)
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in fields(LossWeights)])
+def test_each_weight_weighs_its_term(model: VaporTok, clips: Tensor, name: str) -> None:
+    weights = replace(NOTHING, **{name: 0.7, "l1": 0.3 + 0.4 * (name == "l1")})
+    phase = replace(QUANTIZED, random_lengths=True, adversarial=True)
+    torch.manual_seed(0)
+    result: StepResult = CompleteLoss(model, weights, distance, Verdict())(clips, phase, torch.rand)
+    terms = {key: value.item() for key, value in result.terms.items()}
+    expected = 0.7 * terms[name] + (0.3 * terms["l1"] if name != "l1" else 0)
+    assert result.loss.item() == terms["loss"] == pytest.approx(expected, rel=1e-5)
     assert not any(value.requires_grad for value in result.terms.values())
 
 
@@ -175,6 +184,40 @@ def test_representation_prior_reaches_encoder_and_prior_but_not_the_codebook(mod
     assert largest["final_layer.linear.weight"] == 0
 
 
+def test_commitment_pulls_the_codes_four_times_as_hard_as_the_latents(model: VaporTok, clips: Tensor) -> None:
+    result = evaluate(model, clips, QUANTIZED, replace(NOTHING, commitment=1.0))
+    gradients(model, result)
+    parameters = {
+        name: model.get_parameter(f"bottleneck.{name}") for name in ("regularizer.embedding.weight", "in_linear.weight")
+    }
+    found = {name: value.grad for name, value in parameters.items()}
+    assert result.codes is not None
+    own = model.bottleneck.regularizer.lookup(result.codes)
+    unit = model.bottleneck.to_unit(model.encoder_latents(clips.float() / 255))
+    distance = (own - unit).square().mean()
+    for (name, value), weight in zip(parameters.items(), (1.0, 0.25), strict=True):
+        (expected,) = torch.autograd.grad(distance, value, retain_graph=True)
+        torch.testing.assert_close(found[name], weight * expected, rtol=1e-3, atol=1e-8)
+
+
+def test_the_prior_learns_from_every_round_of_sampling(
+    model: VaporTok, clips: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tensor] = []
+    right = loss.scheduled_sampling_logits
+
+    def spy(*given: Any, **options: Any) -> list[Tensor]:
+        seen.extend(right(*given, **options))
+        return seen
+
+    monkeypatch.setattr(loss, "scheduled_sampling_logits", spy)
+    result = evaluate(model, clips, replace(QUANTIZED, sampling_ratio=0.9, sampling_rounds=3))
+    assert result.codes is not None
+    picked = [-logits.log_softmax(-1).gather(-1, result.codes[:, 1:, None]).mean().item() for logits in seen]
+    assert len({round(value, 5) for value in picked}) == 3
+    assert result.terms["representation"].item() == pytest.approx(sum(picked) / 3, rel=1e-5)
+
+
 def test_commitment_moves_codebook_and_encoder(model: VaporTok, clips: Tensor) -> None:
     largest = gradients(model, evaluate(model, clips, QUANTIZED, replace(NOTHING, commitment=1.0)))
     assert largest["bottleneck.regularizer.embedding.weight"] > 0
@@ -191,15 +234,6 @@ def test_reconstruction_leaves_prior_and_policy_alone(model: VaporTok, clips: Te
 
 
 def test_critics_enter_with_their_weights(model: VaporTok, clips: Tensor) -> None:
-    """A perceptual distance and a discriminator with known values stand in for the trained ones."""
-
-    class Verdict(torch.nn.Module):
-        def forward(self, video: Tensor) -> Tensor:
-            return video.flatten(1).mean(1, keepdim=True) * 3
-
-    def distance(first: Tensor, second: Tensor) -> Tensor:
-        return (first - second).square().flatten(1).sum(1)
-
     phase = replace(QUANTIZED, adversarial=True)
     weights = replace(NOTHING, perceptual=0.3, adversarial=0.7)
     torch.manual_seed(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -109,6 +110,22 @@ def test_a_saved_state_continues_bitwise() -> None:
     after.load_state_dict(copy.deepcopy(before.state_dict()))
     run(after, second, range(3, 6))
     assert torch.equal(second, whole)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_without_a_gradient_every_parameter_decays(precision: str) -> None:
+    model = nn.ModuleDict({"encoder": nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(3, 3)])})})
+    nn.init.ones_(model.get_parameter("encoder.blocks.0.bias"))
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    settings: dict[str, Any] = {"precision": precision, "weight_decay": 0.5}
+    config = PretrainConfig(muon_learning_rate=0.1, adam_learning_rate=0.2, **settings)
+    for optimizer in build_optimizers(model, config).values():
+        for value in optimizer.param_groups[0]["params"]:
+            value.grad = torch.zeros_like(value)
+        optimizer.step()
+    for name, value in model.named_parameters():
+        rate = 0.1 if name.endswith("weight") else 0.2
+        torch.testing.assert_close(value.detach(), before[name] * (1 - rate * 0.5))
 
 
 @pytest.mark.parametrize(("precision", "kind"), [("float32", SinglePrecisionMuon), ("bfloat16", torch.optim.Muon)])

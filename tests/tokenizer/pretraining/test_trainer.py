@@ -1,5 +1,6 @@
 """The pretraining loop: resumable to the bit, stopped by a non-finite loss, and it learns."""
 
+import signal
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,15 @@ from torch import Tensor
 from vaportok_rl.clips import ProceduralClips
 from vaportok_rl.tokenizer import VaporTok, VaporTokConfig, load_checkpoint
 from vaportok_rl.tokenizer.complexity import clip_complexity
-from vaportok_rl.tokenizer.pretraining import LossWeights, NonFiniteLossError, PretrainConfig, Pretrainer
+from vaportok_rl.tokenizer.pretraining import (
+    LossWeights,
+    NonFiniteLossError,
+    PretrainConfig,
+    Pretrainer,
+    adversarial,
+    loss,
+)
+from vaportok_rl.tokenizer.pretraining.codebook import initialize_codes
 from vaportok_rl.tokenizer.pretraining.optimizers import split_parameters
 from vaportok_rl.tokenizer.pretraining.resuming import STATE_FILE
 
@@ -165,7 +174,9 @@ def test_a_non_finite_loss_stops_with_the_last_checkpoint_intact(tiny_config: Va
             one.model.final_layer.linear.bias.data[0] = float("nan")
             poisoned.update({name: value.clone() for name, value in one.model.named_parameters()})
 
-    with pytest.raises(NonFiniteLossError, match=r"got nan .*at step 6; the last good checkpoint is .*training_state"):
+    with pytest.raises(
+        NonFiniteLossError, match=r"got loss nan.*at step 6; the last good checkpoint is .*training_state"
+    ):
         one.run(poison)
     for name, value in one.model.named_parameters():
         assert torch.equal(value.nan_to_num(7.0), poisoned[name].nan_to_num(7.0)), name
@@ -175,6 +186,65 @@ def test_a_non_finite_loss_stops_with_the_last_checkpoint_intact(tiny_config: Va
     again.run()
     assert again.step == 12
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", STATE_FILE]
+
+
+def test_a_discriminator_that_is_not_finite_never_reaches_a_checkpoint(
+    tiny_config: VaporTokConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = replace(RUN, weights=LossWeights(adversarial=0.1), adversarial_from=0.0, save_every=1)
+    one = trainer(tiny_config, run, tmp_path)
+    step(one)
+    one.save()
+    before = snapshot(one)
+    right = adversarial.discriminator_loss
+    # The tokenizer's own loss and gradient stay finite.
+    monkeypatch.setattr(adversarial, "discriminator_loss", lambda *logits: right(*logits) * float("nan"))
+    with pytest.raises(NonFiniteLossError, match=r"discriminator_gradient_norm nan at step 1; .*training_state"):
+        one.run()
+    monkeypatch.undo()
+    kept = snapshot(trainer(tiny_config, run, tmp_path, resume=True))
+    assert_same(kept, before)
+    assert all(bool(value.isfinite().all()) for value in kept.values())
+    one.run()  # the failed step left nothing behind
+    assert one.step == run.steps
+
+
+def test_weights_that_are_not_finite_are_not_saved(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
+    one = trainer(tiny_config, RUN, tmp_path)
+    before = one.save().read_bytes()
+    one.optimizers["adamw"].state[one.model.final_layer.linear.bias]["exp_avg"] = torch.tensor([float("inf")])
+    with pytest.raises(NonFiniteLossError, match=r"infinity in optimizers\.adamw\.state\..*exp_avg at step 0"):
+        one.save()
+    assert (tmp_path / STATE_FILE).read_bytes() == before
+
+
+def test_after_ctrl_c_the_same_trainer_goes_on(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
+    whole, one = (trainer(tiny_config, RUN, tmp_path / name) for name in ("whole", "parts"))
+    whole.run()
+    for stop in (5, 8):
+        with pytest.raises(KeyboardInterrupt):
+            one.run(lambda step, terms, stop=stop: signal.raise_signal(signal.SIGINT) if step == stop - 1 else None)
+        assert one.step == stop
+    one.run()
+    assert_same(snapshot(one), snapshot(whole))
+
+
+@pytest.mark.parametrize("option", ["GRADIENT_ACCUMULATION_STEPS=4", "MIXED_PRECISION=fp16", "USE_FSDP=true"])
+def test_what_accelerate_launch_would_do_to_the_gradients_is_refused(
+    tiny_config: VaporTokConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    name, _, value = option.partition("=")
+    monkeypatch.setenv(f"ACCELERATE_{name}", value)
+    with pytest.raises(ValueError, match=rf"{name.lower()}.*got {value}; "):
+        trainer(tiny_config, RUN, tmp_path)
+
+
+def test_another_machine_is_said(tiny_config: VaporTokConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = trainer(tiny_config, RUN, tmp_path).save()
+    assert torch.load(path, weights_only=True)["machine"]["threads"] == torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    with pytest.warns(UserWarning, match="threads: 1 then, 3 now"):
+        trainer(tiny_config, RUN, tmp_path, resume=True)
 
 
 def test_a_failed_save_leaves_the_last_checkpoint(
@@ -264,6 +334,90 @@ def test_the_codebook_starts_on_the_latents(tiny_config: VaporTokConfig, tmp_pat
     assert sizes[5] > 0.1
     assert sizes[6] < 0.05  # from then on it is trained, not replaced
     assert used[5] > 0.5
+
+
+def test_the_codebook_starts_on_the_clips_of_its_own_step(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
+    one = trainer(replace(tiny_config, code_norm="none"), replace(RUN, codebook_clips=8), tmp_path)
+    while one.step < 5:
+        before = {name: value.clone() for name, value in one.model.state_dict().items()}
+        # Without a step's training of the new codes.
+        one.optimizers["adamw"].step = lambda: None  # type: ignore[assignment]
+        step(one)
+    clips = one.loader.clips_at(4 * 4, 8).float() / 255
+    with torch.no_grad():
+        other = VaporTok(one.model.config)
+        other.load_state_dict(before)
+        units = other.bottleneck.to_unit(other.encoder_latents(clips)).flatten(0, 1)
+    expected = torch.nn.Embedding.from_pretrained(torch.empty(32, 4))
+    initialize_codes(expected, units, torch.Generator().manual_seed(one.config.seed))
+    torch.testing.assert_close(one.model.bottleneck.regularizer.embedding.weight, expected.weight)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_codes_of_all_accumulated_parts_count(tiny_config: VaporTokConfig, tmp_path: Path, accumulate: int) -> None:
+    one = trainer(tiny_config, replace(RUN, accumulate=accumulate, revive_every=7), tmp_path)
+    while one.step < 10:
+        step(one)
+    # Counted after step 7: three steps of four clips of eight tokens.
+    assert one.care.counts.sum() == 3 * 4 * 8
+
+
+def test_the_schedule_reaches_optimisers_and_loss(
+    tiny_config: VaporTokConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rates, clipped gradients and scheduled sampling as they are when they are used."""
+    run = replace(
+        RUN,
+        warmup=0.3,
+        decay_from=0.6,
+        muon_learning_rate=3e-3,
+        adam_learning_rate=1e-3,
+        discriminator_learning_rate=2e-4,
+        max_grad_norm=1e-3,
+        sampling_ramp=0.5,
+        sampling_rounds=3,
+        weights=LossWeights(adversarial=0.1),
+        adversarial_from=0.5,
+    )
+    one = trainer(tiny_config, run, tmp_path)
+    assert one.critic is not None
+    rates: dict[str, list[float]] = {"muon": [], "adamw": [], "discriminator": []}
+    norms: dict[str, list[float]] = {"tokenizer": [], "discriminator": []}
+    sampling: list[tuple[float, int]] = []
+
+    def watch(name: str, optimizer: torch.optim.Optimizer, of: str, model: torch.nn.Module) -> None:
+        update = optimizer.step
+
+        def step() -> None:
+            rates[name].append(optimizer.param_groups[0]["lr"])
+            gradients = [value.grad for value in model.parameters() if value.grad is not None]
+            norms[of].append(torch.nn.utils.get_total_norm(gradients).item())
+            update()
+
+        monkeypatch.setattr(optimizer, "step", step)
+
+    watch("muon", one.optimizers["muon"], "tokenizer", one.model)
+    watch("adamw", one.optimizers["adamw"], "tokenizer", one.model)
+    watch("discriminator", one.critic.optimizer, "discriminator", one.critic.discriminator)
+    right = loss.scheduled_sampling_logits
+
+    def scheduled(*given: Any, rounds: int, **rest: Any) -> list[Tensor]:
+        sampling.append((given[3], rounds))
+        return right(*given, rounds=rounds, **rest)
+
+    monkeypatch.setattr(loss, "scheduled_sampling_logits", scheduled)
+    seen: list[float] = []
+    one.run(lambda step, terms: seen.append(terms["gradient_norm"].item()))
+    factors = [one.schedule.learning_rate_factor(step) for step in range(12)]
+    assert len(set(factors)) > 6
+    assert rates["muon"] == [3e-3 * factor for factor in factors]
+    assert rates["adamw"] == [1e-3 * factor for factor in factors]
+    assert rates["discriminator"] == [2e-4 * factor for factor in factors[6:]]
+    assert min(seen) > 0.01  # before clipping
+    assert norms["tokenizer"] == pytest.approx([1e-3] * 24, rel=1e-2)
+    assert max(norms["discriminator"]) == pytest.approx(1e-3, rel=1e-2)
+    assert sampling == [(one.schedule.sampling_ratio(step), 3) for step in range(4, 12)]
+    assert sampling[-1][0] > 0
 
 
 def test_every_parameter_has_one_optimiser(tiny_config: VaporTokConfig, tmp_path: Path) -> None:

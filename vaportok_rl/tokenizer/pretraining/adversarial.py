@@ -216,6 +216,8 @@ class Critic:
         model_config: geometry of the clips.
         config: learning rate, label smoothing, LeCam weight and gradient clipping.
         accelerator: of the run.
+
+    In each step: `zero_grad`, `compute_gradients` for each accumulated part, `clip_gradients`, `update`.
     """
 
     def __init__(self, model_config: VaporTokConfig, config: PretrainConfig, accelerator: Accelerator) -> None:
@@ -226,12 +228,13 @@ class Critic:
         self.optimizer = torch.optim.AdamW(
             self.discriminator.parameters(), lr=config.discriminator_learning_rate, betas=(0.5, 0.9)
         )
+        self._means: list[Tensor] = []
         self._wrapped: nn.Module = accelerator.prepare(self.discriminator)
         # The tokenizer's loss runs through the discriminator but must leave no gradient in it.
         self.discriminator.requires_grad_(False)
 
     def compute_gradients(self, clips: Tensor, decoded: Tensor, parts: int, last: bool) -> dict[str, Tensor]:
-        """Adds the gradients of one accumulated part and updates the running averages.
+        """Adds the gradients of one accumulated part.
 
         Args:
             clips: ``uint8 [B, C, T, H, W]``, real.
@@ -254,7 +257,7 @@ class Critic:
             self.accelerator.backward((loss + self.config.lecam * lecam) / parts)
         self.discriminator.requires_grad_(False)
         means = self.accelerator.reduce(torch.stack([real.detach().mean(), fake.detach().mean()]), reduction="mean")
-        self.regularizer.update(means[0], means[1])
+        self._means.append(means)
         return {
             "discriminator": loss.detach(),
             "lecam": lecam.detach(),
@@ -262,13 +265,22 @@ class Critic:
             "logits_fake": means[1],
         }
 
+    def zero_grad(self) -> None:
+        """Forgets the gradients and mean logits of an earlier step."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self._means = []
+
+    def clip_gradients(self) -> Tensor:
+        """Clips the gradients; returns their norm before."""
+        return torch.nn.utils.clip_grad_norm_(self.discriminator.parameters(), self.config.max_grad_norm)
+
     def update(self, learning_rate_factor: float) -> None:
-        """One optimiser step; clears the gradients."""
-        torch.nn.utils.clip_grad_norm_(self.discriminator.parameters(), self.config.max_grad_norm)
+        """One optimiser step, and one of the running averages; clears the gradients."""
+        self.regularizer.update(*torch.stack(self._means).mean(0))
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.discriminator_learning_rate * learning_rate_factor
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` reads back."""

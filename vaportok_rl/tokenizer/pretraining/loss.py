@@ -99,10 +99,12 @@ class CompleteLoss(nn.Module):
                 full_share=phase.full_lengths,
                 noise=uniform(torch.Size((clips.shape[0], NOISE_COLUMNS))),
             )
+        # What the loss is made of, each under the name of its weight, and what is only logged.
         terms: dict[str, Tensor] = {}
+        watched: dict[str, Tensor] = {}
         codes: Tensor | None = None
         if phase.quantized_share > 0:
-            vectors, unit, codes = self._quantized(latents, n_tokens, phase, uniform, terms)
+            vectors, unit, codes = self._quantized(latents, n_tokens, phase, uniform, terms, watched)
         else:
             unit = model.bottleneck.to_unit(latents)
             vectors = unit
@@ -120,13 +122,10 @@ class CompleteLoss(nn.Module):
                 terms["adversarial"] = generator_loss(discriminator(decoded))
         terms["probability"] = length_kl(log_p, log_gaussian).mean()
 
-        loss = sum(
-            (getattr(self.weights, name) * value for name, value in terms.items() if hasattr(self.weights, name)),
-            start=torch.zeros((), device=clips.device),
-        )
-        watched = {name: value.detach() for name, value in terms.items()}
-        watched["loss"] = loss.detach()
         watched["tokens"] = n_tokens.float().mean()
+        weighted = (getattr(self.weights, name) * value for name, value in terms.items())
+        loss = sum(weighted, start=torch.zeros((), device=clips.device))
+        watched |= {name: value.detach() for name, value in {**terms, "loss": loss}.items()}
         return StepResult(loss, watched, codes, unit.detach(), decoded.detach())
 
     def _ordering(self, vectors: Tensor, n_tokens: Tensor, decoded: Tensor, video: Tensor) -> Tensor:
@@ -137,7 +136,13 @@ class CompleteLoss(nn.Module):
         return torch.where(n_tokens > 1, F.relu(with_it - without), 0.0).mean()
 
     def _quantized(
-        self, latents: Tensor, n_tokens: Tensor, phase: Phase, uniform: Uniform, terms: dict[str, Tensor]
+        self,
+        latents: Tensor,
+        n_tokens: Tensor,
+        phase: Phase,
+        uniform: Uniform,
+        terms: dict[str, Tensor],
+        watched: dict[str, Tensor],
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Quantises, adds the terms that need codes, and returns decoder vectors, unit latents and codes."""
         model, book = self.model, self.model.bottleneck.regularizer
@@ -167,5 +172,5 @@ class CompleteLoss(nn.Module):
             if self.weights.codebook_entropy:
                 terms["codebook_entropy"] = usage_divergence(similarities)
         hits = cumulative_hits(rounds[0].detach(), codes)
-        terms["prior_top5"] = top_k_accuracy(hits, n_tokens).mean()
+        watched["prior_top5"] = top_k_accuracy(hits, n_tokens).mean()
         return vectors, unit, codes

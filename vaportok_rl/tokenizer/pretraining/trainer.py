@@ -1,11 +1,11 @@
-"""The pretraining loop: on one process or many, resumable to the bit, stopped by a loss that is not finite."""
+"""The pretraining loop: on one process or many, resumable to the bit, stopped by numbers that are not finite."""
 
 from __future__ import annotations
 
 import contextlib
-import math
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vaportok_rl.clips.loading import ClipLoader
 from vaportok_rl.clips.source import ClipSource
+from vaportok_rl.runtime.machine import describe_machine, warn_if_other_machine
 from vaportok_rl.runtime.seeds import derive_seed
 from vaportok_rl.tokenizer.checkpoint import save_checkpoint
 from vaportok_rl.tokenizer.complexity import calibrate, clip_complexity
@@ -42,14 +43,15 @@ from vaportok_rl.tokenizer.pretraining.warm_start import freeze_encoder, require
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss or the gradient became NaN or infinite; the weights before that step are intact."""
+    """A loss, gradient or weight became NaN or infinite; the last checkpoint is intact."""
 
 
 class Pretrainer:
     """Trains one tokenizer, on one process or, under ``torchrun`` or ``accelerate launch``, on many.
 
-    Every random number is a function of the seed, the step and the clip's place in the training order; a resumed run
-    therefore equals an uninterrupted one, and several processes train on the clips and draws that one would.
+    Every random number is a function of the seed, the step and the clip's place in the training order. So a resumed run
+    equals an uninterrupted one to the bit (same processor and threads), and several processes train on the clips and
+    random numbers that one would.
 
     Args:
         model_config: geometry and sizes; the complexity tables are calibrated here.
@@ -57,21 +59,26 @@ class Pretrainer:
         source: training clips.
         folder: run folder; the state goes to ``folder/training_state.pt`` and weights to ``folder/model``.
         device: ``"cpu"`` or ``"cuda"``; with several processes each takes its own CUDA device.
-        warm_start: a tokenizer of the same geometry to start from. Its weights are copied, the taildrop query module's
-            only with `PretrainConfig.keep_taildrop`; its codebook is kept. None starts from nothing.
+        warm_start: a tokenizer of the same geometry whose weights are copied, without its taildrop query module unless
+            `PretrainConfig.keep_taildrop`. None starts from random weights.
         workers: processes that decode clips; 0 decodes in this one.
         resume: continue from ``folder/training_state.pt``.
 
     Attributes:
         model: the tokenizer in training.
+        schedule: learning rate and phases by step.
         step: optimiser steps done.
         seconds: time spent in them.
-        woken_tokens: how many began anew; see `PretrainConfig.wake_unheard`.
+        woken_tokens: how many tokens of the warm start began anew; see `PretrainConfig.wake_unheard`.
 
     Raises:
         FileNotFoundError: ``resume`` without a state, or LPIPS without its backbone.
         ValueError: clips of another geometry, a batch that the processes do not divide, a warm start that is missing or
-            of another geometry, or a resumed run with other settings.
+            of another geometry, a resumed run with other settings, or settings of ``accelerate launch`` that belong in
+            ``config``.
+
+    Warns:
+        UserWarning: the run is resumed on another processor or with other threads.
     """
 
     def __init__(
@@ -91,11 +98,7 @@ class Pretrainer:
                 f"and {source.size}; open the clips with the tokenizer's geometry."
             )
         self.source, self.folder = source, Path(folder)
-        self.accelerator = Accelerator(
-            cpu=torch.device(device).type == "cpu",
-            # Prior and codebook take no part while latents are continuous.
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-        )
+        self.accelerator = _accelerator(device)
         state = read_state(self.folder) if resume else None
         self.config = config = config.decided(self.accelerator.device, state and state["config"])
         self.schedule = Schedule(config)
@@ -104,8 +107,10 @@ class Pretrainer:
         if config.batch_size % parts:
             found = f"processes × accumulate = {parts}, got {config.batch_size}"
             raise ValueError(f"Expected batch_size divisible by {found}; change one of them.")
+        self.machine = describe_machine(self.accelerator.device)
         if state is not None:
             check_settings(self.folder, state, asdict(config), model_config.to_dict(), source.describe())
+            warn_if_other_machine(state.get("machine", self.machine), self.machine)
         torch.manual_seed(config.seed)
         self.loader = ClipLoader(
             source,
@@ -151,7 +156,7 @@ class Pretrainer:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and talks."""
+        """Whether this process writes files and prints."""
         return bool(self.accelerator.is_main_process)
 
     @property
@@ -171,17 +176,17 @@ class Pretrainer:
 
         Args:
             clips: ``uint8 [B, C, T, H, W]``, this process's share of the step's batch.
-            phase: where in the schedule the step is.
+            phase: the schedule's values at the step.
 
         Returns:
-            One result an accumulated part.
+            One result for each accumulated part.
         """
         results: list[StepResult] = []
         count = len(clips) // self.config.accumulate
         first = self.step * self.config.batch_size + self.accelerator.process_index * len(clips)
         for part, some in enumerate(clips.split(count)):
             some = some.to(self.accelerator.device, non_blocking=True)
-            # Dropout is the one thing that draws from the global stream.
+            # Dropout alone draws from the global stream.
             torch.manual_seed(derive_seed(self.config.seed, self.step, part, self.accelerator.process_index))
             positions = range(first + part * count, first + (part + 1) * count)
             noise = ClipNoise(self.config.seed, positions, self.accelerator.device)
@@ -195,56 +200,68 @@ class Pretrainer:
         return results
 
     def train_step(self, clips: Tensor) -> dict[str, Tensor]:
-        """Runs one optimiser step and returns its detached terms, those of the last accumulated part.
+        """Runs one optimiser step and returns its detached terms, means over the accumulated parts.
 
         Args:
             clips: see `compute_gradients`.
 
         Raises:
-            NonFiniteLossError: the loss or the gradient is not finite; the weights were not changed.
+            NonFiniteLossError: a loss or gradient is not finite; the weights were not changed.
         """
         phase = self.schedule.phase(self.step)
+        critic = self.critic if phase.adversarial else None
         if phase.quantized_share > 0 and not self._codebook_given:
             self._initialize_codebook()
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        result = self.compute_gradients(clips, phase)[-1]
+        if critic is not None:
+            critic.zero_grad()
+        results = self.compute_gradients(clips, phase)
+        terms = {name: torch.stack([part.terms[name] for part in results]).mean() for name in results[0].terms}
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
-        # One small exchange: all processes stop at the same step, for either reason.
-        wish = torch.tensor(float(self._interrupt.requested), device=norm.device)
-        loss, mean_norm, wishes = self._mean_over_processes(
-            torch.stack([result.terms["loss"], norm.detach(), wish])
-        ).tolist()
-        if not (math.isfinite(loss) and math.isfinite(mean_norm)):
-            raise NonFiniteLossError(self._describe_failure(loss, mean_norm))
-        self._stop = wishes > 0
+        terms["gradient_norm"] = norm
+        if critic is not None:
+            terms["discriminator_gradient_norm"] = critic.clip_gradients()
+        self._exchange(terms)
         factor = self.schedule.learning_rate_factor(self.step)
         peaks = {"muon": self.config.muon_learning_rate, "adamw": self.config.adam_learning_rate}
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = peaks[name] * factor
             optimizer.step()
-        if phase.adversarial and self.critic is not None:
-            self.critic.update(factor)
+        if critic is not None:
+            critic.update(factor)
         self.step += 1
-        terms = {**result.terms, "gradient_norm": norm, "learning_rate_factor": torch.tensor(factor)}
-        if result.codes is not None:
-            terms["codes_used"] = torch.tensor(self._care_for_codes(result.codes, result.unit))
+        terms["learning_rate_factor"] = torch.tensor(factor)
+        if codes := [part.codes for part in results if part.codes is not None]:
+            share = self._care_for_codes(torch.cat(codes), torch.cat([part.unit for part in results]))
+            terms["codes_used"] = torch.tensor(share)
         if self.average is not None:
             self.average.update_parameters(self.model)
         return terms
 
-    def _describe_failure(self, loss: float, norm: float) -> str:
+    def _exchange(self, terms: Mapping[str, Tensor]) -> None:
+        """Makes all processes stop at the same step: for a number that is not finite, or for one's Ctrl-C."""
+        watched = [name for name in terms if name in ("loss", "discriminator") or name.endswith("gradient_norm")]
+        wish = torch.tensor(float(self._interrupt.requested), device=self.accelerator.device)
+        means = self._mean_over_processes(torch.stack([*(terms[name].detach() for name in watched), wish]))
+        *found, wishes = means.tolist()
+        if not bool(means.isfinite().all()):
+            shown = ", ".join(f"{name} {value}" for name, value in zip(watched, found, strict=True))
+            raise NonFiniteLossError(self._failure(f"Expected a finite loss and gradient, got {shown}"))
+        self._stop = wishes > 0
+
+    def _failure(self, found: str) -> str:
         state = self.folder / STATE_FILE
         kept = f"the last good checkpoint is {state}" if state.is_file() else "no checkpoint was written yet"
         return (
-            f"Expected a finite loss, got {loss} (gradient norm {norm}) at step {self.step}; {kept}. Lower the "
-            "learning rates or pass precision float32, and start again or resume."
+            f"{found} at step {self.step}; {kept}. Lower the learning rates or pass precision float32, and start again "
+            "or resume."
         )
 
     @torch.no_grad()
     def _initialize_codebook(self) -> None:
-        """Puts the codes on the latents of the clips to come (k-means); the same on every process."""
+        """Puts the codes on the latents of the next clips (k-means); the same on every process."""
         units = []
         size, share = self.config.batch_size, self.config.batch_size // self.accelerator.num_processes
         for index in range(max(1, self.config.codebook_clips // size)):
@@ -272,7 +289,7 @@ class Pretrainer:
         on_step: Callable[[int, Mapping[str, Tensor]], None] | None = None,
         validate: Callable[[VaporTok, int], None] | None = None,
     ) -> None:
-        """Trains to the end, writing checkpoints on the way. Ctrl-C finishes the step and saves.
+        """Trains to the end, writing checkpoints on the way. Ctrl-C finishes the step and saves; call again to go on.
 
         Args:
             on_step: called after each step with the step number and its terms.
@@ -281,8 +298,12 @@ class Pretrainer:
 
         Raises:
             KeyboardInterrupt: Ctrl-C was pressed; the run is saved.
-            NonFiniteLossError: see `train_step`.
+            NonFiniteLossError: see `train_step` and `save`.
         """
+        if self.step and self.is_main:
+            # A kill may have come between the state and its weights.
+            save_checkpoint(self.weights, self.folder / MODEL_FOLDER)
+        self._stop = False
         with self._interrupt, contextlib.closing(self.loader.batches(self.step)) as batches:
             while self.step < self.config.steps:
                 started = time.monotonic()
@@ -303,7 +324,14 @@ class Pretrainer:
                     raise KeyboardInterrupt
 
     def save(self) -> Path:
-        """Writes the training state, then the weights, each atomically; returns the state's path."""
+        """Writes the training state, then the weights; each file appears whole or not at all.
+
+        Returns:
+            The state's path.
+
+        Raises:
+            NonFiniteLossError: a weight, average or optimiser moment is not finite; nothing was written.
+        """
         if self.is_main:
             state: dict[str, Any] = {
                 "step": self.step,
@@ -317,7 +345,11 @@ class Pretrainer:
                 "config": asdict(self.config),
                 "model_config": self.model.config.to_dict(),
                 "clips": self.source.describe(),
+                "machine": self.machine,
             }
+            for name, value in _tensors(state):
+                if not bool(torch.isfinite(value).all()):
+                    raise NonFiniteLossError(self._failure(f"Expected finite weights, got NaN or infinity in {name}"))
             write_state(self.folder, state)
             save_checkpoint(self.weights, self.folder / MODEL_FOLDER)
         self.accelerator.wait_for_everyone()
@@ -334,3 +366,36 @@ class Pretrainer:
         self.care.counts.copy_(state["codes_counted"])
         self._codebook_given = state["codebook_given"]
         self.step, self.seconds = state["step"], state["seconds"]
+
+
+def _accelerator(device: str) -> Accelerator:
+    """The processes of the run.
+
+    Raises:
+        ValueError: ``accelerate launch`` was told something that the trainer decides itself.
+    """
+    # Gradients would be divided, or scaled, a second time, or the parameters be split.
+    for option, neutral, instead in (
+        ("GRADIENT_ACCUMULATION_STEPS", "1", "pass --accumulate to pretrain instead"),
+        ("MIXED_PRECISION", "no", "pass --precision to pretrain instead"),
+        ("USE_FSDP", "false", "choose data-parallel training (DDP)"),
+        ("USE_DEEPSPEED", "false", "choose data-parallel training (DDP)"),
+        ("USE_MEGATRON_LM", "false", "choose data-parallel training (DDP)"),
+    ):
+        value = os.environ.get(f"ACCELERATE_{option}", neutral)
+        if value.lower() != neutral:
+            raise ValueError(f"Expected accelerate's {option.lower()} to be {neutral}, got {value}; {instead}.")
+    return Accelerator(
+        cpu=torch.device(device).type == "cpu",
+        # Prior and codebook take no part while latents are continuous.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+
+
+def _tensors(state: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """All tensors in nested dictionaries, with their path."""
+    if isinstance(state, Tensor):
+        yield name, state
+    elif isinstance(state, Mapping):
+        for key, value in state.items():
+            yield from _tensors(value, f"{name}.{key}" if name else str(key))
