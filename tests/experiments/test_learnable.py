@@ -21,7 +21,7 @@ from vaportok_rl.experiments.learning_curves import (
     save_curve,
     summary,
 )
-from vaportok_rl.experiments.run_folder import plain
+from vaportok_rl.experiments.run_folder import LOCK_FILE, plain
 
 
 def settings(world: str) -> LearnableSettings:
@@ -116,6 +116,7 @@ def test_the_folder(tiny_world: str, tmp_path: Path) -> None:
         "learnable.png",
         "learnable.md",
         "curves",
+        LOCK_FILE,
     }
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert set(results["runs"]["fresh"]) == {"grpo", "enumerated", "router"}

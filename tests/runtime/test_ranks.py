@@ -41,6 +41,8 @@ calls = []
 
 
 def stop(local_variables, global_variables):
+    if local_variables["rollout"] is None:  # shown with a path's last decision
+        return True
     calls.append(local_variables["rollout"].rewards.total)
     return not (processes.is_main and len(calls) == 4)  # one process stops all
 

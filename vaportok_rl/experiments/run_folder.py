@@ -60,12 +60,17 @@ def hold_run_folder(folder: Path) -> None:
     The operating system gives it back when the process ends, however it ends.
 
     Raises:
+        FileNotFoundError: there is no such folder; taking it would make one.
         FileExistsError: another process writes into it.
         UnwritableError: nothing can be written there.
     """
     place = folder.resolve()
     if place in _HELD:
         return
+    if not place.is_dir():
+        raise FileNotFoundError(
+            f"Expected a run to resume in {folder}, found no such folder; start it without --resume."
+        )
     lock = FileLock(place / LOCK_FILE)
     try:
         lock.acquire(timeout=0)
