@@ -33,11 +33,33 @@ def make_policy(tokenizer: str, **settings: Any) -> TaildropPolicy:
     )
 
 
-def test_starts_as_the_pretrained_module(tiny_world: str, latents: Tensor) -> None:
+@pytest.mark.parametrize("smoothing", [0.0, None, 3.0])
+def test_starts_as_the_pretrained_module_smoothed(tiny_world: str, latents: Tensor, smoothing: float | None) -> None:
+    policy = make_policy(tiny_world, smoothing=smoothing)
+    got, module = policy.length_log_probs(latents), shared_world(tiny_world).taildrop(latents.flatten(0, 1)).logits
+    expected = torch.from_numpy(by_hand(module.double().numpy(), 1.0 if smoothing is None else smoothing))
+    assert torch.allclose(got.flatten(0, 1).double(), expected, atol=1e-5)
+    assert policy._get_constructor_parameters()["smoothing"] == smoothing
+
+
+def by_hand(logits: np.ndarray, width: float) -> np.ndarray:
+    """Logits averaged over neighbouring lengths, one length at a time, and made log-probabilities again."""
+    lengths = np.arange(logits.shape[-1])
+    if width:
+        weights = [np.exp(-0.5 * ((lengths - at) / width) ** 2) for at in lengths]
+        logits = np.stack([logits @ (each / each.sum()) for each in weights], -1)
+    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
+@pytest.mark.parametrize("smoothing", [-1.0, math.inf, math.nan])
+def test_bad_smoothing_is_refused(tiny_world: str, smoothing: float) -> None:
+    with pytest.raises(ValueError, match="Expected a finite smoothing ≥ 0"):
+        make_policy(tiny_world, smoothing=smoothing)
+
+
+def test_is_a_distribution(tiny_world: str, latents: Tensor) -> None:
     got = make_policy(tiny_world).length_log_probs(latents)
-    expected = shared_world(tiny_world).taildrop(latents.flatten(0, 1)).logits
     assert got.shape == (2, 3, 16)
-    assert torch.allclose(got.flatten(0, 1), expected, atol=1e-5)
     assert torch.allclose(got.exp().sum(-1), torch.ones(2, 3), atol=1e-5)
     # Not trivially: the tiny world's module prefers some lengths.
     assert (got.exp().amax(-1) > 2 / 16).all()

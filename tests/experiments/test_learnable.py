@@ -96,12 +96,12 @@ def test_what_the_methods_are_given() -> None:
     some = LearnableSettings()
     assert some.options("grpo", "fresh")["batch_size"] == FROM_FRESH.batch_size
     given = some.options("enumerated", "pretrained")
-    assert (given["gradient"], given["kl_coef"], given["final_learning_rate"]) == ("enumerated", 0.0, 0.0)
+    assert (given["gradient"], given["kl_coef"]) == ("enumerated", 0.0)
 
 
-def test_what_departs_from_the_supplement_is_said() -> None:
+def test_what_departs_from_the_defaults_is_said() -> None:
     assert describe(GRPOOptions()) == "the defaults"
-    assert describe(GRPOOptions(kl_coef=0.0, batch_size=4)) == "`--batch-size 4` `--kl-coef 0.0`"
+    assert describe(GRPOOptions(kl_coef=0.0, batch_size=2)) == "`--batch-size 2` `--kl-coef 0.0`"
 
 
 def test_the_folder(tiny_world: str, tmp_path: Path) -> None:

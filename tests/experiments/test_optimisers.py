@@ -47,7 +47,7 @@ def settings(tiny_world: str) -> Optimisers:
         held_out_scenes=2,
         decisions=16,
         seeds=(0, 1),
-        variants=("grpo", "grpo-clip", "ppo"),
+        variants=("grpo", "grpo-path", "ppo"),
     )
 
 
@@ -58,15 +58,15 @@ def held_out(settings: Optimisers) -> HeldOut:
 
 def test_settings_reach_their_variant(settings: Optimisers) -> None:
     changed = replace(settings, grpo=GRPOOptions(kl_coef=0.5), ppo=PPOSettings(vf_coef=0.125), pretrained=False)
-    path, clip, ppo = (changed.run_settings(variant, 3) for variant in ("grpo", "grpo-clip", "ppo"))
-    assert (path.algo, path.credit, path.kl_coef, path.seed) == ("grpo", "path", 0.5, 3)
-    matched = changed.run_settings("grpo-matched", 3)
-    assert (matched.credit, matched.kl_coef) == ("path", 0.0)
-    assert clip == replace(matched, credit="clip")
-    assert matched.batch_size is not None
-    assert changed.scenes // matched.batch_size == min(changed.scenes, changed.ppo.minibatches)
+    own, path, exact, fixed, ppo = (
+        changed.run_settings(variant, 3) for variant in ("grpo", "grpo-path", "enumerated", "candidates", "ppo")
+    )
+    assert (own.algo, own.credit, own.kl_coef, own.seed) == ("grpo", None, 0.5, 3)
+    assert path == replace(own, credit="path")
+    assert exact == replace(own, gradient="enumerated")
+    assert fixed == replace(own, gradient="candidates")
     assert (ppo.algo, ppo.ppo.vf_coef, ppo.decisions, ppo.pretrained) == ("ppo", 0.125, 16, False)
-    for run in (path, clip, ppo):
+    for run in (own, path, exact, fixed, ppo):
         run.check()
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from gymnasium import spaces
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -60,11 +62,23 @@ def _some_latents(tokenizer: str) -> Tensor:
     return world.encode(source.batch(range(_CLIPS)).clips).latents.float()
 
 
+def gaussian_kernel(tokens: int, width: float) -> Tensor:
+    """``[K, K]``; row a averages the logits of all lengths around a, weights of a Gaussian that sum to 1."""
+    if width == 0:
+        return torch.eye(tokens)
+    lengths = torch.arange(tokens, dtype=torch.float32)
+    return (-0.5 * ((lengths[:, None] - lengths) / width).square()).softmax(-1)
+
+
 class TaildropPolicy(ActorCriticPolicy):
     """The taildrop query module as an actor-critic policy, so that every optimiser trains the same network.
 
-    The actor is the module itself (two blocks, a linear head over K lengths, temperature 1.8); the critic is one
-    linear layer on the same features, which GRPO does not use.
+    The actor is the module itself (two blocks, a linear head over K lengths, temperature 1.8), its logits smoothed over
+    neighbouring lengths; the critic is one linear layer on the same features, which GRPO does not use.
+
+    Lengths are ordered, and what n tokens earn says much about n + 1. Without smoothing the head learns K unrelated
+    answers, and the most probable one is left to the noise of training: on held-out clips it saved two to three
+    points less error at equal tokens.
 
     Args:
         observation_space: ``Box [K, D]``, the environment's ``obs="latents"``.
@@ -73,10 +87,12 @@ class TaildropPolicy(ActorCriticPolicy):
         tokenizer: the world whose module is copied; give the environment's.
         pretrained: start from that module's weights; otherwise from a fresh, uniform policy, whose features are
             standardised on a few procedural clips.
+        smoothing: standard deviation, in tokens, of the Gaussian that the logits are averaged with; K / 16 by default,
+            0 for the module's own logits.
         **settings: further arguments of `ActorCriticPolicy`.
 
     Raises:
-        ValueError: the spaces are not those of this world's latents.
+        ValueError: the spaces are not those of this world's latents, or ``smoothing`` is negative or not finite.
     """
 
     features_extractor: TaildropFeatures
@@ -90,6 +106,7 @@ class TaildropPolicy(ActorCriticPolicy):
         lr_schedule: Schedule,
         tokenizer: str = "nano",
         pretrained: bool = True,
+        smoothing: float | None = None,
         **settings: Any,
     ) -> None:
         config, source = load_taildrop(tokenizer)
@@ -101,8 +118,12 @@ class TaildropPolicy(ActorCriticPolicy):
             )
         if not isinstance(action_space, spaces.Discrete) or action_space.n != config.tokens:
             raise ValueError(f"Expected Discrete({config.tokens}) actions, got {action_space}; use the same tokenizer.")
+        width = config.tokens / 16 if smoothing is None else smoothing
+        if not 0 <= width < math.inf:
+            raise ValueError(f"Expected a finite smoothing ≥ 0, got {smoothing}; pass 0 for none.")
         self.tokenizer = tokenizer
         self.pretrained = pretrained
+        self.smoothing = smoothing
         self.temperature = config.taildrop.temperature
         # Stable-Baselines3 would otherwise add Tanh layers and re-initialise the copied weights.
         settings |= {
@@ -125,21 +146,26 @@ class TaildropPolicy(ActorCriticPolicy):
                 self.action_net.bias.zero_()
             self.value_net.weight.zero_()
             self.value_net.bias.zero_()
+        # Not among the weights: the arguments say what it is.
+        self.register_buffer("kernel", gaussian_kernel(config.tokens, width), persistent=False)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         parameters = super()._get_constructor_parameters()
         for fixed in ("net_arch", "ortho_init", "features_extractor_class", "features_extractor_kwargs"):
             parameters.pop(fixed, None)
-        return parameters | {"tokenizer": self.tokenizer, "pretrained": self.pretrained}
+        own = {"tokenizer": self.tokenizer, "pretrained": self.pretrained, "smoothing": self.smoothing}
+        return parameters | own
+
+    def _logits(self, features: Tensor) -> Tensor:
+        """``[B, D]`` to ``float32 [B, K]``; the temperature is in them, so that samples and probabilities agree."""
+        return F.linear(self.action_net(features).float(), self.get_buffer("kernel")) / self.temperature
 
     def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
-        # The temperature belongs to the distribution itself: log-probabilities and samples then agree.
-        return self.action_dist.proba_distribution(action_logits=self.action_net(latent_pi) / self.temperature)
+        return self.action_dist.proba_distribution(action_logits=self._logits(latent_pi))
 
     def length_log_probs(self, latents: Tensor) -> Tensor:
         """Log-probabilities of all lengths: ``[..., K, D]`` to ``float32 [..., K]``; entry a is n = a + 1."""
-        features = self.features_extractor.trunk(latents.flatten(0, -3))
-        logits: Tensor = self.action_net(features).float() / self.temperature
+        logits = self._logits(self.features_extractor.trunk(latents.flatten(0, -3)))
         # Unlike view(…, -1), this also takes no latents at all.
         log_p: Tensor = logits.log_softmax(-1).unflatten(0, latents.shape[:-2])
         return log_p

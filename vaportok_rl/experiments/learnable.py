@@ -38,10 +38,9 @@ from vaportok_rl.experiments.learning_curves import (
 from vaportok_rl.experiments.run_folder import CONFIG_FILE, changed_settings, create_run_folder, write_config
 from vaportok_rl.experiments.runs.world_settings import WorldSettings
 
-# What is measured is the end of a run, so steps are many and grow small towards it. The supplement's penalty stays
-# where the policy that training began with is worth staying near; a random one is not.
-FROM_PRETRAINED = GRPOOptions(batch_size=4, final_learning_rate=0.0)
-FROM_FRESH = replace(FROM_PRETRAINED, learning_rate=1e-3, kl_coef=0.0, credit="clip")
+# The penalty stays where the policy that training began with is worth staying near; a random one is not.
+FROM_PRETRAINED = GRPOOptions()
+FROM_FRESH = replace(FROM_PRETRAINED, kl_coef=0.0)
 
 
 @dataclass(frozen=True)
@@ -218,7 +217,7 @@ def learnable_gap(
 
 
 def describe(chosen: GRPOOptions) -> str:
-    """Where settings depart from the supplement's, as on the command line of ``train``."""
+    """Where settings depart from the defaults, as on the command line of ``train``."""
     plain = asdict(GRPOOptions())
     changed = {name: value for name, value in asdict(chosen).items() if value != plain[name]}
     return " ".join(f"`--{name.replace('_', '-')} {value}`" for name, value in changed.items()) or "the defaults"

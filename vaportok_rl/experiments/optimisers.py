@@ -34,12 +34,13 @@ from vaportok_rl.experiments.runs.algorithms import A2CSettings, PPOSettings, Re
 from vaportok_rl.experiments.runs.training import TrainSettings, learn, open_held_out, resumable_record
 from vaportok_rl.experiments.runs.world_settings import WorldSettings
 
-Variant = Literal["grpo", "grpo-matched", "grpo-clip", "ppo", "a2c", "reinforce"]
+Variant = Literal["grpo", "grpo-path", "enumerated", "candidates", "ppo", "a2c", "reinforce"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 COLOURS: Mapping[str, str] = {
     "grpo": "tab:blue",
-    "grpo-clip": "tab:cyan",
-    "grpo-matched": "tab:purple",
+    "grpo-path": "tab:cyan",
+    "enumerated": "tab:purple",
+    "candidates": "tab:brown",
     "ppo": "tab:orange",
     "a2c": "tab:green",
     "reinforce": "tab:red",
@@ -52,8 +53,8 @@ class Optimisers(WorldSettings):
     """Train the taildrop module with each optimiser and each seed, and compare at equal decisions and in time."""
 
     variants: tuple[Variant, ...] = VARIANTS
-    """Which optimisers; `grpo-matched` is GRPO with PPO's minibatches and, as the others, no penalty for leaving the
-    policy that it began with, `grpo-clip` the same with one advantage a clip instead of one a path."""
+    """Which optimisers; `grpo-path` is GRPO with one advantage a path instead of one a clip, `enumerated` with the
+    exact gradient over all lengths, `candidates` with AdaTok's fixed group of lengths."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One run of each variant a seed; the scenes of a seed are the same for all variants."""
     decisions: int = 40_960
@@ -80,11 +81,11 @@ class Optimisers(WorldSettings):
         mine = {part.name for part in fields(self)} & {part.name for part in fields(TrainSettings)}
         shared = {name: getattr(self, name) for name in mine - {"ppo", "a2c", "reinforce"}}
         own: dict[str, Any]
-        matched = {"kl_coef": 0.0, "batch_size": max(1, self.scenes // self.ppo.minibatches)}
         changes: dict[str, dict[str, Any]] = {
             "grpo": {},
-            "grpo-matched": matched,
-            "grpo-clip": matched | {"credit": "clip"},
+            "grpo-path": {"credit": "path"},
+            "enumerated": {"gradient": "enumerated"},
+            "candidates": {"gradient": "candidates"},
         }
         if variant in changes:
             own = asdict(self.grpo) | changes[variant]
@@ -233,10 +234,10 @@ def page(settings: Optimisers, rows: pd.DataFrame, held_out: HeldOut) -> str:
         "with one seed, all optimisers visit the same scenes in the same order. PPO and A2C are Stable-Baselines3's, "
         "on the same policy class with a linear critic on the module's features; REINFORCE has a moving-average "
         "baseline and no critic. These three step through the `VecEnv`; GRPO samples and scores a round at once, and "
-        "its update reads each clip once for all paths of a group. `grpo` has the supplement's settings, with which it "
-        "stays near the policy that it began with; `grpo-matched` has no KL penalty (`--kl-coef 0`), as the other "
-        "optimisers have none, and PPO's number of minibatches (`--batch-size`); `grpo-clip` is the same with an "
-        "advantage of its own for each clip (`--credit clip`). Seconds are of training alone, without the "
+        "its update reads each clip once for all paths of a group. `grpo` has its defaults; `grpo-path` gives "
+        "all clips of a path one advantage (`--credit path`); `enumerated` has the exact gradient over all lengths; "
+        "`candidates` compares the same evenly spaced lengths of every clip, as AdaTok (arXiv 2606.07185) compares "
+        "budgets, after its published description. Seconds are of training alone, without the "
         "measurements. Means "
         f"over seeds {', '.join(map(str, settings.seeds))} with 95 % bootstrap intervals over seeds, on "
         f"{held_out.scene.ids.numel()} held-out clips of {held_out.process.source.describe()}.\n\n"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,14 @@ def check_fields(settings: Any, only: type | None = None) -> None:
 def _check(name: str, value: Any, annotation: Any) -> None:
     marks: tuple[Any, ...] = getattr(annotation, "__metadata__", ())
     bare = get_args(annotation)[0] if marks else annotation
-    kinds = get_args(bare) if isinstance(bare, UnionType) else (bare,)
+    # `X | None` of a Literal is a typing.Union, of a class a types.UnionType.
+    kinds = get_args(bare) if get_origin(bare) in (Union, UnionType) else (bare,)
     if (value is None and NoneType in kinds) or (callable(value) and Scheduled in marks):
         return
     kind = kinds[0]
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            offered = " or ".join(map(repr, get_args(kind)))
+            offered = " or ".join(map(repr, (*get_args(kind), *[None] * (NoneType in kinds))))
             raise ValueError(f"Expected {name} {offered}, got {value!r}; pass one of them.")
         return
     if kind not in _KINDS:

@@ -25,7 +25,7 @@ class TaildropTrunk(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         """``[B, K, D]`` to ``[B, D]``."""
         sequence = torch.cat([self.query.expand(latents.shape[0], -1, -1), latents], dim=1)
-        out: Tensor = self.norm(self.transformer(sequence)[:, 0])
+        out: Tensor = self.norm(self.transformer(sequence, wanted=slice(0, 1))[:, 0])
         return out
 
 

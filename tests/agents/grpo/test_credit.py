@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vaportok_rl.agents import GRPO
 from vaportok_rl.agents.grpo.credit import CreditRule
+from vaportok_rl.agents.grpo.rollout import SceneRollout
 from vaportok_rl.agents.objective import decoupled_advantage, group_advantage
 from vaportok_rl.envs import (
     OutcomeOfAllLengths,
@@ -206,3 +207,20 @@ def test_signals_of_paths_and_clips() -> None:
     assert torch.allclose(summed[..., 0], rewards.total)
     (summed,), _ = CreditRule("clip").signals(rewards)
     assert torch.allclose(summed, 2 * raw["clip"] / 4 - raw["path"][..., None])
+
+
+def test_candidates_are_compared_evenly_whatever_the_policy(tiny_world: str) -> None:
+    env = TaildropVecEnv(8, group_size=4, tokenizer=tiny_world, path_length=2)
+    model = GRPO(env=env, seed=0, gradient="candidates", kl_coef=0.0, clip_range=9.0, clip_range_high=9.0)
+    rollout = model.collect()
+    assert isinstance(rollout, SceneRollout)
+    assert rollout.every is not None
+    advantage = model.advantages(rollout)
+    lengths = torch.tensor([4, 8, 12, 16])
+    rule, judge = CreditRule("clip"), model.vector_env.process.judge
+    earned = rule.conditional_signals(rollout.every, rollout.actions, judge)[0][0][..., lengths - 1]
+    expected = (earned - earned.mean(-1, keepdim=True)) / (earned.std(-1, keepdim=True) + 1e-4)
+    weight = rollout.old_log_p.exp()[..., lengths - 1]
+    assert torch.allclose(advantage[..., lengths - 1] * weight * 4, expected, atol=1e-4)
+    others = torch.ones(16, dtype=torch.bool).index_fill(0, lengths - 1, False)
+    assert (advantage[..., others] == 0).all()

@@ -102,7 +102,8 @@ def test_help_and_page_show_every_option() -> None:
 def test_the_learning_rate_falls_linearly_to_its_final_share() -> None:
     schedule = GRPOOptions(learning_rate=4e-4, final_learning_rate=0.25).schedule()
     assert [schedule(left) for left in (1.0, 0.5, 0.0)] == pytest.approx([4e-4, 2.5e-4, 1e-4])
-    with pytest.raises(ValueError, match="final_learning_rate=1 with a schedule"):
+    assert GRPOOptions(learning_rate=4e-4).schedule()(0.25) == pytest.approx(1e-4)
+    with pytest.raises(ValueError, match="no final_learning_rate with a schedule"):
         GRPOOptions.of({"learning_rate": lambda left: left, "final_learning_rate": 0.5})
 
 

@@ -99,7 +99,7 @@ class GRPO(GroupAlgorithm):
 
     def _check_environment(self) -> None:
         options = self.options
-        if not self.parallel and (options.credit, options.gradient) != ("path", "sampled"):
+        if not self.parallel and (options.credit == "clip" or options.gradient != "sampled"):
             raise ValueError(
                 f"Expected credit='path' and gradient='sampled' outside the taildrop environment, got "
                 f"{options.credit!r} and {options.gradient!r}; members of a group share only their beginning there."
@@ -124,21 +124,24 @@ class GRPO(GroupAlgorithm):
     @property
     def scores_every_length(self) -> bool:
         """Whether rollouts hold the outcome of all K lengths."""
-        return self.options.gradient == "enumerated"
+        return self.options.gradient != "sampled"
 
     def advantages(self, rollout: GroupRollout) -> Tensor:
         """What the update learns from.
 
         Returns:
-            ``float32 [G, P, L]``, the advantage of every decision taken; with an enumerated gradient ``[G, P, L, K]``,
-            of every length at every decision. Of several processes, this one's scenes.
+            ``float32 [G, P, L]``, the advantage of every decision taken; with a gradient that is not sampled
+            ``[G, P, L, K]``, of every length at every decision. Of several processes, this one's scenes.
         """
         chosen = self.options
-        rule = CreditRule(chosen.credit, chosen.scale_rewards, chosen.reward_aggregation, chosen.advantage_eps)
-        if chosen.gradient == "enumerated":
+        credit = chosen.credit or ("clip" if self.parallel else "path")
+        rule = CreditRule(credit, chosen.scale_rewards, chosen.reward_aggregation, chosen.advantage_eps)
+        if chosen.gradient != "sampled":
             assert isinstance(rollout, SceneRollout)
             assert rollout.every is not None
             conditional = rule.conditional_signals(rollout.every, rollout.actions, self.vector_env.process.judge)
+            if chosen.gradient == "candidates":
+                return rule.candidate_advantage(conditional, rollout.old_log_p[0])
             return rule.exact_advantage(conditional, rollout.old_log_p[0], rollout.rewards, self.processes)
         advantage = rule.sampled_advantage(rollout.rewards)
         return advantage[:, self.processes.rank :: self.processes.count].expand_as(rollout.actions)

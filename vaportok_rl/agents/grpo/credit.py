@@ -124,6 +124,27 @@ class CreditRule:
             return centred[0] / (self.signals(sampled)[0].std(correction=1) + self.eps)
         return centred[0] / (self._spread(centred, probability)[0] + self.eps)
 
+    def candidate_advantage(self, conditional: tuple[Tensor, Tensor], log_p: Tensor) -> Tensor:
+        """Advantage of a fixed group of lengths at every decision, as AdaTok compares budgets (arXiv 2606.07185).
+
+        The G lengths are K / G, 2 · K / G … K, whatever the policy, and all of them count alike. Its paper trains a
+        selector among its budgets so; where it says no more, this is GRPO's rule.
+
+        Args:
+            conditional: from `conditional_signals`, terms summed.
+            log_p: ``[P, L, K]``, the policy that drew the paths; what weights a length by its probability afterwards
+                weights the candidates evenly.
+
+        Returns:
+            ``[G, P, L, K]``; 0 for lengths that are no candidates.
+        """
+        signals = conditional[0][0]
+        group, tokens = signals.shape[0], signals.shape[-1]
+        chosen = (torch.arange(1, group + 1, device=signals.device) * tokens).div(group, rounding_mode="floor") - 1
+        advantage = group_advantage(signals[..., chosen].movedim(-1, 0), self.eps).movedim(0, -1)
+        evenly = advantage / (group * log_p[..., chosen].exp())
+        return torch.zeros_like(signals).index_copy(-1, chosen, evenly)
+
     def _spread(self, centred: Tensor, probability: Tensor) -> Tensor:
         """Standard deviation of a group: ``[M, G, P, L, K]`` to ``[M, 1, P, L or 1, 1]``."""
         variance = (centred.square() * probability).sum(-1).mean(1, keepdim=True)

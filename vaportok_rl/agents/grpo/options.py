@@ -22,15 +22,16 @@ class GRPOOptions:
     In Python, where a number is `Scheduled`, a function of the remaining progress may stand in its place.
     """
 
-    learning_rate: Annotated[float, NOT_NEGATIVE, Scheduled] = 3e-4
+    learning_rate: Annotated[float, NOT_NEGATIVE, Scheduled] = 1e-3
     """Adam's."""
-    final_learning_rate: Annotated[float, SHARE] = 1.0
-    """Share of the learning rate that is left at the end; it falls linearly."""
+    final_learning_rate: Annotated[float | None, SHARE] = None
+    """Share of the learning rate that is left at the end; it falls linearly. 0 if not given; a function given as the
+    learning rate stays as it is."""
     n_epochs: Annotated[int, AT_LEAST_1] = 2
     """μ, passes over the sampled paths (TRL: ``num_iterations``)."""
-    batch_size: Annotated[int | None, AT_LEAST_1] = None
-    """Scenes a gradient step; all of a round's if not given."""
-    kl_coef: Annotated[float, NOT_NEGATIVE, Scheduled] = 0.1
+    batch_size: Annotated[int | None, AT_LEAST_1] = 4
+    """Scenes a gradient step; all of a round's if `None`."""
+    kl_coef: Annotated[float, NOT_NEGATIVE, Scheduled] = 0.2
     """β, weight of KL(π ‖ π_reference) (TRL: ``beta``)."""
     kl_estimator: Literal["exact", "k3"] = "exact"
     """KL over all actions, or estimated from the sampled ones (k3: DeepSeekMath Eq. 4)."""
@@ -43,9 +44,10 @@ class GRPOOptions:
     target_kl: Annotated[float | None, POSITIVE] = None
     """Ends a round's steps when the policy has moved 1.5 times as far (Stable-Baselines3's PPO), at the price of one
     number from the device a gradient step."""
-    credit: Credit = "path"
-    """`path` gives every decision of a path the path's advantage (the supplement's reading); `clip` compares each
-    decision with its group's decisions on the same clip, path terms shared."""
+    credit: Credit | None = None
+    """`clip` compares each decision with its group's decisions on the same clip, path terms shared; `path` gives every
+    decision of a path the path's advantage (the supplement's reading). If not given, `clip` where clips are credited,
+    `path` in any other environment."""
     scale_rewards: ScaleRewards = "group"
     """What advantages are divided by: the standard deviation of the group, that of the batch (arXiv 2508.08221), or
     nothing (Dr. GRPO, arXiv 2503.20783)."""
@@ -57,9 +59,10 @@ class GRPOOptions:
     drop_zero_std_groups: bool = False
     """Leave decisions whose group has no advantage at all out of the loss, its KL and its mean (DAPO's filter, without
     resampling); otherwise they count as zeros, as in TRL."""
-    gradient: Literal["sampled", "enumerated"] = "sampled"
-    """Policy gradient from the sampled lengths, or from all K of every decision, exact given the path's other
-    lengths."""
+    gradient: Literal["sampled", "enumerated", "candidates"] = "sampled"
+    """Policy gradient from the sampled lengths; or from all K of every decision, exact given the path's other lengths;
+    or from G evenly spaced lengths of every decision, always the same (AdaTok's deterministic group, arXiv
+    2606.07185)."""
     ent_coef: Annotated[float, NOT_NEGATIVE] = 0.0
     """Weight of an entropy bonus (TRL: ``entropy_coef``)."""
     ref_sync_every: Annotated[int | None, AT_LEAST_1] = None
@@ -99,10 +102,10 @@ class GRPOOptions:
             ValueError: one is out of range, or two together leave one of them without effect.
         """
         check_fields(self, GRPOOptions)
-        if callable(self.learning_rate) and self.final_learning_rate != 1:
+        if callable(self.learning_rate) and self.final_learning_rate is not None:
             raise ValueError(
-                f"Expected final_learning_rate=1 with a schedule as learning_rate, got {self.final_learning_rate}; let "
-                "the schedule fall, or give a number."
+                f"Expected no final_learning_rate with a schedule as learning_rate, got {self.final_learning_rate}; "
+                "let the schedule fall, or give a number."
             )
         inert = {
             "ref_sync_every": self.ref_sync_every is not None,
@@ -113,10 +116,16 @@ class GRPOOptions:
                 raise ValueError(
                     f"Expected kl_coef > 0 with {name}, got 0, without which it changes nothing; drop one."
                 )
-        if self.kl_estimator == "k3" and self.gradient == "enumerated":
+        if self.kl_estimator == "k3" and self.gradient != "sampled":
             raise ValueError(
-                "Expected kl_estimator='exact' with gradient='enumerated', got 'k3', an estimate from sampled lengths; "
-                "drop one."
+                f"Expected kl_estimator='exact' with gradient={self.gradient!r}, got 'k3', an estimate from sampled "
+                "lengths; drop one."
+            )
+        rule = (self.scale_rewards, self.reward_aggregation)
+        if self.gradient == "candidates" and rule != ("group", "sum_then_normalize"):
+            raise ValueError(
+                "Expected scale_rewards='group' and reward_aggregation='sum_then_normalize' with "
+                f"gradient='candidates', got {rule[0]!r} and {rule[1]!r}; drop them."
             )
         if self.reward_aggregation == "normalize_then_sum" and self.scale_rewards != "group":
             raise ValueError(
@@ -141,9 +150,10 @@ class GRPOOptions:
 
     def schedule(self) -> Schedule:
         """The learning rate by the remaining progress."""
-        if self.final_learning_rate == 1:
+        if callable(self.learning_rate):
             return FloatSchedule(self.learning_rate)
-        return FloatSchedule(LinearSchedule(self.learning_rate, self.learning_rate * self.final_learning_rate, 1.0))
+        final = self.learning_rate * (self.final_learning_rate or 0.0)
+        return FloatSchedule(LinearSchedule(self.learning_rate, final, 1.0))
 
     def at(self, progress_remaining: float) -> GRPOOptions:
         """The options of one round: schedules replaced by their values, ``clip_range_high`` filled in.

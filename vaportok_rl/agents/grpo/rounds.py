@@ -215,7 +215,8 @@ class GroupAlgorithm(BaseAlgorithm):
             if rollout is None:
                 break
             callback.on_rollout_end()
-            self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+            # What falls to 0 at the end must not be 0 in the last round already.
+            self._update_current_progress_remaining(self._round_start, total_timesteps)
             learnt = self.train(rollout)
             if self.parallel:
                 self.vector_env.process.advance(rollout.rewards, self.num_timesteps - self._round_start)
