@@ -47,6 +47,6 @@ def test_mistakes(tiny_world: str, tmp_path: Path, fails: Callable[..., str]) ->
     world, out = ["--tokenizer", tiny_world], ["--out", str(tmp_path / "run")]
     assert "--out with --resume" in fails("train", *world, "--resume")
     assert "start it without --resume" in fails("train", *world, *out, "--resume")
-    assert "which only grpo reads" in fails("train", *world, *out, "--algo", "ppo", "--kl-coef", "0.2")
+    assert "which only grpo reads" in fails("train", *world, *out, "--algo", "ppo", "--kl-coef", "0.5")
     assert "which only ppo reads" in fails("train", *world, *out, "--ppo.n-epochs", "7")
     assert not (tmp_path / "run").exists()
