@@ -16,6 +16,7 @@ from vaportok_rl.agents import TaildropPolicy, build_length_policy
 from vaportok_rl.agents.agent_file import AGENT_FILE, read_record
 from vaportok_rl.agents.lengths.trained import load_agent
 from vaportok_rl.envs import Outcome, TaildropProcess
+from vaportok_rl.envs.rewards.contract import NonFiniteRewardError
 from vaportok_rl.experiments.run_folder import create_run_folder, release_run_folder, write_config
 from vaportok_rl.experiments.runs.algorithms import (
     ALGORITHMS,
@@ -27,7 +28,6 @@ from vaportok_rl.experiments.runs.algorithms import (
 from vaportok_rl.experiments.runs.seeded_rounds import SeededRounds
 from vaportok_rl.experiments.runs.training import TrainedRun, TrainSettings, open_held_out, prepare, train
 from vaportok_rl.experiments.runs.world_settings import RewardSettings
-from vaportok_rl.envs.rewards.contract import NonFiniteRewardError
 from vaportok_rl.tokenizer.pretraining import NonFiniteLossError
 
 ROUND = 3 * 2 * 4  # path length × scenes × group size

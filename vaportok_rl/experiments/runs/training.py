@@ -17,17 +17,24 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecMonitor
 
 from vaportok_rl.agents import GRPO, Comparison, HeldOut
-from vaportok_rl.agents.agent_file import read_record, save_agent
+from vaportok_rl.agents.agent_file import AGENT_FILE, read_record, save_agent
 from vaportok_rl.agents.comparison import BEST_FIXED
-from vaportok_rl.agents.agent_file import AGENT_FILE
 from vaportok_rl.agents.grpo.environments import group_env_of
 from vaportok_rl.agents.grpo.options import GRPOOptions
 from vaportok_rl.agents.lengths.scripted import complexity_lengths, pretrained_lengths, random_lengths
-from vaportok_rl.runtime.machine import describe_machine, warn_if_other_machine
-from vaportok_rl.runtime.ranks import Processes
-from vaportok_rl.tokenizer.pretraining import NonFiniteLossError
-from vaportok_rl.envs.rewards.contract import NonFiniteRewardError
 from vaportok_rl.envs import TaildropProcess, TaildropVecEnv
+from vaportok_rl.envs.rewards.contract import NonFiniteRewardError
+from vaportok_rl.experiments.reports.evaluation import Evaluation, explained_share, judged
+from vaportok_rl.experiments.reports.pictures import comparison_frames, contact_sheet, spread_rows, write_video
+from vaportok_rl.experiments.reports.plots import allocation_figure, rate_distortion_figure, reward_figure, save_figure
+from vaportok_rl.experiments.run_folder import (
+    CONFIG_FILE,
+    LOCK_FILE,
+    changed_settings,
+    hold_run_folder,
+    release_run_folder,
+    write_config,
+)
 from vaportok_rl.experiments.runs.algorithms import (
     ALGORITHMS,
     CLASSES,
@@ -37,21 +44,13 @@ from vaportok_rl.experiments.runs.algorithms import (
     ReinforceSettings,
     Shared,
 )
-from vaportok_rl.experiments.reports.evaluation import Evaluation, explained_share, judged
-from vaportok_rl.experiments.reports.plots import allocation_figure, rate_distortion_figure, reward_figure, save_figure
-from vaportok_rl.experiments.reports.pictures import comparison_frames, contact_sheet, spread_rows, write_video
 from vaportok_rl.experiments.runs.progress_report import OnRound, ProgressReport
-from vaportok_rl.experiments.run_folder import (
-    CONFIG_FILE,
-    LOCK_FILE,
-    changed_settings,
-    hold_run_folder,
-    release_run_folder,
-    write_config,
-)
 from vaportok_rl.experiments.runs.seeded_rounds import SeededRounds
 from vaportok_rl.experiments.runs.world_settings import WorldSettings
 from vaportok_rl.runtime.declared import AT_LEAST_1, SEED, Range, check_fields
+from vaportok_rl.runtime.machine import describe_machine, warn_if_other_machine
+from vaportok_rl.runtime.ranks import Processes
+from vaportok_rl.tokenizer.pretraining import NonFiniteLossError
 
 
 @dataclass(frozen=True)
