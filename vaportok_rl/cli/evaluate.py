@@ -38,6 +38,9 @@ class Evaluate:
     """`test` (held out) or `train`."""
     scenes: int = 32
     """How many scenes at most."""
+    trust_archives: bool = False
+    """Read agents from Stable-Baselines3's archives (.zip) too. Reading one runs whatever code it holds: do so only if
+    you trust who made it."""
     seed: int = 0
     """Which clips, in which order, and the draws of random policies."""
     lpips: Literal["alex", "vgg", "squeeze", "none"] = "alex"
@@ -63,7 +66,9 @@ class Evaluate:
         process = TaildropProcess(**self.settings.environment(self.split))
         calibration = Calibration(process)
         agents = AgentRun.named(self.agent)
-        chosen = {run.label: build_length_policy(run.spec, process) for run in agents}
+        chosen = {
+            run.label: build_length_policy(run.spec, process, trust_archives=self.trust_archives) for run in agents
+        }
         folder = create_run_folder(Path("runs"), "evaluate", self.out)
         with progress_bar(console) as progress:
             task = progress.add_task("preparing policies", total=None, live="")
@@ -72,7 +77,7 @@ class Evaluate:
                 baselines = baseline_specs(calibration)
             for spec in (*(baselines if baselines != (NONE,) else ()), *self.policies):
                 progress.update(task, live=spec)
-                chosen[spec] = build_length_policy(spec, process, calibration)
+                chosen[spec] = build_length_policy(spec, process, calibration, trust_archives=self.trust_archives)
             progress.update(task, description="scoring every length", live="", completed=0)
             evaluation = evaluate(
                 process,

@@ -41,6 +41,9 @@ class RolloutCommand:
     settings: Annotated[WorldSettings, tyro.conf.arg(name="")] = field(default_factory=WorldSettings)
     split: Literal["test", "train"] = "test"
     """`test` (held out) or `train`."""
+    trust_archives: bool = False
+    """Read an agent from Stable-Baselines3's archive (.zip) too. Reading one runs whatever code it holds: do so only if
+    you trust who made it."""
     seed: int = 0
     """Of the scenes and of the policy's draws; the same seed gives the same bytes."""
     out: Path | None = None
@@ -67,7 +70,7 @@ class RolloutCommand:
         process = TaildropProcess(**arguments)
         recorder = None if self.minari is None else MinariRecorder(self.minari, process, self.policy)
         with console.status(f"preparing {self.policy}"):
-            policy = build_length_policy(self.policy, process)
+            policy = build_length_policy(self.policy, process, trust_archives=self.trust_archives)
         folder = create_run_folder(Path("runs"), "rollout", self.out)
         with contextlib.ExitStack() as stack:
             video = None

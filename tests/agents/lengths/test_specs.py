@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vaportok_rl.agents import GRPO, build_length_policy
+from vaportok_rl.agents.agent_file import AGENT_FILE, save_agent
 from vaportok_rl.envs import Scene, TaildropProcess, TaildropVecEnv
 
 
@@ -20,8 +21,8 @@ def test_an_agent_of_grpo_by_folder_and_by_file(
     agent = GRPO(env=TaildropVecEnv(4, group_size=2, tokenizer=tiny_world, path_length=3))
     with torch.no_grad():
         agent.policy.action_net.bias.copy_(30.0 * (torch.arange(16) == 4))
-    agent.save(tmp_path / "agent.zip")
-    for spec in (tmp_path, tmp_path / "agent.zip"):
+    file = save_agent(agent, tmp_path / AGENT_FILE, {})
+    for spec in (tmp_path, file):
         assert lengths(str(spec), process, scene).unique().tolist() == [5]
 
 
@@ -80,5 +81,5 @@ def test_a_path_without_an_agent(process: TaildropProcess, tmp_path: Path) -> No
         with pytest.raises(FileNotFoundError, match=r"Expected an agent at "):
             build_length_policy(spec, process)
     for spec in (str(tmp_path / "notes.txt"), f"dqn:{tmp_path / 'notes.txt'}"):
-        with pytest.raises(ValueError, match=r"Expected a saved agent at .*no zip archive"):
+        with pytest.raises(ValueError, match=r"Expected an agent that vaportok-rl saved at"):
             build_length_policy(spec, process)

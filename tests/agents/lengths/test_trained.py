@@ -46,7 +46,7 @@ def chosen(spec: str, env: TaildropEnv, seed: int) -> tuple[list[int], torch.Ten
     process = TaildropProcess(**{**env.settings, "obs": "codes", "flatten_obs": False})
     env.reset(seed=seed)
     scene = env._walk.scene
-    choice = build_length_policy(spec, process)(scene, torch.Generator())
+    choice = build_length_policy(spec, process, trust_archives=True)(scene, torch.Generator())
     return process.token_range.clip_paths(choice.n_tokens)[0].tolist(), choice.log_prob[0]
 
 
@@ -107,9 +107,9 @@ def test_the_wrong_algorithm_is_named(tiny_world: str, tmp_path: Path) -> None:
     PPO("MlpPolicy", environment(tiny_world, obs="complexity"), device="cpu").save(tmp_path / "ppo.zip")
     GRPO(env=TaildropVecEnv(4, group_size=2, tokenizer=tiny_world, path_length=3)).save(tmp_path / "grpo.zip")
     with pytest.raises(ValueError, match=r"Expected an agent that GRPO saved .* for example ppo:"):
-        build_length_policy(str(tmp_path / "ppo.zip"), process)
+        build_length_policy(str(tmp_path / "ppo.zip"), process, trust_archives=True)
     with pytest.raises(ValueError, match=r"Expected an agent that DQN saved .*; name the algorithm"):
-        build_length_policy(f"dqn:{tmp_path / 'ppo.zip'}", process)
+        build_length_policy(f"dqn:{tmp_path / 'ppo.zip'}", process, trust_archives=True)
 
 
 def test_an_agent_of_another_world_is_refused(tiny_world: str, tmp_path: Path) -> None:
@@ -118,6 +118,6 @@ def test_an_agent_of_another_world_is_refused(tiny_world: str, tmp_path: Path) -
         PPO("MlpPolicy", env, device="cpu").save(tmp_path / name)
     nano = TaildropProcess(path_length=3)
     with pytest.raises(ValueError, match="Expected an agent that observes latents, complexity, codes, clip of 'nano'"):
-        build_length_policy(f"ppo:{tmp_path / 'other.zip'}", nano)
+        build_length_policy(f"ppo:{tmp_path / 'other.zip'}", nano, trust_archives=True)
     with pytest.raises(ValueError, match=r"Expected an agent with Discrete\(64\) actions, got Discrete\(16\)"):
-        build_length_policy(f"ppo:{tmp_path / 'fewer.zip'}", nano)
+        build_length_policy(f"ppo:{tmp_path / 'fewer.zip'}", nano, trust_archives=True)

@@ -13,14 +13,13 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
 from vaportok_rl.agents import TaildropPolicy, build_length_policy
-from vaportok_rl.agents.agent_file import AGENT_FILE, read_record
+from vaportok_rl.agents.agent_file import AGENT_FILE, algorithm_class, read_record
 from vaportok_rl.agents.lengths.trained import load_agent
 from vaportok_rl.envs import Outcome, TaildropProcess
 from vaportok_rl.envs.rewards.contract import NonFiniteRewardError
 from vaportok_rl.experiments.run_folder import create_run_folder, release_run_folder, write_config
 from vaportok_rl.experiments.runs.algorithms import (
     ALGORITHMS,
-    CLASSES,
     A2CSettings,
     PPOSettings,
     ReinforceSettings,
@@ -93,7 +92,7 @@ def test_all_visit_the_same_scenes_in_the_same_order(tiny_world: str) -> None:
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_the_same_module_begins(tiny_world: str, algo: str) -> None:
     agent = prepare(settings_for(tiny_world, algo))
-    assert type(agent) is CLASSES[algo]  # type: ignore[index]
+    assert type(agent) is algorithm_class(algo)
     assert isinstance(agent.policy, TaildropPolicy)
     assert agent.policy.pretrained
     reference = prepare(settings_for(tiny_world, "grpo")).policy

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from vaportok_rl.agents.agent_file import AGENT_FILE
+from vaportok_rl.agents.agent_file import AGENT_FILE, ARCHIVE_FILE
 from vaportok_rl.experiments.run_folder import create_run_folder
 from vaportok_rl.experiments.runs.training import TrainedRun, TrainSettings, open_held_out, train
 
@@ -17,6 +17,7 @@ _FILES = {
     "table.csv",
     "table.md",
     AGENT_FILE,
+    ARCHIVE_FILE,
     "allocation.png",
     "rate_distortion.png",
     "reward_curves.png",

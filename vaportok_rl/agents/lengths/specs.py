@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast, get_args
 
+from vaportok_rl.agents.agent_file import ALGORITHMS
 from vaportok_rl.agents.lengths.budget import budget_lengths, equal_slopes, least_errors
 from vaportok_rl.agents.lengths.calibration import Calibration
 from vaportok_rl.agents.lengths.custom import load_callable
@@ -21,7 +22,7 @@ from vaportok_rl.agents.lengths.scripted import (
     random_lengths,
     threshold_lengths,
 )
-from vaportok_rl.agents.lengths.trained import ALGORITHMS, agent_lengths, run_lengths
+from vaportok_rl.agents.lengths.trained import agent_lengths, run_lengths
 from vaportok_rl.envs import TaildropProcess
 from vaportok_rl.runtime.messages import did_you_mean
 from vaportok_rl.tokenizer.error_threshold import Search
@@ -55,7 +56,9 @@ def baseline_specs(calibration: Calibration) -> tuple[str, ...]:
     return (*(name for name in _BY_NAME if name != "oracle"), *by_number)
 
 
-def build_length_policy(spec: str, process: TaildropProcess, calibration: Calibration | None = None) -> LengthPolicy:
+def build_length_policy(
+    spec: str, process: TaildropProcess, calibration: Calibration | None = None, *, trust_archives: bool = False
+) -> LengthPolicy:
     """A policy by name.
 
     | spec | lengths |
@@ -80,6 +83,8 @@ def build_length_policy(spec: str, process: TaildropProcess, calibration: Calibr
         spec: see above; the first that fits.
         process: the decision process it will be used on.
         calibration: training scenes of that process, to share between policies that are fitted; made if not given.
+        trust_archives: read Stable-Baselines3's archives of agents, which can run any code on this machine; an
+            ``agent.safetensors`` holds data alone.
 
     Raises:
         ValueError: there is no such policy, or its number or agent does not fit the process.
@@ -97,9 +102,9 @@ def build_length_policy(spec: str, process: TaildropProcess, calibration: Calibr
         return threshold_lengths(process, *_threshold(spec, value))
     path = Path(spec).expanduser()
     if path.exists():
-        return run_lengths(path, process)
+        return run_lengths(path, process, trust_archives=trust_archives)
     if ":" in spec and name in ALGORITHMS:
-        return agent_lengths(name, Path(value).expanduser(), process)
+        return agent_lengths(name, Path(value).expanduser(), process, trust_archives=trust_archives)
     if re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", spec):
         return load_callable(spec)
     hint = did_you_mean(name, (*_BY_NAME, *_BY_LENGTH, "threshold", *ALGORITHMS), "check the path.")

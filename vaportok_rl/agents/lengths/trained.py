@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import inspect
 import math
 import zipfile
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,39 +14,35 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import Tensor
 
-from vaportok_rl.agents.agent_file import AGENT_FILE, read_record
+from vaportok_rl.agents.agent_file import (
+    AGENT_FILE,
+    ALGORITHMS,
+    ARCHIVE_FILE,
+    algorithm_class,
+    check_finite,
+    read_agent,
+    read_record,
+)
 from vaportok_rl.agents.lengths.scripted import LengthChoice, LengthPolicy, most_probable
 from vaportok_rl.agents.policy import TaildropPolicy
 from vaportok_rl.envs import Scene, TaildropProcess
 from vaportok_rl.envs.process import observation_box
 from vaportok_rl.envs.settings import OBSERVATIONS
 
-ALGORITHMS: Mapping[str, tuple[str, str]] = {
-    "a2c": ("stable_baselines3", "A2C"),
-    "dqn": ("stable_baselines3", "DQN"),
-    "ppo": ("stable_baselines3", "PPO"),
-    "reinforce": ("vaportok_rl.agents.reinforce", "REINFORCE"),
-    "maskable-ppo": ("sb3_contrib", "MaskablePPO"),
-    "qr-dqn": ("sb3_contrib", "QRDQN"),
-    "recurrent-ppo": ("sb3_contrib", "RecurrentPPO"),
-    "trpo": ("sb3_contrib", "TRPO"),
-}
-"""Names that ``NAME:PATH`` may begin with, and the class that loads the file."""
-
 
 def algorithm_of(path: Path) -> str:
-    """The algorithm that trained an agent: ``grpo`` or one of `ALGORITHMS`, as the file itself says.
+    """The algorithm that trained an agent, one of `ALGORITHMS`, as the file itself says; no code of it is run.
 
     Raises:
         FileNotFoundError: there is no agent.
         ValueError: the file is no saved agent, or does not say.
     """
-    file = _agent_file(path)
-    recorded = read_record(file).get("algorithm")
-    if recorded == "grpo" or recorded in ALGORITHMS:
-        return str(recorded)
+    file = find_agent(path)
+    if not _is_archive(file):
+        return str(read_record(file)["algorithm"])
     with zipfile.ZipFile(file) as archive:
         if "reference_policy.pth" in archive.namelist():
             return "grpo"
@@ -58,38 +52,82 @@ def algorithm_of(path: Path) -> str:
     )
 
 
-def load_agent(path: Path) -> TaildropPolicy:
-    """The policy that GRPO or ``vaportok-rl train`` trained, from a run folder or an agent file.
+def open_agent(
+    path: Path,
+    algorithm: str | None = None,
+    device: torch.device | str = "cpu",
+    tokenizer: str | None = None,
+    *,
+    trust_archives: bool = False,
+) -> BaseAlgorithm:
+    """An agent without an environment, from a run folder, an agent file or, if these are trusted, an archive.
+
+    Args:
+        path: a run folder, an ``agent.safetensors``, or what Stable-Baselines3's ``agent.save`` wrote.
+        algorithm: that trained it, among `ALGORITHMS`; the file says by default.
+        device: of the policy.
+        tokenizer: see `read_agent`.
+        trust_archives: read Stable-Baselines3's archives, which can run any code on this machine.
 
     Raises:
         FileNotFoundError: there is no agent.
-        ValueError: the file is no saved agent, or another algorithm's that does not say so.
+        ModuleNotFoundError: the algorithm's package is not installed.
+        ValueError: the file is damaged, an archive that is not trusted, or another algorithm's.
     """
-    algorithm, file = algorithm_of(path), _agent_file(path)
-    package, name = ("vaportok_rl.agents.grpo.algorithm", "GRPO") if algorithm == "grpo" else ALGORITHMS[algorithm]
-    policy = getattr(importlib.import_module(package), name).load(file, env=None, device="cpu").policy
+    file = find_agent(path)
+    found = algorithm_of(path) if algorithm is None or not _is_archive(file) else algorithm
+    if algorithm is not None and found != algorithm:
+        raise ValueError(f"Expected an agent that {algorithm} saved at {file}, got {found}'s; drop {algorithm}:.")
+    if not _is_archive(file):
+        return read_agent(file, device=device, tokenizer=tokenizer)
+    if not trust_archives:
+        raise ValueError(
+            f"Expected an {AGENT_FILE}, which holds data alone, got the archive {file}: reading it runs whatever code "
+            "it holds. If you trust who made it, say so: --trust-archives, in Python trust_archives=True."
+        )
+    agent_class = algorithm_class(found)
+    try:
+        agent = agent_class.load(file, env=None, device=device)
+    except Exception as error:  # whatever an algorithm makes of another one's file
+        raise ValueError(
+            f"Expected an agent that {agent_class.__name__} saved at {file}, got {type(error).__name__}: {error}; name "
+            f"the algorithm that saved it ({', '.join(ALGORITHMS)}; none before the path for GRPO)."
+        ) from error
+    check_finite(agent.policy.state_dict(), f"the agent in {file}")
+    return agent
+
+
+def load_agent(path: Path, tokenizer: str | None = None, *, trust_archives: bool = False) -> TaildropPolicy:
+    """The policy that GRPO or ``vaportok-rl train`` trained; see `open_agent`.
+
+    Raises:
+        ValueError: as for `open_agent`, or it is an agent of another environment.
+    """
+    policy = open_agent(path, None, "cpu", tokenizer, trust_archives=trust_archives).policy
     if not isinstance(policy, TaildropPolicy):
         raise ValueError(
-            f"Expected an agent that chooses lengths at {file}, got a {type(policy).__name__} of another environment; "
+            f"Expected an agent that chooses lengths at {path}, got a {type(policy).__name__} of another environment; "
             "give a run of `vaportok-rl train`."
         )
     return policy
 
 
-def run_lengths(path: Path, process: TaildropProcess) -> LengthPolicy:
+def run_lengths(path: Path, process: TaildropProcess, *, trust_archives: bool = False) -> LengthPolicy:
     """The most probable lengths of an agent that GRPO or ``vaportok-rl train`` trained.
 
     Raises:
         FileNotFoundError: there is no agent.
         ValueError: the file is no such agent, or was trained on another world.
     """
-    policy = load_agent(path)
+    policy = load_agent(path, trust_archives=trust_archives)
     _view_for(policy.observation_space, process)
     policy.to(process.engine.device).set_training_mode(False)
     return most_probable(policy.length_log_probs)
 
 
-def agent_lengths(algorithm: str, path: Path, process: TaildropProcess) -> LengthPolicy:
+def agent_lengths(
+    algorithm: str, path: Path, process: TaildropProcess, *, trust_archives: bool = False
+) -> LengthPolicy:
     """What a Stable-Baselines3 agent chooses with ``deterministic=True``, clip after clip.
 
     The agent sees what it was trained on (any kind of ``obs``, flat or not; recognised by its observation space),
@@ -98,29 +136,16 @@ def agent_lengths(algorithm: str, path: Path, process: TaildropProcess) -> Lengt
 
     Args:
         algorithm: among `ALGORITHMS`.
-        path: the file that ``agent.save`` wrote, or a folder with an ``agent.zip``.
+        path: see `open_agent`.
         process: the decision process it will be used on.
+        trust_archives: see `open_agent`.
 
     Raises:
         ModuleNotFoundError: the algorithm's package is not installed.
         FileNotFoundError: there is no agent.
-        ValueError: the file is not one that this algorithm saved, or the agent was trained on another world.
+        ValueError: as for `open_agent`, or the agent was trained on another world.
     """
-    package, name = ALGORITHMS[algorithm]
-    try:
-        agent_class = getattr(importlib.import_module(package), name)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"Expected {package} for {algorithm} agents, found none; install it with `pip install {package}`."
-        ) from error
-    file = _agent_file(path)
-    try:
-        agent = agent_class.load(file, env=None, device=process.engine.device)
-    except Exception as error:  # whatever an algorithm makes of another one's file
-        raise ValueError(
-            f"Expected an agent that {name} saved at {file}, got {type(error).__name__}: {error}; name the algorithm "
-            f"that saved it ({', '.join(ALGORITHMS)}; none before the path for GRPO)."
-        ) from error
+    agent: Any = open_agent(path, algorithm, process.engine.device, trust_archives=trust_archives)
     view = _view_for(agent.observation_space, process)
     if getattr(agent.action_space, "n", None) != process.tokens:
         raise ValueError(
@@ -154,16 +179,24 @@ def agent_lengths(algorithm: str, path: Path, process: TaildropProcess) -> Lengt
     return policy
 
 
-def _agent_file(path: Path) -> Path:
-    file = path / AGENT_FILE if path.is_dir() else path
-    if not file.is_file():
+def find_agent(path: Path) -> Path:
+    """The agent's file in a run folder, or the path itself.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    places = (path / AGENT_FILE, path / ARCHIVE_FILE) if path.is_dir() else (path,)
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
         raise FileNotFoundError(
-            f"Expected an agent at {file}, found none; give a run folder that `vaportok-rl train` wrote, or an "
+            f"Expected an agent at {places[0]}, found none; give a run folder that `vaportok-rl train` wrote, or an "
             f"{AGENT_FILE}."
         )
-    if not zipfile.is_zipfile(file):
-        raise ValueError(f"Expected a saved agent at {file}, got a file that is no zip archive; give an {AGENT_FILE}.")
     return file
+
+
+def _is_archive(file: Path) -> bool:
+    return zipfile.is_zipfile(file)
 
 
 def _log_prob(policy: Any, observation: Any, actions: NDArray[np.int64], masks: NDArray[np.bool_]) -> Tensor:

@@ -14,9 +14,9 @@ import torch
 import yaml
 
 from vaportok_rl.agents import Comparison, HeldOut, LengthPolicy
-from vaportok_rl.agents.agent_file import AGENT_FILE
+from vaportok_rl.agents.agent_file import AGENT_FILE, ALGORITHMS, ARCHIVE_FILE
 from vaportok_rl.agents.comparison import BEST_FIXED, ORACLE
-from vaportok_rl.agents.lengths.trained import ALGORITHMS, algorithm_of
+from vaportok_rl.agents.lengths.trained import algorithm_of
 from vaportok_rl.envs import TaildropProcess
 from vaportok_rl.evaluation import explained_variance
 from vaportok_rl.evaluation.equal_tokens import share_between
@@ -72,7 +72,7 @@ class AgentRun:
             named = prefix in ALGORITHMS
             path = Path(rest if named else spec).expanduser()
             algorithm = prefix if named else algorithm_of(path)
-            folder = path.parent if path.name == AGENT_FILE else path
+            folder = path.parent if path.name in (AGENT_FILE, ARCHIVE_FILE) else path
             name = folder.resolve().name
             runs.append(cls(name if algorithm == "grpo" else f"{algorithm}:{name}", spec, algorithm, folder))
         labels = [run.label for run in runs]

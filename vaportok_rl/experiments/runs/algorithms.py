@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, TypedDict, get_args
 
 from stable_baselines3 import A2C, PPO
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from vaportok_rl.agents import GRPO, TaildropPolicy
+from vaportok_rl.agents import TaildropPolicy
 from vaportok_rl.agents.grpo.environments import group_env_of
 from vaportok_rl.agents.reinforce import REINFORCE
 from vaportok_rl.runtime.declared import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, SHARE, Range
 
 Algorithm = Literal["grpo", "ppo", "a2c", "reinforce"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
-CLASSES: Mapping[Algorithm, type[BaseAlgorithm]] = {"grpo": GRPO, "ppo": PPO, "a2c": A2C, "reinforce": REINFORCE}
 
 
 class Shared(TypedDict):

@@ -17,7 +17,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecMonitor
 
 from vaportok_rl.agents import GRPO, Comparison, HeldOut
-from vaportok_rl.agents.agent_file import AGENT_FILE, read_record, save_agent
+from vaportok_rl.agents.agent_file import AGENT_FILE, ARCHIVE_FILE, read_agent, read_record, save_agent, save_archive
 from vaportok_rl.agents.comparison import BEST_FIXED
 from vaportok_rl.agents.grpo.environments import group_env_of
 from vaportok_rl.agents.grpo.options import GRPOOptions
@@ -37,7 +37,6 @@ from vaportok_rl.experiments.run_folder import (
 )
 from vaportok_rl.experiments.runs.algorithms import (
     ALGORITHMS,
-    CLASSES,
     A2CSettings,
     Algorithm,
     PPOSettings,
@@ -143,7 +142,7 @@ def prepare(settings: TrainSettings, resumed: Path | None = None) -> BaseAlgorit
     )
     monitored = VecMonitor(environment)
     if resumed is not None:
-        return CLASSES[settings.algo].load(resumed, env=monitored, device=settings.device)
+        return read_agent(resumed, monitored, settings.device)
     shared: Shared = {
         "policy_kwargs": {"tokenizer": environment.vector_env.process.tokenizer, "pretrained": settings.pretrained},
         "seed": settings.seed,
@@ -189,13 +188,14 @@ def learn(
     reward = held_out.process.reward = group_env_of(agent.get_env()).process.reward
     machine = describe_machine(settings.device)
     if record:
+        (folder / ARCHIVE_FILE).unlink(missing_ok=True)
         warn_if_other_machine(record.get("machine", machine), machine)
     else:
         write_config(folder, settings, reward_resolved=reward.describe(), machine=machine)
     agent.set_logger(configure(str(folder), ["tensorboard"]))
 
     def save() -> None:
-        save_agent(agent, file, {"algorithm": settings.algo, "machine": machine, **report.record()})
+        save_agent(agent, file, {"machine": machine, **report.record()})
 
     report = ProgressReport(held_out, on_round, save)
     if record:
@@ -214,6 +214,7 @@ def learn(
             save()
             raise
     save()
+    save_archive(agent, folder / ARCHIVE_FILE)
     agent.logger.close()
     return report
 
