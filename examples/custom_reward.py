@@ -6,8 +6,8 @@ Run: python examples/custom_reward.py, or use a term on the command line from th
 A term is a plain function of an `Outcome`. A clip term returns `[G, P, L]` and looks at each clip by itself; a path
 term returns `[G, P]` and may look across the clips of a path. Both return finite floats on the outcome's device, for
 every length in 1 … K. A pixel term compares the decoded video with the clip and returns one number for each pair; it
-works where the network runs, and on outcome tables built with it. Making an environment tries all of them and says
-what is wrong. docs/rewards.md has the rest: schedules, constraints, terms across a group.
+needs the network, so outcome tables refuse it. Making an environment tries all of them and says what is wrong.
+docs/rewards.md has the rest: schedules, constraints, terms across a group.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def test_the_threshold_follows_each_clips_prior() -> None:
     likeliest = scale.gaussian_prior(complexity).argmax(-1) + 1
     assert outcome.prior_mean[0, 1] - outcome.prior_mean[0, 0] > 10
     assert torch.equal(outcome.prior_mean.round().long(), likeliest)
-    expected = [-(max(0.0, (0.6 * mean - 10) / (0.6 * mean)) ** 2) for mean in outcome.prior_mean[0].tolist()]
+    expected = [-(max(0.0, (0.7 * mean - 10) / (0.7 * mean)) ** 2) for mean in outcome.prior_mean[0].tolist()]
     assert VaporReward(preset="paper")(outcome).raw["penalty"][0, 0].tolist() == pytest.approx(expected)
 
 

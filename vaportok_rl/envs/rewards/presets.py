@@ -92,11 +92,11 @@ PRESETS: Mapping[str, Preset] = {
         _EQUAL,
         {
             **_BALANCED,
-            "scale": 20.0,
-            "n_threshold": 0.6,
+            "scale": 7.0,
+            "n_threshold": 0.7,
             "threshold_unit": "prior",
-            "diversity_cap": 0.05,
-            "generation_scale": 0.25,
+            "diversity_cap": 0.03,
+            "generation_scale": 0.2,
         },
     ),
     # A length is paid for by what it does to its own clip: the oracle lies on the lower rate-distortion envelope.
