@@ -52,8 +52,6 @@ def engines(world: VaporTok) -> dict[str, Score]:
     return {
         "default": partial(score, ScoringEngine(world)),
         "one clip at a time": partial(score, ScoringEngine(world, longest)),
-        "packed": partial(score, ScoringEngine(world, packed=True)),
-        "packed, small batches": partial(score, ScoringEngine(world, 2 * longest, packed=True)),
     }
 
 
@@ -71,7 +69,7 @@ def requests(draw: st.DrawFn) -> Tensor:
 
 @settings(max_examples=25)
 @given(requests())
-@pytest.mark.parametrize("way", ["default", "one clip at a time", "packed", "packed, small batches"])
+@pytest.mark.parametrize("way", ["default", "one clip at a time"])
 def test_float32_is_the_literal_method(
     engines: dict[str, Score], world: VaporTok, clips: Tensor, way: str, n_tokens: Tensor
 ) -> None:
@@ -85,13 +83,12 @@ def test_float32_is_the_literal_method(
 
 @settings(max_examples=15)
 @given(requests())
-@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
 def test_bfloat16_is_near_the_literal_method(
-    world: VaporTok, rounded: VaporTok, clips: Tensor, packed: bool, n_tokens: Tensor
+    world: VaporTok, rounded: VaporTok, clips: Tensor, n_tokens: Tensor
 ) -> None:
     _, paths, length = n_tokens.shape
     some = clips[: paths * length].unflatten(0, (paths, length))
-    engine = ScoringEngine(rounded, packed=packed)
+    engine = ScoringEngine(rounded)
     # The codes are float32's, so that the bound is on decoding: a clip of another code is another clip.
     scene = ScoringEngine(world).encode(some)
     outcome = engine.score(scene, n_tokens)
@@ -108,16 +105,15 @@ def test_bfloat16_encodes_to_nearly_the_same_scene(world: VaporTok, rounded: Vap
     assert (near.latents - exact.latents).norm() / exact.latents.norm() < 0.02
 
 
-@pytest.mark.parametrize("way", ["default", "packed"])
 def test_a_world_of_many_patches_is_decoded_without_padding(
-    engines: dict[str, Score], world: VaporTok, clips: Tensor, monkeypatch: pytest.MonkeyPatch, way: str
+    engines: dict[str, Score], world: VaporTok, clips: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What a CPU does where one sequence fills its cores.
     monkeypatch.setattr("vaportok_rl.envs.scoring.engine.FILLING_PATCHES", 1)
     monkeypatch.setattr(VaporTok, "decode", None)
     n_tokens = torch.arange(1, TOKENS + 1).view(-1, 1, 1).expand(-1, 1, 2).contiguous()
     mse, accuracy = literal_scores(world, clips[None, :2], n_tokens)
-    outcome = engines[way](clips[None, :2], n_tokens)
+    outcome = engines["default"](clips[None, :2], n_tokens)
     torch.testing.assert_close(outcome.mse, mse, rtol=1e-6, atol=0)
     assert torch.equal(outcome.accuracy, accuracy)
 
@@ -131,17 +127,6 @@ def test_logits_in_pieces_change_nothing(
     pieces = ScoringEngine(world, bits=True).encode(clips[None])
     assert torch.equal(pieces.hits, whole.hits)
     torch.testing.assert_close(pieces.bits, whole.bits)
-
-
-def test_compiled_is_eager(world: VaporTok, clips: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Traced and run as it is: what a code generator makes of the graphs is its own suite's business.
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    torch._dynamo.reset()
-    eager, compiled = ScoringEngine(world), ScoringEngine(world, compile=True)
-    n_tokens = torch.tensor([1, 3, 3, 9, 16]).view(-1, 1, 1).expand(-1, 1, 2).contiguous()
-    expected, found = (engine.score(engine.encode(clips[None, :2]), n_tokens) for engine in (eager, compiled))
-    torch.testing.assert_close(found.mse, expected.mse, rtol=1e-6, atol=0)
-    assert torch.equal(found.accuracy, expected.accuracy)
 
 
 def test_what_is_held_at_a_time_is_reported(world: VaporTok) -> None:

@@ -1,12 +1,23 @@
-"""Both computations of attention against a loop over queries and keys."""
+"""Every computation of attention against a loop over queries and keys."""
 
 import math
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from vaportok_rl.tokenizer.attention import PIECEWISE_KEYS, attend, explicit_attention, piecewise_attention
+from vaportok_rl.tokenizer import attention
+from vaportok_rl.tokenizer.attention import (
+    MANY_KEYS,
+    Fastest,
+    attend,
+    block_seconds,
+    explicit_attention,
+    measure_fastest,
+    threaded_attention,
+)
 
 CASES = ["all", "keys", "pairs", "causal"]
 
@@ -72,25 +83,77 @@ def test_hidden_keys_do_not_matter() -> None:
 
 
 @pytest.mark.parametrize("piece", [2, 3, 512])
-@pytest.mark.parametrize("causal", [False, True])
-def test_attention_in_pieces_is_the_textbook(monkeypatch: pytest.MonkeyPatch, piece: int, causal: bool) -> None:
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_attention_by_threads_is_the_textbook(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, piece: int, threads: int
+) -> None:
     monkeypatch.setattr("vaportok_rl.tokenizer.attention.PIECE", piece)
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    torch.set_num_threads(threads)
     q, k, v, visible, _ = inputs("all")
-    found = piecewise_attention(q, k, v, causal)
-    torch.testing.assert_close(found, slow_attention(q, k, v, visible, causal), rtol=1e-5, atol=1e-6)
-
-
-def test_attention_of_few_queries_in_pieces() -> None:
-    q, k, v, visible, _ = inputs("all")
-    expected = slow_attention(q, k, v, visible, causal=False)[:, :, 1:4]
-    torch.testing.assert_close(piecewise_attention(q[:, :, 1:4], k, v, causal=False), expected, rtol=1e-5, atol=1e-6)
+    expected = slow_attention(q, k, v, visible, causal=False)
+    torch.testing.assert_close(threaded_attention(q, k, v), expected, rtol=1e-5, atol=1e-6)
+    few = threaded_attention(q[:, :, 1:4], k, v)
+    torch.testing.assert_close(few, expected[:, :, 1:4], rtol=1e-5, atol=1e-6)
+    with torch.inference_mode():
+        assert torch.equal(threaded_attention(q, k, v), threaded_attention(q.clone(), k, v))
 
 
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("keys", [PIECEWISE_KEYS - 1, PIECEWISE_KEYS, PIECEWISE_KEYS + 700])
-def test_long_sequences_in_bfloat16(keys: int, causal: bool) -> None:
+@pytest.mark.parametrize("keys", [MANY_KEYS - 1, MANY_KEYS, MANY_KEYS + 700])
+@pytest.mark.parametrize("kernel", ["fused", "threaded"])
+def test_long_sequences_in_bfloat16(
+    monkeypatch: pytest.MonkeyPatch, keys: int, causal: bool, kernel: attention.Kernel
+) -> None:
+    monkeypatch.setattr(attention, "fastest_on_cpu", lambda: Fastest("bfloat16", kernel))
     torch.manual_seed(1)
     q, k, v = torch.randn(3, 1, 2, keys, 8).unbind(0)
     with torch.no_grad():
         found = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), causal=causal)
     torch.testing.assert_close(found.float(), attend(q, k, v, causal=causal), rtol=0.05, atol=0.05)
+
+
+def test_threads_of_the_user_keep_their_number() -> None:
+    before = torch.get_num_threads()
+    pool = attention._pool(0, before)
+    assert pool.submit(torch.get_num_threads).result() == 1
+    assert torch.get_num_threads() == before
+    pool.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ({"float32": 9.0, "bfloat16": 3.0, "fused": 4.0, "threaded": 2.0}, Fastest("bfloat16", "threaded")),
+        ({"float32": 9.0, "bfloat16": 3.0, "fused": 4.0, "threaded": 3.9}, Fastest("bfloat16", "fused")),
+        ({"float32": 9.0, "bfloat16": 5.0, "fused": 3.0, "threaded": 9.0}, Fastest("float32", "fused")),
+    ],
+)
+def test_a_choice_needs_a_margin(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float], expected: Fastest) -> None:
+    monkeypatch.setattr(attention, "block_seconds", lambda *_: seconds)
+    assert measure_fastest() == expected
+
+
+def test_parts_of_a_block_are_measured() -> None:
+    taken = block_seconds(width=8, heads=2, positions=16, repeats=1)
+    assert all(0 < spent < 1 for spent in taken.values())
+
+
+@pytest.mark.parametrize("damage", [None, "", '{"precision": "half", "attention": "fused"}', "[]"])
+def test_a_machine_is_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, damage: str | None) -> None:
+    """Two runs of one seed compute by the same kernel, however busy the machine was when each began."""
+    answers = [Fastest("bfloat16", "threaded"), Fastest("float32", "fused")]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(attention, "measure_fastest", lambda: answers.pop(0))
+    choose = attention.fastest_on_cpu.__wrapped__
+    assert choose() == choose() == Fastest("bfloat16", "threaded")
+    if damage is not None:
+        next(tmp_path.glob("*/*.json")).write_text(damage)
+        assert choose() == choose() == Fastest("float32", "fused")
+
+
+def test_a_choice_that_cannot_be_kept_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "vaportok_rl").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(attention, "measure_fastest", lambda: Fastest("float32", "fused"))
+    assert attention.fastest_on_cpu.__wrapped__() == Fastest("float32", "fused")

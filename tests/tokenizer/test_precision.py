@@ -2,27 +2,29 @@
 
 import copy
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
-from vaportok_rl.tokenizer import PRESETS, VaporTok
+from vaportok_rl.tokenizer import PRESETS, Precision, VaporTok
+from vaportok_rl.tokenizer.attention import Fastest
 from vaportok_rl.tokenizer.precision import multiplies_bfloat16, resolve_precision, round_weights
 
 WIDE, NARROW = PRESETS["vaportok-b"], PRESETS["nano"]
 
 
-@pytest.mark.parametrize("hardware", [False, True])
-def test_auto_is_bfloat16_for_wide_worlds_on_fitting_hardware(monkeypatch: pytest.MonkeyPatch, hardware: bool) -> None:
-    monkeypatch.setattr("vaportok_rl.tokenizer.precision.multiplies_bfloat16", lambda device: hardware)
-    assert resolve_precision("auto", WIDE, "cpu") == ("bfloat16" if hardware else "float32")
+@pytest.mark.parametrize("fastest", get_args(Precision))
+def test_auto_is_what_is_fastest_for_wide_worlds(monkeypatch: pytest.MonkeyPatch, fastest: Precision) -> None:
+    monkeypatch.setattr("vaportok_rl.tokenizer.precision.fastest_on_cpu", lambda: Fastest(fastest, "fused"))
+    monkeypatch.setattr("vaportok_rl.tokenizer.precision.multiplies_bfloat16", lambda device: fastest == "bfloat16")
+    assert resolve_precision("auto", WIDE, "cpu") == resolve_precision("auto", WIDE, "cuda") == fastest
     assert resolve_precision("auto", NARROW, "cpu") == "float32"
     assert resolve_precision("auto", replace(WIDE, width=384), "cpu") == "float32"
 
 
-def test_what_is_asked_for_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vaportok_rl.tokenizer.precision.multiplies_bfloat16", lambda device: False)
+def test_what_is_asked_for_is_done() -> None:
     assert resolve_precision("bfloat16", NARROW, "cpu") == "bfloat16"
     assert resolve_precision("float32", WIDE, "cpu") == "float32"
     with pytest.raises(ValueError, match="or 'auto' to have it chosen"):

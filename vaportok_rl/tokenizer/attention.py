@@ -1,25 +1,54 @@
-"""Scaled dot-product attention, by the fastest of several equal computations."""
+"""Scaled dot-product attention, by the kernel that is fastest on this machine."""
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# From this many keys on, bfloat16 attention without gradients is computed in pieces on a CPU.
-PIECEWISE_KEYS = 512
-# Queries a piece: its scores stay in the cache.
+from vaportok_rl.runtime.machine import processor_name
+from vaportok_rl.runtime.whole_writes import whole_write
+
+Kernel = Literal["fused", "threaded"]
+
+# From this many keys on, the choice of a kernel for bfloat16 on a CPU may be worth it.
+MANY_KEYS = 512
+# Queries in one of `threaded_attention`'s pieces: the scores of one stay in a core's cache.
 PIECE = 512
+# The other choice must be faster by this factor, so that equal ones are not told apart by noise.
+MARGIN = 1.2
+
+
+class Fastest(NamedTuple):
+    """What is fastest on a machine's processor for wide worlds.
+
+    Attributes:
+        precision: number format of a transformer block.
+        attention: kernel for bfloat16.
+    """
+
+    precision: Literal["float32", "bfloat16"]
+    attention: Kernel
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None = None, causal: bool = False) -> Tensor:
-    """Softmax attention.
+    """Softmax attention, by PyTorch's fused kernel but for bfloat16 on a CPU.
 
-    On a CPU the fused kernel's backward pass in bfloat16 took about four times as long as the explicit products (128
-    tokens, two cores), so training there uses the latter. Its forward pass multiplies in bfloat16 no faster than in
-    float32, so long sequences are computed in pieces. Everything else uses the fused kernel.
+    There the fused kernel's backward pass takes three to four times as long as the explicit products (128 tokens, two
+    cores), so training uses the latter; long sequences without gradients use the kernel of `fastest_on_cpu`.
 
     Args:
         q: ``[B, heads, M, e]``.
@@ -34,8 +63,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None = None, causa
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:
         if torch.is_grad_enabled():
             return explicit_attention(q, k, v, visible, causal)
-        if visible is None and k.shape[2] >= PIECEWISE_KEYS:
-            return piecewise_attention(q, k, v, causal)
+        if visible is None and not causal and k.shape[2] >= MANY_KEYS and fastest_on_cpu().attention == "threaded":
+            return threaded_attention(q, k, v)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal)
 
 
@@ -49,28 +78,154 @@ def explicit_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, 
     return scores.softmax(-1) @ v
 
 
-def piecewise_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
-    """Attention in pieces of one head and `PIECE` queries, without gradients; see `attend`.
+def threaded_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention in pieces of one head and `PIECE` queries, without gradients; each piece is one thread's work.
 
-    The scores of a piece are written over those of the one before: memory that is touched for the first time costs more
-    than what is computed in it.
+    A product whose rows are spread over threads ends when the last thread does, which takes long where other programs
+    use the cores. Here threads take pieces until none is left and meet once, at the end. A piece is computed by one
+    thread, so the result does not depend on their number.
+
+    Args:
+        q: ``[B, heads, M, e]`` on a CPU.
+        k: ``[B, heads, N, e]``.
+        v: ``[B, heads, N, e]``.
+
+    Returns:
+        ``[B, heads, M, e]``.
     """
     batch, heads, queries, width = q.shape
     q, k, v = (q * (1 / math.sqrt(width))).contiguous(), k.contiguous(), v.contiguous()
     # The layout of the projection that follows, as the fused kernel has it.
     out = q.new_empty(batch, queries, heads, width).transpose(1, 2)
-    size = min(PIECE, queries)
-    scratch = q.new_empty(2, size * k.shape[2])
-    later = torch.ones(size, size, dtype=torch.bool, device=q.device).triu(1)
-    for start in range(0, queries, PIECE):
-        stop = min(queries, start + PIECE)
-        seen = stop if causal else k.shape[2]
-        raw, weights = scratch[:, : (stop - start) * seen].view(2, stop - start, seen)
-        for clip in range(batch):
-            for head in range(heads):
-                torch.mm(q[clip, head, start:stop], k[clip, head, :seen].T, out=raw)
-                if causal:
-                    raw[:, start:].masked_fill_(later[: stop - start, : stop - start], -math.inf)
-                torch.softmax(raw, -1, out=weights)
-                out[clip, head, start:stop] = weights @ v[clip, head, :seen]
+    pieces = list(itertools.product(range(batch), range(heads), range(0, queries, PIECE)))
+    inference = torch.is_inference_mode_enabled()
+
+    def work() -> None:
+        # Gradient and inference modes are a thread's own.
+        with torch.inference_mode(inference), torch.no_grad():
+            # Scores are written over those of the piece before: fresh memory costs more than what is computed in it.
+            scratch = q.new_empty(min(PIECE, queries) * k.shape[2])
+            while pieces:
+                try:
+                    clip, head, start = pieces.pop()
+                except IndexError:  # another thread was faster
+                    return
+                rows = slice(start, min(start + PIECE, queries))
+                some = q[clip, head, rows]
+                scores = scratch[: len(some) * k.shape[2]].view(len(some), -1)
+                torch.mm(some, k[clip, head].T, out=scores)
+                torch.softmax(scores, -1, out=scores)
+                out[clip, head, rows] = scores @ v[clip, head]
+
+    threads = torch.get_num_threads()
+    if threads == 1:
+        work()
+    else:
+        for done in [_pool(os.getpid(), threads).submit(work) for _ in range(threads)]:
+            done.result()
     return out
+
+
+@cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads in which torch computes alone; of this process, as a forked one inherits none that runs."""
+    started = threading.Barrier(threads + 1)
+
+    def start() -> None:
+        torch.get_num_threads()  # a thread takes the common number when it first asks, and keeps its own from then on
+        torch.set_num_threads(1)
+        started.wait()
+
+    pool = ThreadPoolExecutor(threads, "attention", initializer=start)
+    for _ in range(threads):
+        pool.submit(lambda: None)
+    started.wait()
+    # `start` changed the number that threads of the user's would begin with.
+    torch.set_num_threads(threads)
+    return pool
+
+
+@cache
+def fastest_on_cpu() -> Fastest:
+    """What is fastest on this processor, measured once a machine.
+
+    Kernels differ in the last bits, so a choice that changed between two runs would change their results. The first
+    process that needs it measures and keeps the answer in the user's cache folder (``XDG_CACHE_HOME``, or
+    ``~/.cache``); later ones read it. Delete the file to measure again. Where the folder cannot be written, every
+    process measures; the `MARGIN` and the processor time of one thread, which other programs hardly change, keep the
+    answer the same.
+    """
+    machine = f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vaportok_rl"
+    file = folder / f"fastest-{sha256(machine.encode()).hexdigest()[:12]}.json"
+    kept = _read(file)
+    if kept is not None:
+        return kept
+    found = measure_fastest()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole_write(file) as scratch:
+            scratch.write_text(json.dumps({"machine": machine, **found._asdict()}) + "\n")
+    except OSError:
+        return found
+    # Of two processes that measured at once, the later one's answer counts for all that follow.
+    return _read(file) or found
+
+
+def _read(file: Path) -> Fastest | None:
+    try:
+        kept = json.loads(file.read_text())
+        found = Fastest(kept["precision"], kept["attention"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    known = found.precision in ("float32", "bfloat16") and found.attention in ("fused", "threaded")
+    return found if known else None
+
+
+def measure_fastest(width: int = 768, heads: int = 12, positions: int = 1024, repeats: int = 3) -> Fastest:
+    """Measures the products and the attention of a block; about two seconds on one thread.
+
+    Args:
+        width: of the block.
+        heads: of its attention.
+        positions: in its sequence.
+        repeats: the shortest of this many counts, after one that warms up.
+    """
+    seconds = block_seconds(width, heads, positions, repeats)
+    attention: Kernel = "threaded" if seconds["fused"] > MARGIN * seconds["threaded"] else "fused"
+    half = seconds["bfloat16"] + seconds[attention]
+    return Fastest("bfloat16" if seconds["float32"] > MARGIN * half else "float32", attention)
+
+
+def block_seconds(width: int = 768, heads: int = 12, positions: int = 1024, repeats: int = 3) -> dict[str, float]:
+    """Processor time of one thread for parts of a block; arguments as for `measure_fastest`.
+
+    Returns:
+        Seconds: ``float32`` (products and fused attention), ``bfloat16`` (products alone), and ``fused`` and
+        ``threaded`` (attention in bfloat16).
+    """
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(positions, width, generator=generator)
+    # As many multiplications as in the four products of a block.
+    weight = torch.randn(12 * width, width, generator=generator)
+    q = torch.randn(1, heads, positions, width // heads, generator=generator)
+    x_half, weight_half, q_half = x.bfloat16(), weight.bfloat16(), q.bfloat16()
+    runs: dict[str, Callable[[], object]] = {
+        "float32": lambda: (F.linear(x, weight), F.scaled_dot_product_attention(q, q, q)),
+        "bfloat16": lambda: F.linear(x_half, weight_half),
+        "fused": lambda: F.scaled_dot_product_attention(q_half, q_half, q_half),
+        "threaded": lambda: threaded_attention(q_half, q_half, q_half),
+    }
+    taken = dict.fromkeys(runs, math.inf)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            for turn, (name, run) in itertools.product(range(repeats + 1), runs.items()):
+                began = time.thread_time()
+                run()
+                if turn:
+                    taken[name] = min(taken[name], time.thread_time() - began)
+    finally:
+        torch.set_num_threads(threads)
+    return taken

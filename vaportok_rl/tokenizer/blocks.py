@@ -7,10 +7,6 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vaportok_rl.tokenizer.attention import attend
-from vaportok_rl.tokenizer.packing import Packing
-
-# Which positions to compute the outputs of: some at the end, or any by their indices.
-Positions = slice | Tensor
 
 
 class Attention(nn.Module):
@@ -22,12 +18,12 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, visible: Tensor | Packing | None = None, wanted: Positions | None = None) -> Tensor:
+    def forward(self, x: Tensor, visible: Tensor | None = None, wanted: slice | None = None) -> Tensor:
         """Attends over a sequence.
 
         Args:
             x: ``[B, N, D]``.
-            visible: ``bool [B, N]``, keys that may be attended to; or how sequences are packed; or None for all.
+            visible: ``bool [B, N]``, keys that may be attended to; None for all.
             wanted: which M positions are queries; all by default. All positions are keys.
 
         Returns:
@@ -40,10 +36,7 @@ class Attention(nn.Module):
             query_weight, key_value_weight = self.qkv.weight.split([width, 2 * width])
             q = rearrange(F.linear(x[:, wanted], query_weight), "b n (h e) -> b h n e", h=self.heads)
             k, v = rearrange(F.linear(x, key_value_weight), "b n (two h e) -> two b h n e", two=2, h=self.heads)
-        if isinstance(visible, Packing):
-            attended = visible.attend(q, k, v)
-        else:
-            attended = attend(q, k, v, None if visible is None else visible[:, None, None, :])
+        attended = attend(q, k, v, None if visible is None else visible[:, None, None, :])
         out: Tensor = self.proj(rearrange(attended, "b h n e -> b n (h e)"))
         return out
 
@@ -72,7 +65,7 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=1e-5)
         self.mlp = Mlp(width, 4 * width)
 
-    def forward(self, x: Tensor, visible: Tensor | Packing | None = None, wanted: Positions | None = None) -> Tensor:
+    def forward(self, x: Tensor, visible: Tensor | None = None, wanted: slice | None = None) -> Tensor:
         """``[B, N, D]`` to ``[B, M, D]``; see `Attention.forward` for the arguments."""
         x = (x if wanted is None else x[:, wanted]) + self.attn(self.norm1(x), visible, wanted)
         out: Tensor = x + self.mlp(self.norm2(x))
@@ -86,7 +79,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
 
-    def forward(self, x: Tensor, visible: Tensor | Packing | None = None, wanted: Positions | None = None) -> Tensor:
+    def forward(self, x: Tensor, visible: Tensor | None = None, wanted: slice | None = None) -> Tensor:
         """Runs the stack.
 
         Args:

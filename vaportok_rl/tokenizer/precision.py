@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import nn
 
+from vaportok_rl.tokenizer.attention import fastest_on_cpu
 from vaportok_rl.tokenizer.config import VaporTokConfig
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def multiplies_bfloat16(device: str | torch.device) -> bool:
 def resolve_precision(precision: str, config: VaporTokConfig, device: str | torch.device) -> Precision:
     """What a choice of precision means for a world.
 
-    ``"auto"`` is bfloat16 where the device multiplies it in hardware and the world is at least `BFLOAT16_WIDTH` wide,
-    else float32. The shipped `nano` is narrow: it is always float32.
+    ``"auto"`` is float32 for worlds narrower than `BFLOAT16_WIDTH`, such as the shipped `nano`. A wide one gets what
+    `fastest_on_cpu` measured, or on a CUDA device bfloat16 where it has the instructions.
 
     Args:
         precision: ``"auto"``, ``"float32"`` or ``"bfloat16"``.
@@ -45,11 +46,15 @@ def resolve_precision(precision: str, config: VaporTokConfig, device: str | torc
         ValueError: the precision is unknown.
     """
     if precision == "auto":
-        return "bfloat16" if config.width >= BFLOAT16_WIDTH and multiplies_bfloat16(device) else "float32"
+        if config.width < BFLOAT16_WIDTH:
+            return "float32"
+        if torch.device(device).type == "cpu":
+            return fastest_on_cpu().precision
+        return "bfloat16" if multiplies_bfloat16(device) else "float32"
     if precision not in get_args(Precision):
         raise ValueError(
             f"Expected precision 'float32' or 'bfloat16', got {precision!r}; pass one of the two, or 'auto' to have it "
-            "chosen by the hardware."
+            "chosen by what is fastest here."
         )
     return precision  # type: ignore[return-value]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vaportok_rl.envs.scoring.decoding_plan import length_ladder, pack_decoding, plan_decoding
+from vaportok_rl.envs.scoring.decoding_plan import length_ladder, plan_decoding
 
 geometries = st.tuples(st.integers(1, 70), st.integers(1, 80))
 
@@ -76,24 +76,3 @@ def test_without_padding_only_equal_lengths_share_a_batch() -> None:
     plan = plan_decoding(np.array([[3, 7, 3, 1], [7, 7, 16, 1]]), 16, 16, 10_000, padding=0)
     assert [(batch.padded, batch.stop - batch.start) for batch in plan.batches] == [(1, 1), (3, 2), (7, 2), (16, 1)]
     assert all(batch.exact for batch in plan.batches)
-
-
-@given(geometries, st.integers(1, 4), st.integers(1, 6), st.integers(1, 4), st.integers(0, 10_000))
-def test_packed_batches_are_full_and_bounded(
-    geometry: tuple[int, int], group: int, clips: int, room: int, seed: int
-) -> None:
-    tokens, patches = geometry
-    n_tokens = np.random.default_rng(seed).integers(1, tokens + 1, (group, clips))
-    limit = room * (tokens + patches)
-    plan = pack_decoding(n_tokens, tokens, patches, limit)
-    assert (plan.n_tokens[plan.inverse] == n_tokens).all()
-    assert (plan.clips[plan.inverse] == np.arange(clips)).all()
-    positions = plan.n_tokens + patches
-    stops = [0, *(batch.stop for batch in plan.batches)]
-    assert [batch.start for batch in plan.batches] == stops[:-1]
-    assert stops[-1] == plan.pairs
-    for batch in plan.batches:
-        assert positions[batch.start : batch.stop].sum() <= limit
-        assert batch.padded == plan.n_tokens[batch.start : batch.stop].max()
-        # The next pair would not have fitted.
-        assert batch.stop == plan.pairs or positions[batch.start : batch.stop + 1].sum() > limit

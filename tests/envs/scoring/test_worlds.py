@@ -11,6 +11,7 @@ import torch
 from vaportok_rl.envs import TaildropEnv, TaildropVectorEnv, VaporReward, shared_world
 from vaportok_rl.envs.scoring.worlds import shared_distances
 from vaportok_rl.tokenizer import VaporTok
+from vaportok_rl.tokenizer.attention import Fastest
 
 
 def test_the_same_object_twice(tiny_world: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +49,7 @@ def test_another_precision_is_another_world(tiny_world: str) -> None:
 @pytest.mark.parametrize("chosen", ["float32", "bfloat16"])
 def test_auto_is_the_world_that_it_chooses(tiny_world: str, monkeypatch: pytest.MonkeyPatch, chosen: str) -> None:
     monkeypatch.setattr("vaportok_rl.envs.scoring.worlds._WORLDS", {})
-    monkeypatch.setattr("vaportok_rl.tokenizer.precision.multiplies_bfloat16", lambda device: True)
+    monkeypatch.setattr("vaportok_rl.tokenizer.precision.fastest_on_cpu", lambda: Fastest("bfloat16", "fused"))
     monkeypatch.setattr("vaportok_rl.tokenizer.precision.BFLOAT16_WIDTH", 1 if chosen == "bfloat16" else 10_000)
     world = shared_world(tiny_world)
     assert world.precision == chosen

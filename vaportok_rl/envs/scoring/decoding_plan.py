@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -103,17 +103,3 @@ def plan_decoding(
         for first in range(int(start), int(stop), size):
             batches.append(DecodingBatch(first, min(int(stop), first + size), padded, exact))
     return DecodingPlan(rows, lengths, tuple(batches), inverse.reshape(n_tokens.shape))
-
-
-def pack_decoding(n_tokens: Indices, tokens: int, patches: int, max_batch_tokens: int) -> DecodingPlan:
-    """Groups requests into batches that are to be packed without padding; arguments as for `plan_decoding`."""
-    plan = plan_decoding(n_tokens, tokens, patches, max_batch_tokens)
-    positions = (plan.n_tokens + patches).cumsum()
-    batches: list[DecodingBatch] = []
-    start = 0
-    while start < plan.pairs:
-        before = int(positions[start - 1]) if start else 0
-        stop = max(start + 1, int(np.searchsorted(positions, before + max_batch_tokens, side="right")))
-        batches.append(DecodingBatch(start, stop, int(plan.n_tokens[stop - 1]), exact=False))
-        start = stop
-    return replace(plan, batches=tuple(batches))

@@ -19,12 +19,10 @@ from vaportok_rl.envs.scoring.decoding_plan import (
     DecodingBatch,
     DecodingPlan,
     Indices,
-    pack_decoding,
     plan_decoding,
 )
 from vaportok_rl.tokenizer import VaporTok, VaporTokConfig, clip_complexity
 from vaportok_rl.tokenizer.complexity import ComplexityScale
-from vaportok_rl.tokenizer.packing import decode_packed
 from vaportok_rl.tokenizer.prior import cumulative_hits, top_k_accuracy
 
 MAX_BATCH_TOKENS = 32_768
@@ -137,10 +135,6 @@ class ScoringEngine:
         distances: further errors by name, ``(decoded, clip) -> [B]`` on two ``float32 [B, C, T, H, W]`` videos in
             [0, 1]; measured on every decoded pair, as ``outcome.measures[name]``. `VaporReward` knows which of these
             its terms need (`VaporReward.needs`, `VaporReward.distances`); what no term needs is not computed.
-        packed: decode sequences of different lengths side by side in one tensor, with variable-length attention on a
-            GPU in bfloat16. Without padding or masks, but a pair's error may then depend in its last digits on what it
-            is scored with.
-        compile: run encoder, decoder and prior through `torch.compile`; worth its minutes of compilation on long runs.
 
     Raises:
         ValueError: ``max_batch_tokens`` does not hold a single clip.
@@ -154,8 +148,6 @@ class ScoringEngine:
         source: ClipSource | None = None,
         bits: bool = False,
         distances: Mapping[str, Distance] | None = None,
-        packed: bool = False,
-        compile: bool = False,
     ) -> None:
         longest = world.config.patches + world.config.tokens
         if max_batch_tokens < longest:
@@ -168,13 +160,7 @@ class ScoringEngine:
         self.max_batch_tokens = max_batch_tokens
         self.bits = bits
         self.distances = dict(distances or {})
-        self.packed = packed
         self._known: OutcomeOfAllLengths | None = None
-        self._encode_clips, self._predict, self._decode = world.encode, world.prior_predictions, world.decode_unchecked
-        if compile:
-            self._encode_clips = torch.compile(self._encode_clips, dynamic=False)
-            self._predict = torch.compile(self._predict, dynamic=False)
-            self._decode = torch.compile(self._decode, dynamic=True)
 
     @property
     def config(self) -> VaporTokConfig:
@@ -255,8 +241,8 @@ class ScoringEngine:
         )
 
     def _encode_batch(self, clips: Tensor) -> tuple[Tensor, ...]:
-        encoded = self._encode_clips(clips)
-        predicted, codes = self._predict(encoded.codes), encoded.codes
+        encoded = self.world.encode(clips)
+        predicted, codes = self.world.prior_predictions(encoded.codes), encoded.codes
         unit_codes = self.world.bottleneck.regularizer.unit_codes()
         hits = predicted.new_empty(codes.shape)
         bits = predicted.new_empty(codes.shape if self.bits else (len(codes), 0))
@@ -306,7 +292,7 @@ class ScoringEngine:
         for batch in plan.batches:
             pairs = slice(batch.start, batch.stop)
             errors[:, pairs] = self._errors(
-                self._decode_batch(codes[rows[pairs], : batch.padded], kept[pairs], batch, plan.n_tokens[pairs]),
+                self._decode_batch(codes[rows[pairs], : batch.padded], kept[pairs], batch),
                 clips[rows[pairs]],
             )
         mse, *others = errors[:, inverse].view(-1, *n_tokens.shape)
@@ -325,32 +311,27 @@ class ScoringEngine:
 
     def _plan(self, lengths: Indices) -> DecodingPlan:
         config = self.config
-        if self.packed:
-            return pack_decoding(lengths, config.tokens, config.patches, self.max_batch_tokens)
         alone = self.device.type == "cpu" and config.patches >= FILLING_PATCHES
         return plan_decoding(
             lengths, config.tokens, config.patches, self.max_batch_tokens, padding=0 if alone else PADDING
         )
 
-    def _decode_batch(self, codes: Tensor, kept: Tensor, batch: DecodingBatch, lengths: Indices) -> Tensor:
+    def _decode_batch(self, codes: Tensor, kept: Tensor, batch: DecodingBatch) -> Tensor:
         """Decodes a batch.
 
         Args:
             codes: ``int64 [M, N]``.
             kept: ``int64 [M]``.
             batch: says how.
-            lengths: ``kept``, on the host.
 
         Returns:
             ``float32 [M, C, T, H, W]``.
         """
-        if self.packed:
-            return decode_packed(self.world, codes, lengths)
         # With enough rows in every product, a pair's error does not depend on what it is scored with.
         copies = -(-FEWEST_ROWS // (len(codes) * min(batch.padded, self.config.patches)))
         if copies > 1:
             codes, kept = codes.repeat(copies, 1), kept.repeat(copies)
-        return self._decode(codes, None if batch.exact else kept)[: batch.stop - batch.start]
+        return self.world.decode_unchecked(codes, None if batch.exact else kept)[: batch.stop - batch.start]
 
     def _errors(self, decoded: Tensor, clips: Tensor) -> Tensor:
         """Mean squared error of each pair, then the further distances.
