@@ -60,7 +60,8 @@ class Train:
             folder = create_run_folder(Path("runs"), self.name or settings.algo, self.out)
         with progress_bar(console) as progress:
             held_out_task = progress.add_task("scoring every length", total=None, live="held-out clips")
-            held_out = open_held_out(settings, on_scene=lambda: progress.advance(held_out_task))
+            pool = settings.clip_pool()
+            held_out = open_held_out(settings, lambda: progress.advance(held_out_task), pool)
             progress.remove_task(held_out_task)
             task = progress.add_task(f"{settings.algo} decisions", total=settings.decisions, live="")
 
@@ -68,7 +69,7 @@ class Train:
                 text = f"saved {100 * live['saved']:+.1f} %  tokens {live['tokens']:.1f}  reward {live['reward']:.3f}"
                 progress.update(task, completed=min(decisions, settings.decisions), live=text)
 
-            run = train(settings, folder, held_out, on_round, self.resume)
+            run = train(settings, folder, held_out, on_round, self.resume, pool)
         if run.interrupted:
             console.print(
                 f"interrupted after {run.decisions} decisions; saved {folder / AGENT_FILE}. Continue with --resume.",

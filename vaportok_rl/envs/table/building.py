@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vaportok_rl.clips import ClipBatch, ClipSource, open_clips
 from vaportok_rl.envs.scene import Scene
-from vaportok_rl.envs.scoring.engine import MAX_BATCH_TOKENS, ScoringEngine
+from vaportok_rl.envs.scoring.engine import ScoringEngine
 from vaportok_rl.envs.scoring.worlds import shared_world
 from vaportok_rl.envs.settings import FrozenOptions
 from vaportok_rl.envs.table.grid import interpolation_error, length_grid
@@ -115,6 +115,7 @@ class TableBuilder:
         processes: which of them this is: shard i is made by process ``i mod count``, and process 0 also writes the
             manifest.
         max_batch_tokens: see `ScoringEngine`.
+        measure_error: measure on a few clips what is lost between the lengths of the grid.
     """
 
     def __init__(
@@ -124,11 +125,13 @@ class TableBuilder:
         *,
         device: str = "cpu",
         processes: Processes = Processes(),  # noqa: B008 (it is frozen)
-        max_batch_tokens: int = MAX_BATCH_TOKENS,
+        max_batch_tokens: int | None = None,
+        measure_error: bool = True,
     ) -> None:
         self.build = build
         self.folder = Path(folder).expanduser()
         self.processes = processes
+        self.measure_error = measure_error
         world = shared_world(build.tokenizer, device, build.precision)
         self.engine = ScoringEngine(world, max_batch_tokens, bits=build.bits)
         self._sources = {
@@ -146,7 +149,8 @@ class TableBuilder:
 
     @property
     def _measures_error(self) -> bool:
-        return self.processes.is_main and len(self.build.grid) < self.build.config.tokens
+        coarse = len(self.build.grid) < self.build.config.tokens
+        return self.measure_error and self.processes.is_main and coarse
 
     def _mine(self) -> list[tuple[str, str, range]]:
         return self.build.shard_files()[self.processes.rank :: self.processes.count]

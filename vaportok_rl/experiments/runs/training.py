@@ -43,10 +43,11 @@ from vaportok_rl.experiments.runs.algorithms import (
     ReinforceSettings,
     Shared,
 )
+from vaportok_rl.experiments.runs.clip_pool import ClipPool
 from vaportok_rl.experiments.runs.progress_report import OnRound, ProgressReport
 from vaportok_rl.experiments.runs.seeded_rounds import SeededRounds
 from vaportok_rl.experiments.runs.world_settings import WorldSettings
-from vaportok_rl.runtime.declared import AT_LEAST_1, SEED, Range, check_fields
+from vaportok_rl.runtime.declared import AT_LEAST_1, NOT_NEGATIVE, SEED, Range, check_fields
 from vaportok_rl.runtime.machine import describe_machine, warn_if_other_machine
 from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.tokenizer.pretraining import NonFiniteLossError
@@ -66,6 +67,9 @@ class TrainSettings(GRPOOptions, WorldSettings):
     """G, paths through each scene; at least 2."""
     pretrained: bool = True
     """Start from the tokenizer's own taildrop module rather than from a fresh policy."""
+    pool: Annotated[int, NOT_NEGATIVE] = 1024
+    """Training clips of a source without end that are scored once, before training, and then drawn again and again; a
+    smaller source is scored whole. 0 draws new clips each time and scores them as they come."""
     held_out_scenes: Annotated[int, AT_LEAST_1] = 32
     """Held-out scenes that every policy is compared on."""
     seed: Annotated[int, SEED] = 0
@@ -76,6 +80,10 @@ class TrainSettings(GRPOOptions, WorldSettings):
     """A2C's own settings."""
     reinforce: ReinforceSettings = field(default_factory=ReinforceSettings)
     """REINFORCE's own settings."""
+
+    def clip_pool(self) -> ClipPool:
+        """The training clips that are scored before training."""
+        return ClipPool(self.environment("train"), self.pool, self.decisions // self.group_size)
 
     def check(self) -> None:
         """Refuses what could not change anything.
@@ -126,20 +134,20 @@ class TrainedRun:
         return self.evaluation.comparison
 
 
-def prepare(settings: TrainSettings, resumed: Path | None = None) -> BaseAlgorithm:
+def prepare(settings: TrainSettings, resumed: Path | None = None, table: str | None = None) -> BaseAlgorithm:
     """The agent on its training environment.
 
     Args:
         settings: the run.
         resumed: the agent file to go on from.
+        table: folder of an outcome table of the training clips; see `ClipPool`.
 
     Raises:
         ValueError: settings that do not belong together.
     """
     settings.check()
-    environment = TaildropVecEnv(
-        settings.scenes * settings.group_size, group_size=settings.group_size, **settings.environment("train")
-    )
+    arguments = settings.environment("train") | ({} if table is None else {"table": table})
+    environment = TaildropVecEnv(settings.scenes * settings.group_size, group_size=settings.group_size, **arguments)
     monitored = VecMonitor(environment)
     if resumed is not None:
         return read_agent(resumed, monitored, settings.device)
@@ -160,6 +168,7 @@ def learn(
     held_out: HeldOut,
     on_round: OnRound | None = None,
     resume: bool = False,
+    pool: ClipPool | None = None,
 ) -> ProgressReport:
     """Trains, and keeps the agent in the run folder: every half minute, at the end, and on Ctrl-C.
 
@@ -172,6 +181,7 @@ def learn(
         held_out: scenes to compare policies on.
         on_round: called after each round with the decisions so far and live figures.
         resume: go on from the folder's agent.
+        pool: the settings' own, begun or not; it is closed.
 
     Returns:
         The report, whose ``model`` is the agent; it has fewer decisions than the settings if it was interrupted.
@@ -183,7 +193,8 @@ def learn(
     """
     file = folder / AGENT_FILE
     record = resumable_record(settings, folder) if resume else {}
-    agent = prepare(settings, file if record else None)
+    with contextlib.closing(pool or settings.clip_pool()) as scored:
+        agent = prepare(settings, file if record else None, scored.table())
     # One reward, so that schedules and a constraint's multiplier hold on held-out scenes as in training.
     reward = held_out.process.reward = group_env_of(agent.get_env()).process.reward
     machine = describe_machine(settings.device)
@@ -229,7 +240,8 @@ def learn_beside(settings: TrainSettings, folder: Path | None) -> None:
     # Ctrl-C reaches every process; the main one decides when all of them stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     record = {} if folder is None else resumable_record(settings, folder)
-    agent = prepare(settings, folder / AGENT_FILE if folder is not None and record else None)
+    with contextlib.closing(settings.clip_pool()) as scored:
+        agent = prepare(settings, folder / AGENT_FILE if folder is not None and record else None, scored.table())
     agent.num_timesteps = record.get("decisions", 0)
     remaining = max(0, settings.decisions - agent.num_timesteps)
     agent.learn(remaining, log_interval=0, reset_num_timesteps=not record)
@@ -256,6 +268,7 @@ def train(
     held_out: HeldOut,
     on_round: OnRound | None = None,
     resume: bool = False,
+    pool: ClipPool | None = None,
 ) -> TrainedRun:
     """Trains and writes everything the run folder holds; see `learn`.
 
@@ -263,7 +276,7 @@ def train(
         The finished run; on Ctrl-C, what had been learnt until then.
     """
     hold_run_folder(folder)
-    report = learn(settings, folder, held_out, on_round, resume)
+    report = learn(settings, folder, held_out, on_round, resume, pool)
     interrupted = report.decisions < settings.decisions
     process = held_out.process
     untrained = {
@@ -364,7 +377,10 @@ def draw(folder: Path, held_out: HeldOut, comparison: Comparison, report: Progre
     write_video(folder / "reconstructions.mp4", frames)
 
 
-def open_held_out(settings: TrainSettings, on_scene: Callable[[], None] | None = None) -> HeldOut:
-    """The held-out scenes of a run, every length scored."""
+def open_held_out(
+    settings: TrainSettings, on_scene: Callable[[], None] | None = None, pool: ClipPool | None = None
+) -> HeldOut:
+    """The held-out scenes of a run, every length scored, and beside them the training clips of a pool."""
     process = TaildropProcess(**settings.environment("test"))
-    return HeldOut(process, settings.held_out_scenes, seed=settings.seed, on_scene=on_scene)
+    with contextlib.nullcontext() if pool is None else pool.beside():
+        return HeldOut(process, settings.held_out_scenes, seed=settings.seed, on_scene=on_scene)
