@@ -119,7 +119,7 @@ def test_an_interrupted_rollout_says_so(
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["complete"], summary["episodes"], summary["episodes_asked"]) == (False, 2, 20)
     assert len(pd.read_parquet(out / "decisions.parquet")) == 6
-    assert {path.name for path in out.iterdir()} == {"config.yaml", "summary.json", "decisions.parquet"}
+    assert {path.name for path in out.glob("[!.]*")} == {"config.yaml", "summary.json", "decisions.parquet"}
     assert not list((tmp_path / "datasets").glob("half*"))
 
 
