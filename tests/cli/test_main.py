@@ -168,6 +168,9 @@ def test_mistakes_are_answered_with_one_clear_message(
         (["rollout", *world, "--out", str(tmp_path / "full")], "nothing was overwritten"),
         (["pretrain", "--preset", "nanno", "--out", str(tmp_path / "p")], "preset among"),
         (["pretrain", "--resume"], "--out with --resume"),
+        (["pretrain", "--resume", "--out", str(empty)], "neither training_state.pt nor config.yaml"),
+        # Before the clips are looked for.
+        (["pretrain", "--clips", str(tmp_path / "nowhere"), "--keep-taildrop"], "warm start with keep_taildrop"),
     ]
     for number, (arguments, expected) in enumerate(cases):
         if "--out" not in arguments and arguments[0] != "pretrain":

@@ -12,6 +12,7 @@ import yaml
 from filelock import FileLock
 
 from vaportok_rl.experiments.run_folder import (
+    CONFIG_FILE,
     LOCK_FILE,
     create_run_folder,
     hold_run_folder,
@@ -20,7 +21,7 @@ from vaportok_rl.experiments.run_folder import (
     write_config,
     write_json,
 )
-from vaportok_rl.runtime.whole_writes import UnwritableError
+from vaportok_rl.runtime.whole_writes import UnwritableError, scratch_path
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ def test_a_folder_with_content_is_refused_and_left_alone(tmp_path: Path) -> None
     with pytest.raises(FileExistsError, match="nothing was overwritten"):
         create_run_folder(tmp_path, "grpo", tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "precious"
+
+
+def test_what_a_kill_leaves_before_the_settings_is_no_content(tmp_path: Path) -> None:
+    scratch_path(tmp_path / CONFIG_FILE).write_text("half")
+    assert create_run_folder(tmp_path, "grpo", tmp_path) == tmp_path
 
 
 def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:

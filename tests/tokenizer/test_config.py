@@ -110,6 +110,8 @@ def test_supplement_geometry() -> None:
         ({"complexity": {"spatial_quantiles": [1.0]}}, "spatial_quantiles to be 2 or more rising numbers"),
         ({"complexity": {"temporal_quantiles": [2.0, 1.0]}}, "temporal_quantiles to be 2 or more rising numbers"),
         ({"complexity": {"temporal_quantiles": ["a", "b"]}}, "complexity.temporal_quantiles to be like"),
+        *[({"complexity": {"temporal_share": share}}, "temporal_share ≤ 1, got") for share in (2, -0.1, float("nan"))],
+        *[({"complexity": {"mean_range": means}}, "mean_range to be two") for means in ([0.9], [0.9, 0.1], [0.1, 2])],
         ({"bottleneck_token_num": 3}, "got 'bottleneck_token_num'"),
         ({"prior": {"layer": 3}}, "got 'prior.layer'"),
     ],

@@ -23,13 +23,21 @@ from vaportok_rl.clips.footage.source import Starts
 from vaportok_rl.evaluation import clip_batches, rate_distortion
 from vaportok_rl.experiments.pretraining_pictures import draw_run
 from vaportok_rl.experiments.reports.pictures import to_frames
-from vaportok_rl.experiments.run_folder import create_run_folder, write_config
+from vaportok_rl.experiments.run_folder import (
+    CONFIG_FILE,
+    create_run_folder,
+    hold_run_folder,
+    release_run_folder,
+    write_config,
+)
 from vaportok_rl.runtime.ranks import Processes
+from vaportok_rl.runtime.whole_writes import whole_write
 from vaportok_rl.tokenizer import PRESETS, VaporTok
 from vaportok_rl.tokenizer.config import ComplexityConfig
 from vaportok_rl.tokenizer.length_strategies import Strategy
 from vaportok_rl.tokenizer.pretraining import PretrainConfig, Pretrainer
 from vaportok_rl.tokenizer.pretraining.resuming import STATE_FILE
+from vaportok_rl.tokenizer.pretraining.warm_start import require_warm_start
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,7 @@ class Pretrain:
             raise ValueError("Expected --out with several processes, got none; name the run folder they share.")
         if self.resume and self.out is None:
             raise ValueError("Expected --out with --resume, got none; name the run folder to continue.")
+        require_warm_start(self.config, given=self.warm_start is not None or self.resume)
         preset = PRESETS[self.preset]
         geometry = dataclasses.replace(preset, taildrop=dataclasses.replace(preset.taildrop, strategy=self.strategy))
         train, held_out = (
@@ -87,23 +96,23 @@ class Pretrain:
         processes = PartialState(cpu=torch.device(self.device).type == "cpu")
         atexit.register(processes.destroy_process_group)
         main = processes.is_main_process
-        folder = self.out if self.out is not None else Path("runs/pretrain")
-        if main and not self.resume:
-            folder = create_run_folder(Path("runs"), "pretrain", self.out)
+        folder = self._take_folder() if main else self.out or Path()
+        # A run that was ended before its first checkpoint begins anew.
+        resumes = self.resume and (folder / STATE_FILE).is_file()
         trainer = Pretrainer(
             geometry,
             self.config,
             train,
             folder,
             self.device,
-            VaporTok.from_pretrained(self.warm_start) if self.warm_start and not self.resume else None,
+            VaporTok.from_pretrained(self.warm_start) if self.warm_start and not resumes else None,
             self.workers,
-            self.resume,
+            resumes,
         )
         if not main:
             trainer.run()
             return
-        if self.resume:
+        if resumes:
             console.print(f"resuming {folder} at step {trainer.step}", highlight=False)
         else:
             write_config(folder, dataclasses.replace(self, out=folder, config=trainer.config))
@@ -123,11 +132,25 @@ class Pretrain:
         )
         drawn = draw_run(folder, trainer.weights.eval(), held_out)
         console.print("written: " + ", ".join(map(str, drawn)), highlight=False, soft_wrap=True)
+        release_run_folder(folder)
+
+    def _take_folder(self) -> Path:
+        """Makes the run folder, or takes that of the run to continue; one process holds it."""
+        if not self.resume or self.out is None:
+            return create_run_folder(Path("runs"), "pretrain", self.out)
+        hold_run_folder(self.out)
+        if not any((self.out / name).is_file() for name in (STATE_FILE, CONFIG_FILE)):
+            raise FileNotFoundError(
+                f"Expected a run to resume in {self.out}, found neither {STATE_FILE} nor {CONFIG_FILE}; start it "
+                "without --resume."
+            )
+        return self.out
 
     def _watch(self, console: Console, trainer: Pretrainer, held_out: ClipSource) -> None:
         """Runs the trainer with progress bar, TensorBoard and validation."""
         folder, steps = trainer.folder, self.config.steps
-        writer = SummaryWriter(str(folder))
+        # Steps after the last checkpoint are done again.
+        writer = SummaryWriter(str(folder), purge_step=trainer.step + 1)
 
         def validate(model: VaporTok, step: int) -> None:
             figures = rate_distortion(model, clip_batches(held_out, self.validation_clips))
@@ -140,8 +163,10 @@ class Pretrain:
             writer.add_scalar("held_out/codes_used", figures.codes_used, step)
             writer.add_image("held_out/reconstructions", validation_sheet(model, held_out[0]), step)
             if step == steps:
-                (folder / "rate_distortion.md").write_text(figures.markdown() + "\n")
+                with whole_write(folder / "rate_distortion.md") as scratch:
+                    scratch.write_text(figures.markdown() + "\n")
                 console.print(figures.markdown(), highlight=False)
+            writer.flush()  # before the checkpoint, after which nothing would log this step again
 
         with progress_bar(console) as progress, contextlib.closing(writer):
             task = progress.add_task("steps", total=steps, completed=trainer.step, live="")
@@ -151,6 +176,7 @@ class Pretrain:
                     values = {name: float(value) for name, value in terms.items()}
                     for name, value in values.items():
                         writer.add_scalar(f"train/{name}", value, step)
+                    writer.flush()
                     progress.update(task, completed=step, live=f"loss {values['loss']:.4f}  l1 {values['l1']:.4f}")
 
             try:

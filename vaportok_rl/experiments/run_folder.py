@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from vaportok_rl.runtime.whole_writes import unwritable, whole_write
+from vaportok_rl.runtime.whole_writes import scratch_path, unwritable, whole_write
 from vaportok_rl.version import __version__
 
 CONFIG_FILE = "config.yaml"
@@ -48,7 +48,9 @@ def create_run_folder(root: Path, name: str, folder: Path | None = None) -> Path
     if chosen.resolve() in _HELD:
         raise _exists(chosen)
     hold_run_folder(chosen)
-    if any(entry.name != LOCK_FILE for entry in chosen.iterdir()):
+    # A kill may have left the lock and half a config.yaml.
+    leftovers = (LOCK_FILE, scratch_path(chosen / CONFIG_FILE).name)
+    if any(entry.name not in leftovers for entry in chosen.iterdir()):
         release_run_folder(chosen)
         raise _exists(chosen)
     return chosen

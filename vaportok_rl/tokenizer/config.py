@@ -121,6 +121,11 @@ class VaporTokConfig:
             knots = getattr(self.complexity, table)
             if len(knots) < 2 or list(knots) != sorted(knots):
                 raise ValueError(f"Expected complexity.{table} to be 2 or more rising numbers, got {knots}.")
+        share, means = self.complexity.temporal_share, self.complexity.mean_range
+        if not 0 <= share <= 1:
+            raise ValueError(f"Expected 0 ≤ complexity.temporal_share ≤ 1, got {share}; correct the configuration.")
+        if len(means) != 2 or not 0 <= means[0] <= means[1] <= 1:
+            raise ValueError(f"Expected complexity.mean_range to be two rising numbers in [0, 1], got {means}.")
         _check_divides("frames", self.frames, "patch_frames", self.patch_frames)
         _check_divides("size", self.size, "patch_size", self.patch_size)
         _check_divides("width", self.width, "heads", self.heads)

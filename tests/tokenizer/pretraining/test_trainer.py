@@ -130,8 +130,6 @@ def test_precision_is_the_devices_choice_but_stays_what_a_run_began_with(
     assert trainer(tiny_config, run, tmp_path / "other").config.precision == "float32"
     with pytest.raises(ValueError, match=r"precision: 'bfloat16' then, 'float32' now"):
         trainer(tiny_config, replace(run, precision="float32"), tmp_path / "run", resume=True)
-    with pytest.raises(ValueError, match="Expected precision auto, float32 or bfloat16, got 'half'"):
-        replace(run, precision="half")  # type: ignore[arg-type]
 
 
 def test_validation_and_checkpoints_do_not_change_the_run(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
@@ -487,19 +485,6 @@ def test_the_discriminator_is_trained_by_its_own_loss_only(tiny_config: VaporTok
     assert all(value.grad is None for value in one.critic.discriminator.parameters())
     held = {id(p) for optimizer in one.optimizers.values() for group in optimizer.param_groups for p in group["params"]}
     assert not held & {id(value) for value in one.critic.discriminator.parameters()}
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"batch_size": 4, "accumulate": 3}, "batch_size divisible by accumulate=3, got 4"),
-        ({"ema_decay": 1.0}, "0 ≤ ema_decay < 1, got 1"),
-        ({"accumulate": 0}, "accumulate ≥ 1, got 0"),
-    ],
-)
-def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        replace(RUN, **settings)
 
 
 def test_lpips_without_its_backbone_says_what_is_missing(

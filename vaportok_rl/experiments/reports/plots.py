@@ -14,6 +14,7 @@ from torch import Tensor
 from vaportok_rl.agents import Comparison
 from vaportok_rl.agents.comparison import BEST_FIXED, ORACLE
 from vaportok_rl.experiments.reports.tables import spoken
+from vaportok_rl.runtime.whole_writes import whole_write
 
 COLOURS = {"trained": "tab:blue", "pretrained": "tab:orange", "best_fixed": "tab:gray", "oracle": "tab:green"}
 _MARKERS = "osD^vP<>Xhpd"
@@ -25,7 +26,8 @@ Curves = Mapping[str, Sequence[tuple[float, float]]]
 
 def save_figure(figure: Figure, path: Path) -> Path:
     """Writes a figure as PNG and closes it."""
-    figure.savefig(path, dpi=130, metadata={"Software": None})
+    with whole_write(path) as scratch:
+        figure.savefig(scratch, dpi=130, metadata={"Software": None})
     plt.close(figure)
     return path
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from typing import Annotated, Any
 
 import torch
 
+from vaportok_rl.runtime.declared import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, SEED, SHARE, Range, check_fields
 from vaportok_rl.tokenizer.perceptual import PerceptualNetwork
 from vaportok_rl.tokenizer.precision import PrecisionChoice, multiplies_bfloat16
+
+_Weight = Annotated[float, NOT_NEGATIVE]
+_Count = Annotated[int, AT_LEAST_1]
+_Share = Annotated[float, SHARE]
+_BelowOne = Annotated[float, Range(0, 1, open_high=True)]
+_Rate = Annotated[float, POSITIVE]
 
 
 @dataclass(frozen=True)
@@ -34,16 +41,19 @@ class LossWeights:
             own); keeps codes in use that predictability would give up.
     """
 
-    l1: float = 1.0
-    squared_error: float = 2.0
-    perceptual: float = 0.0
-    adversarial: float = 0.0
-    commitment: float = 0.1
-    representation: float = 0.005
-    probability: float = 0.1
-    ordering: float = 0.0
-    predictability: float = 0.0
-    codebook_entropy: float = 0.0
+    l1: _Weight = 1.0
+    squared_error: _Weight = 2.0
+    perceptual: _Weight = 0.0
+    adversarial: _Weight = 0.0
+    commitment: _Weight = 0.1
+    representation: _Weight = 0.005
+    probability: _Weight = 0.1
+    ordering: _Weight = 0.0
+    predictability: _Weight = 0.0
+    codebook_entropy: _Weight = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -96,77 +106,66 @@ class PretrainConfig:
         validate_every: steps between validations.
     """
 
-    steps: int = 3600
-    batch_size: int = 40
-    accumulate: int = 1
-    seed: int = 0
+    steps: _Count = 3600
+    batch_size: _Count = 40
+    accumulate: _Count = 1
+    seed: Annotated[int, SEED] = 0
     precision: PrecisionChoice = "auto"
-    muon_learning_rate: float = 3e-3
-    adam_learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    warmup: float = 0.0278
-    decay_from: float = 0.5278
-    final_learning_rate: float = 0.02
-    max_grad_norm: float = 1.0
-    ema_decay: float = 0.0
+    muon_learning_rate: _Rate = 3e-3
+    adam_learning_rate: _Rate = 1e-3
+    weight_decay: _Weight = 0.01
+    warmup: _Share = 0.0278
+    decay_from: _Share = 0.5278
+    final_learning_rate: _Share = 0.02
+    max_grad_norm: Annotated[float, Range(0, open_low=True, infinite=True)] = 1.0
+    ema_decay: _BelowOne = 0.0
     frozen_encoder: bool = False
     keep_taildrop: bool = False
-    wake_unheard: float = 0.0
-    continuous_until: float = 0.2083
-    quantized_from: float = 0.3056
-    random_lengths_from: float = 0.3472
-    uniform_lengths: float = 0.4
-    full_lengths: float = 0.0
-    codebook_clips: int = 1024
-    revive_every: int = 100
-    sampling_peak: float = 0.5
-    sampling_ramp: float = 0.4167
-    sampling_rounds: int = 2
-    adversarial_from: float = 0.35
-    discriminator_learning_rate: float = 3e-4
-    label_smoothing: float = 0.1
-    lecam: float = 0.001
+    wake_unheard: _BelowOne = 0.0
+    continuous_until: _Share = 0.2083
+    quantized_from: _Share = 0.3056
+    random_lengths_from: _Share = 0.3472
+    uniform_lengths: _Share = 0.4
+    full_lengths: _Share = 0.0
+    codebook_clips: _Count = 1024
+    revive_every: _Count = 100
+    sampling_peak: _Share = 0.5
+    sampling_ramp: _Share = 0.4167
+    sampling_rounds: _Count = 2
+    adversarial_from: _Share = 0.35
+    discriminator_learning_rate: _Rate = 3e-4
+    label_smoothing: _BelowOne = 0.1
+    lecam: _Weight = 0.001
     perceptual_network: PerceptualNetwork = "vgg"
     perceptual_backbone: str | None = None
-    calibration_clips: int = 2048
+    calibration_clips: _Count = 2048
     weights: LossWeights = field(default_factory=LossWeights)
-    save_every: int = 200
-    validate_every: int = 500
+    save_every: _Count = 200
+    validate_every: _Count = 500
 
     def __post_init__(self) -> None:
-        for name in (
-            "steps",
-            "batch_size",
-            "accumulate",
-            "sampling_rounds",
-            "codebook_clips",
-            "revive_every",
-            "calibration_clips",
-            "save_every",
-            "validate_every",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Expected {name} ≥ 1, got {getattr(self, name)}; raise it.")
-        if self.precision not in get_args(PrecisionChoice):
-            raise ValueError(f"Expected precision auto, float32 or bfloat16, got {self.precision!r}; pass one.")
+        check_fields(self)
+        if not isinstance(self.weights, LossWeights):
+            raise TypeError(f"Expected weights to be LossWeights, got {self.weights!r}; name the terms in one.")
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"Expected batch_size divisible by accumulate={self.accumulate}, got {self.batch_size}; change one."
             )
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"Expected 0 ≤ ema_decay < 1, got {self.ema_decay}; pass 0 for no average.")
+        if self.uniform_lengths + self.full_lengths > 1:
+            raise ValueError(
+                "Expected uniform_lengths + full_lengths ≤ 1, shares of the same draws, got "
+                f"{self.uniform_lengths} + {self.full_lengths}; lower one."
+            )
         if self.frozen_encoder and self.quantized_from > 0:
             raise ValueError(
                 f"Expected quantized_from=0 with frozen_encoder, got {self.quantized_from}; fixed codes "
                 "have no continuous phase."
             )
-        if not 0 <= self.wake_unheard < 1:
-            raise ValueError(f"Expected 0 ≤ wake_unheard < 1, got {self.wake_unheard}; pass 0 to leave all tokens.")
-        shares = (0.0, self.continuous_until, self.quantized_from, self.random_lengths_from, 1.0)
-        if list(shares) != sorted(shares):
+        phases = (self.continuous_until, self.quantized_from, self.random_lengths_from)
+        if list(phases) != sorted(phases):
             raise ValueError(
-                "Expected 0 ≤ continuous_until ≤ quantized_from ≤ random_lengths_from ≤ 1, got "
-                f"{shares[1]}, {shares[2]}, {shares[3]}; reorder the phases."
+                "Expected continuous_until ≤ quantized_from ≤ random_lengths_from, got "
+                f"{phases[0]}, {phases[1]}, {phases[2]}; reorder the phases."
             )
 
     def decided(self, device: torch.device, begun: Mapping[str, Any] | None = None) -> PretrainConfig:
