@@ -1,5 +1,7 @@
 """A whole world small enough for every test of the layers above the tokenizer."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import settings
@@ -62,3 +64,17 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> str:
         nn.init.normal_(model.taildrop_module.head.weight, std=0.5)
         nn.init.normal_(model.taildrop_module.head.bias, std=0.5)
     return str(model.save_pretrained(folder))
+
+
+@pytest.fixture
+def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command line that is to fail; returns what it printed, on one line."""
+    from vaportok_rl.cli.main import main
+
+    def run(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 2
+        return " ".join(capsys.readouterr().err.split())
+
+    return run

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,7 +12,7 @@ from rich.console import Console
 
 from vaportok_rl.cli.progress import progress_bar
 from vaportok_rl.experiments.run_folder import create_run_folder, write_config
-from vaportok_rl.experiments.runs.world_settings import WorldSettings
+from vaportok_rl.experiments.runs.world_settings import RewardSettings, WorldSettings
 
 ALL, NONE = "all", "none"
 
@@ -26,8 +26,12 @@ class Evaluate:
     """
 
     agent: tuple[str, ...] = ()
-    """Trained agents: run folders or agent files of GRPO's, or `ppo:PATH` and the like. Several of one algorithm are
-    also aggregated (interquartile mean)."""
+    """Trained agents: run folders or agent files, or `ppo:PATH` and the like for archives; judged by the reward that
+    they were trained under. Several of one algorithm and reward are also aggregated (interquartile mean)."""
+    other_reward: bool = False
+    """Judge all agents by the reward given here (the default one if none is) instead of their own."""
+    accept_differences: bool = False
+    """Evaluate agents even if the clips or the weights are not those they were trained on."""
     baselines: tuple[str, ...] = ("random", "argmax")
     """Policies that need no reinforcement learning: their names as in `rollout --policy`, `all` of them (the router
     among them learns for a minute or two), or `none`."""
@@ -56,6 +60,7 @@ class Evaluate:
         from vaportok_rl.envs import TaildropProcess
         from vaportok_rl.experiments.reports.evaluation import AgentRun, evaluate
         from vaportok_rl.experiments.reports.tables import READING, runs_table, scoreboard
+        from vaportok_rl.experiments.runs.inputs import REWARD, check_inputs, input_hashes, reward_hash
 
         if self.scenes < 1:
             raise ValueError(f"Expected scenes ≥ 1, got {self.scenes}; ask for at least one.")
@@ -63,9 +68,16 @@ class Evaluate:
             raise ValueError(
                 f"Expected baselines all, none, or names, got {' '.join(self.baselines)}; give one of the three."
             )
-        process = TaildropProcess(**self.settings.environment(self.split))
-        calibration = Calibration(process)
         agents = AgentRun.named(self.agent)
+        own = {run.label: run.reward for run in agents if run.reward is not None and not self.other_reward}
+        settings = self.settings if not own else replace(self.settings, reward=self._own_reward(own))
+        process = TaildropProcess(**settings.environment(self.split))
+        hashes = input_hashes(process)
+        if self.other_reward:
+            del hashes[REWARD]
+        for run in agents:
+            check_inputs(run.inputs, hashes, run.label, self.accept_differences)
+        calibration = Calibration(process)
         chosen = {
             run.label: build_length_policy(run.spec, process, trust_archives=self.trust_archives) for run in agents
         }
@@ -88,11 +100,36 @@ class Evaluate:
                 lpips=None if self.lpips == "none" else self.lpips,
                 on_scene=lambda: progress.advance(task),
             )
-        console.print(evaluation.title(), highlight=False)
+        judge = "the agents' own" if own else "the"
+        reward = settings.reward
+        parts = [reward.preset, *map(" ".join, reward.weights.items()), *reward.terms, *reward.pixel_terms]
+        headline = f"Judged by {judge} reward: {', '.join(parts)} (hash {reward_hash(process.reward)[:6]})."
+        evaluation = replace(evaluation, notes=(headline, *evaluation.notes))
+        console.print(headline, evaluation.title(), highlight=False)
         console.print(scoreboard(evaluation.comparison, evaluation.intervals, console.width), READING, highlight=False)
         if evaluation.runs:
             console.print(runs_table(evaluation.runs))
-        for note in evaluation.notes:
+        for note in evaluation.notes[1:]:
             console.print(note, style="dim", highlight=False)
-        written = [write_config(folder, dataclasses.replace(self, out=None)), *evaluation.write(folder)]
+        written = [write_config(folder, replace(self, out=None, settings=settings)), *evaluation.write(folder)]
         console.print("written: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
+
+    def _own_reward(self, own: Mapping[str, RewardSettings]) -> RewardSettings:
+        """The one reward that the agents were trained under.
+
+        Raises:
+            ValueError: there are several, or another one is given.
+        """
+        first = next(iter(own.values()))
+        differing = [label for label, reward in own.items() if reward != first]
+        if differing:
+            raise ValueError(
+                f"Expected agents of one reward, got others in {', '.join(differing)} than in {next(iter(own))}; "
+                "evaluate them apart, or judge all by the reward that you give: --other-reward."
+            )
+        if self.settings.reward not in (RewardSettings(), first):
+            raise ValueError(
+                f"Expected the reward that {next(iter(own))} was trained under, got another; drop --reward, or judge "
+                "by it: --other-reward."
+            )
+        return first

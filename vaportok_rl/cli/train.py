@@ -39,6 +39,8 @@ class Train:
     """Exact run folder; `runs/<time>-<name>` if not given. It must be new, unless --resume."""
     resume: bool = False
     """Continue the run in --out."""
+    accept_differences: bool = False
+    """Continue even if the clips, the weights or the reward's code are not those the run was started with."""
     name: str | None = None
     """Name of the run; the algorithm's if not given."""
 
@@ -69,7 +71,7 @@ class Train:
                 text = f"saved {100 * live['saved']:+.1f} %  tokens {live['tokens']:.1f}  reward {live['reward']:.3f}"
                 progress.update(task, completed=min(decisions, settings.decisions), live=text)
 
-            run = train(settings, folder, held_out, on_round, self.resume, pool)
+            run = train(settings, folder, held_out, on_round, self.resume, pool, self.accept_differences)
         if run.interrupted:
             console.print(
                 f"interrupted after {run.decisions} decisions; saved {folder / AGENT_FILE}. Continue with --resume.",

@@ -28,7 +28,7 @@ def agent_folder(folder: Path) -> str:
     """A run folder with as much of GRPO's agent file as tells who saved it."""
     folder.mkdir(parents=True)
     with zipfile.ZipFile(folder / "agent.zip", "w") as archive:
-        archive.writestr("reference_policy.pth", "")
+        archive.writestr("reference_policy.pth", str(folder))
     return str(folder)
 
 
@@ -53,7 +53,7 @@ def evaluation(tiny_world: str, runs: tuple[AgentRun, ...]) -> Evaluation:
 
 def test_agents_are_named_by_their_folders(tmp_path: Path) -> None:
     paths = [agent_folder(tmp_path / name) for name in ("a", "b", "x/a", "y/a")]
-    first, second, third = AgentRun.named((paths[0], f"{paths[1]}/agent.zip", f"ppo:{paths[0]}"))
+    first, second, third = AgentRun.named((paths[0], f"{paths[1]}/agent.zip", f"ppo:{paths[2]}"))
     assert (first.label, first.algorithm) == ("a", "grpo")
     assert (second.label, second.folder) == ("b", tmp_path / "b")
     assert (third.label, third.algorithm, third.seed, third.curves) == ("ppo:a", "ppo", None, None)

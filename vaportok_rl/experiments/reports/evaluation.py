@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,9 @@ import torch
 import yaml
 
 from vaportok_rl.agents import Comparison, HeldOut, LengthPolicy
-from vaportok_rl.agents.agent_file import AGENT_FILE, ALGORITHMS, ARCHIVE_FILE
+from vaportok_rl.agents.agent_file import AGENT_FILE, ALGORITHMS, ARCHIVE_FILE, read_record
 from vaportok_rl.agents.comparison import BEST_FIXED, ORACLE
-from vaportok_rl.agents.lengths.trained import algorithm_of
+from vaportok_rl.agents.lengths.trained import algorithm_of, find_agent
 from vaportok_rl.envs import TaildropProcess
 from vaportok_rl.evaluation import explained_variance
 from vaportok_rl.evaluation.equal_tokens import share_between
@@ -37,6 +39,8 @@ from vaportok_rl.experiments.reports.plots import (
 )
 from vaportok_rl.experiments.reports.tables import report_tables
 from vaportok_rl.experiments.run_folder import CONFIG_FILE, write_json
+from vaportok_rl.experiments.runs.inputs import REWARD, reward_hash
+from vaportok_rl.experiments.runs.world_settings import RewardSettings
 from vaportok_rl.runtime.markdown import write_page
 from vaportok_rl.tokenizer.perceptual import PerceptualNetwork
 
@@ -65,7 +69,11 @@ class AgentRun:
 
     @classmethod
     def named(cls, specs: tuple[str, ...]) -> tuple[AgentRun, ...]:
-        """One entry a spec, labelled by its folder's name, or by the whole spec where two would be called the same."""
+        """One entry a spec, labelled by its folder's name, or by the whole spec where two would be called the same.
+
+        Raises:
+            ValueError: two specs name one agent, or copies of it.
+        """
         runs = []
         for spec in specs:
             prefix, _, rest = spec.partition(":")
@@ -75,10 +83,59 @@ class AgentRun:
             folder = path.parent if path.name in (AGENT_FILE, ARCHIVE_FILE) else path
             name = folder.resolve().name
             runs.append(cls(name if algorithm == "grpo" else f"{algorithm}:{name}", spec, algorithm, folder))
+        found: dict[object, AgentRun] = {}
+        for run in runs:
+            other = next((found[mark] for mark in run.marks if mark in found), None)
+            if other is not None:
+                raise ValueError(
+                    f"Expected different agents, got {other.spec} and {run.spec}, which are one; drop one of them."
+                )
+            found |= dict.fromkeys(run.marks, run)
         labels = [run.label for run in runs]
         return tuple(
             run if labels.count(run.label) == 1 else cls(run.spec, run.spec, run.algorithm, run.folder) for run in runs
         )
+
+    @cached_property
+    def file(self) -> Path | None:
+        """The agent's file, if there is one."""
+        path = Path(self.spec.removeprefix(f"{self.algorithm}:")).expanduser()
+        try:
+            return find_agent(path)
+        except FileNotFoundError:
+            return None
+
+    @property
+    def marks(self) -> tuple[object, ...]:
+        """What no other agent shares: the file's content, and the folder for which it is the agent."""
+        if self.file is None:
+            return ()
+        content = hashlib.sha256(self.file.read_bytes()).hexdigest()
+        return (content, self.file.parent.resolve()) if self.file.name in (AGENT_FILE, ARCHIVE_FILE) else (content,)
+
+    @cached_property
+    def _record(self) -> dict[str, Any]:
+        return {} if self.file is None or self.file.suffix == ".zip" else read_record(self.file)
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """`input_hashes` of the training; empty where the file does not say."""
+        return dict(self._record.get("inputs", {}))
+
+    @property
+    def reward(self) -> RewardSettings | None:
+        """What it was trained under; None where the file does not say."""
+        found: dict[str, Any] | None = self._record.get("reward_settings")
+        if found is None:
+            return None
+        values: dict[str, Any] = {key: tuple(part) if isinstance(part, list) else part for key, part in found.items()}
+        try:
+            return RewardSettings(**values)
+        except TypeError as error:
+            raise ValueError(
+                f"Expected the reward in {self.file} to be of this version, got {error}; judge it by one that you "
+                "give: --other-reward."
+            ) from error
 
     @property
     def seed(self) -> int | None:
@@ -168,7 +225,9 @@ class Evaluation:
             "allocation": allocation_figure(comparison, self.held_out.score, scene.labels, list(comparison.scores)),
             "rate_distortion": rate_distortion_figure(comparison),
         }
-        curves = {run.label: run.curves for run in self.agents if run.curves}
+        judged_by = reward_hash(self.held_out.process.reward)
+        same = [run for run in self.agents if run.inputs.get(REWARD, judged_by) == judged_by]
+        curves = {run.label: run.curves for run in same if run.curves}
         if curves:
             figures["reward_curves"] = reward_curves_figure(
                 {label: points for label, points in curves.items() if points is not None}, comparison
@@ -261,15 +320,20 @@ def explained_share(held_out: HeldOut) -> float | None:
 
 
 def over_runs(comparison: Comparison, agents: tuple[AgentRun, ...], seed: int = 0) -> dict[str, dict[str, Any]]:
-    """Aggregates the runs of each algorithm that has several; see `Evaluation`."""
+    """Aggregates the runs of each algorithm that has several under one reward; see `Evaluation`."""
     results = comparison.results()
+    groups: dict[tuple[str, str], list[AgentRun]] = {}
+    for run in agents:
+        groups.setdefault((run.algorithm, run.inputs.get(REWARD, "")), []).append(run)
     found: dict[str, dict[str, Any]] = {}
-    for algorithm in dict.fromkeys(run.algorithm for run in agents):
-        rows = [results[run.label] for run in agents if run.algorithm == algorithm]
-        if len(rows) < 2:
+    for (algorithm, reward), runs in groups.items():
+        if len(runs) < 2:
             continue
+        rows = [results[run.label] for run in runs]
+        alone = [name for name, _ in groups].count(algorithm) == 1
+        label = algorithm if alone else f"{algorithm}, reward {reward[:6] or 'unknown'}"
         values = {figure: np.array([row[figure] for row in rows]) for figure in OVER_RUNS if figure in rows[0]}
-        found[algorithm] = {
+        found[label] = {
             figure: {
                 "interquartile_mean": interquartile_mean(entries),
                 "interval": interquartile_mean_interval(entries, seed),

@@ -32,6 +32,7 @@ from vaportok_rl.experiments.run_folder import (
     LOCK_FILE,
     changed_settings,
     hold_run_folder,
+    plain,
     release_run_folder,
     write_config,
 )
@@ -44,6 +45,7 @@ from vaportok_rl.experiments.runs.algorithms import (
     Shared,
 )
 from vaportok_rl.experiments.runs.clip_pool import ClipPool
+from vaportok_rl.experiments.runs.inputs import check_inputs, input_hashes
 from vaportok_rl.experiments.runs.progress_report import OnRound, ProgressReport
 from vaportok_rl.experiments.runs.seeded_rounds import SeededRounds
 from vaportok_rl.experiments.runs.world_settings import WorldSettings
@@ -169,6 +171,7 @@ def learn(
     on_round: OnRound | None = None,
     resume: bool = False,
     pool: ClipPool | None = None,
+    accept_differences: bool = False,
 ) -> ProgressReport:
     """Trains, and keeps the agent in the run folder: every half minute, at the end, and on Ctrl-C.
 
@@ -182,18 +185,22 @@ def learn(
         on_round: called after each round with the decisions so far and live figures.
         resume: go on from the folder's agent.
         pool: the settings' own, begun or not; it is closed.
+        accept_differences: go on with other clips, weights or another reward than the run was started with.
 
     Returns:
         The report, whose ``model`` is the agent; it has fewer decisions than the settings if it was interrupted.
 
     Raises:
         FileNotFoundError: ``resume`` without an agent.
-        ValueError: ``resume`` with other settings, or settings that do not belong together.
+        ValueError: ``resume`` with other settings or inputs, or settings that do not belong together.
         NonFiniteLossError, NonFiniteRewardError: the agent of the last sound round was saved.
     """
     file = folder / AGENT_FILE
     record = resumable_record(settings, folder) if resume else {}
     with contextlib.closing(pool or settings.clip_pool()) as scored:
+        # By the clips that were asked for: whether and how they are pooled depends on the number of decisions.
+        inputs = input_hashes(held_out.process) | input_hashes(TaildropProcess(**settings.environment("train")))
+        check_inputs(record.get("inputs", {}), inputs, str(folder), accept_differences)
         agent = prepare(settings, file if record else None, scored.table())
     # One reward, so that schedules and a constraint's multiplier hold on held-out scenes as in training.
     reward = held_out.process.reward = group_env_of(agent.get_env()).process.reward
@@ -202,11 +209,12 @@ def learn(
         (folder / ARCHIVE_FILE).unlink(missing_ok=True)
         warn_if_other_machine(record.get("machine", machine), machine)
     else:
-        write_config(folder, settings, reward_resolved=reward.describe(), machine=machine)
+        write_config(folder, settings, reward_resolved=reward.describe(), machine=machine, inputs=inputs)
     agent.set_logger(configure(str(folder), ["tensorboard"]))
+    made_on = {"machine": machine, "inputs": inputs, "reward_settings": plain(settings.reward)}
 
     def save() -> None:
-        save_agent(agent, file, {"machine": machine, **report.record()})
+        save_agent(agent, file, {**made_on, **report.record()})
 
     report = ProgressReport(held_out, on_round, save)
     if record:
@@ -269,6 +277,7 @@ def train(
     on_round: OnRound | None = None,
     resume: bool = False,
     pool: ClipPool | None = None,
+    accept_differences: bool = False,
 ) -> TrainedRun:
     """Trains and writes everything the run folder holds; see `learn`.
 
@@ -276,7 +285,7 @@ def train(
         The finished run; on Ctrl-C, what had been learnt until then.
     """
     hold_run_folder(folder)
-    report = learn(settings, folder, held_out, on_round, resume, pool)
+    report = learn(settings, folder, held_out, on_round, resume, pool, accept_differences)
     interrupted = report.decisions < settings.decisions
     process = held_out.process
     untrained = {

@@ -1,0 +1,1 @@
+"""Training runs: their settings, their folders' contents, and what they were made on."""

@@ -1,0 +1,87 @@
+"""What a run is made on, by hash, so that no name can come to stand for other clips, weights or another reward."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vaportok_rl.clips import ClipSource
+from vaportok_rl.envs import TaildropProcess, VaporReward
+from vaportok_rl.envs.table.shards import clip_digests, weights_digest
+from vaportok_rl.envs.table.table import shared_table
+from vaportok_rl.runtime.messages import warn_user
+
+REWARD, WEIGHTS, TABLE = "reward", "weights", "table"
+_LOOKED_AT = 6
+
+
+def clips_of(split: str) -> str:
+    """The name of a split's clips in `input_hashes`."""
+    return f"{split} clips"
+
+
+def input_hashes(process: TaildropProcess) -> dict[str, str]:
+    """The hashes of a process's clips, weights, reward and, if there is one, table, of 16 hexadecimal digits each."""
+    settings = process.settings
+    found = {REWARD: reward_hash(process.reward)}
+    if settings.table is None:
+        clips, found[WEIGHTS] = _clips_digest(process.source), weights_digest(settings.tokenizer)
+    else:
+        manifest = shared_table(settings.table, settings.device).manifest
+        clips, found[WEIGHTS] = manifest.splits[settings.split].sha256, manifest.build.weights
+        found[TABLE] = _digest(manifest.to_json().decode())
+    return {name: value[:16] for name, value in {clips_of(settings.split): clips, **found}.items()}
+
+
+def reward_hash(reward: VaporReward) -> str:
+    """A hash of a reward's constants and weights, and of the files that its custom terms are in."""
+    described = reward.describe()
+    custom = [*described["terms"].values(), *described["pixel_terms"].values(), described["scalarise"] or ""]
+    files = {}
+    for module in sorted({name.partition(":")[0] for name in custom}):
+        file = getattr(sys.modules.get(module), "__file__", None)
+        files[module] = hashlib.sha256(Path(file).read_bytes()).hexdigest() if file and Path(file).is_file() else None
+    return _digest([described, files])[:16]
+
+
+def check_inputs(begun: Mapping[str, str], now: Mapping[str, str], what: str, accepted: bool) -> None:
+    """Compares what an agent was trained on with what it is about to be used on.
+
+    Args:
+        begun: `input_hashes` of the training; what it lacks is not compared.
+        now: of this process.
+        what: the agent or run, for messages.
+        accepted: warn of what differs instead of refusing.
+
+    Raises:
+        ValueError: something differs, and that was not accepted.
+
+    Warns:
+        UserWarning: something differs, and that was accepted.
+    """
+    changed = [
+        f"{name} ({begun[name]} then, {now[name]} now)" for name in now if name in begun and begun[name] != now[name]
+    ]
+    if not changed:
+        return
+    if not accepted:
+        raise ValueError(
+            f"Expected the inputs that {what} was trained on, got other {', '.join(changed)}; name the same "
+            "--tokenizer, --clips or --table and --reward, or accept the difference: --accept-differences."
+        )
+    warn_user(f"{what} was trained on other {', '.join(changed)}; accepted.")
+
+
+def _clips_digest(source: ClipSource) -> str:
+    """Of the number of clips, their labels, and the pixels of a few: no folder's name, and no time of a file."""
+    last = len(source) - 1
+    rows = sorted({last * place // (_LOOKED_AT - 1) for place in range(_LOOKED_AT)})
+    return _digest([len(source), source.label_names, clip_digests(source.batch(rows).clips).tolist()])
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
