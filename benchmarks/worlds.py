@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vaportok_rl.envs import shared_world
 from vaportok_rl.tokenizer import PRESETS, Precision, VaporTok, VaporTokConfig
-from vaportok_rl.tokenizer.precision import round_weights
+from vaportok_rl.tokenizer.model import round_weights
 
 QUICK_DEPTH = 2
 

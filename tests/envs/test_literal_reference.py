@@ -14,7 +14,7 @@ from vaportok_rl.clips import ProceduralClips
 from vaportok_rl.envs import Outcome, ScoringEngine, shared_world
 from vaportok_rl.envs.scoring.literal import literal_scores
 from vaportok_rl.tokenizer import VaporTok
-from vaportok_rl.tokenizer.precision import round_weights
+from vaportok_rl.tokenizer.model import round_weights
 
 TOKENS, MOST_CLIPS = 16, 6
 # A bfloat16 number has 8 bits: one in 256 a product, and errors of the pixels that mostly cancel in the mean.

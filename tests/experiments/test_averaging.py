@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from vaportok_rl.experiments.averaging import average_weights, main
-from vaportok_rl.tokenizer import VaporTok, VaporTokConfig
-from vaportok_rl.tokenizer.checkpoint import load_checkpoint, save_checkpoint
+from vaportok_rl.tokenizer import VaporTok, VaporTokConfig, load_checkpoint, save_checkpoint
 
 
 def two(config: VaporTokConfig) -> tuple[VaporTok, VaporTok]:

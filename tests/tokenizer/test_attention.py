@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vaportok_rl.tokenizer import attention
-from vaportok_rl.tokenizer.attention import (
+from vaportok_rl.tokenizer import transformer as attention
+from vaportok_rl.tokenizer.transformer import (
     MANY_KEYS,
     Fastest,
     attend,
@@ -87,7 +87,7 @@ def test_hidden_keys_do_not_matter() -> None:
 def test_attention_by_threads_is_the_textbook(
     monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, piece: int, threads: int
 ) -> None:
-    monkeypatch.setattr("vaportok_rl.tokenizer.attention.PIECE", piece)
+    monkeypatch.setattr("vaportok_rl.tokenizer.transformer.PIECE", piece)
     request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
     torch.set_num_threads(threads)
     q, k, v, visible, _ = inputs("all")

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from vaportok_rl.tokenizer.blocks import Block, Transformer
 from vaportok_rl.tokenizer.prior import PriorBlock
+from vaportok_rl.tokenizer.transformer import Block, Transformer
 
 
 def randomised(module: nn.Module) -> nn.Module:

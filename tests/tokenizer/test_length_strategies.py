@@ -13,7 +13,7 @@ from scipy import stats
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vaportok_rl.tokenizer.length_strategies import Strategy, inference_lengths, training_lengths
+from vaportok_rl.tokenizer.lengths import Strategy, inference_lengths, training_lengths
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 # The argmax is neither the first nor the last length, so that every strategy is another distribution.

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vaportok_rl.tokenizer import VaporTok
-from vaportok_rl.tokenizer.masks import decoder_visible, kept_tokens, prior_supervised
+from vaportok_rl.tokenizer.lengths import decoder_visible, kept_tokens, prior_supervised
 from vaportok_rl.tokenizer.prior import prior_loss
 
 

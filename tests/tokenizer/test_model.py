@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vaportok_rl.tokenizer import VaporTok, VaporTokConfig
-from vaportok_rl.tokenizer.model import PatchEmbedding
+from vaportok_rl.tokenizer.transformer import PatchEmbedding
 
 
 def random_codes(model: VaporTok, clips: int, seed: int = 0) -> Tensor:

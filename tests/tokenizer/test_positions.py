@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from vaportok_rl.tokenizer.positions import latent_table, line_table, patch_table
+from vaportok_rl.tokenizer.transformer import latent_table, line_table, patch_table
 
 
 def slow_line(channels: int, position: int, base: float) -> list[float]:

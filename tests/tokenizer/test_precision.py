@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from vaportok_rl.tokenizer import PRESETS, Precision, VaporTok
-from vaportok_rl.tokenizer.attention import Fastest
-from vaportok_rl.tokenizer.precision import multiplies_bfloat16, resolve_precision, round_weights
+from vaportok_rl.tokenizer.model import round_weights
+from vaportok_rl.tokenizer.precision import multiplies_bfloat16, resolve_precision
+from vaportok_rl.tokenizer.transformer import Fastest
 
 WIDE, NARROW = PRESETS["vaportok-b"], PRESETS["nano"]
 

@@ -33,8 +33,7 @@ from vaportok_rl.experiments.run_folder import (
 from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.runtime.whole_writes import whole_write
 from vaportok_rl.tokenizer import PRESETS, VaporTok
-from vaportok_rl.tokenizer.config import ComplexityConfig
-from vaportok_rl.tokenizer.length_strategies import Strategy
+from vaportok_rl.tokenizer.config import ComplexityConfig, Strategy
 from vaportok_rl.tokenizer.pretraining import PretrainConfig, Pretrainer
 from vaportok_rl.tokenizer.pretraining.resuming import STATE_FILE
 from vaportok_rl.tokenizer.pretraining.warm_start import require_warm_start

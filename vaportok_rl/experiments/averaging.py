@@ -13,8 +13,7 @@ from typing import Literal
 import torch
 import tyro
 
-from vaportok_rl.tokenizer import VaporTok
-from vaportok_rl.tokenizer.checkpoint import load_checkpoint, save_checkpoint
+from vaportok_rl.tokenizer import VaporTok, load_checkpoint, save_checkpoint
 from vaportok_rl.tokenizer.lengths import TAILDROP_WEIGHTS
 
 

@@ -25,8 +25,9 @@ from vaportok_rl.evaluation.reconstruction import mean_squared_error, psnr
 from vaportok_rl.experiments.console import plain_console
 from vaportok_rl.experiments.reports.plots import save_figure
 from vaportok_rl.tokenizer import PRESETS, VaporTok, load_checkpoint
+from vaportok_rl.tokenizer.config import Strategy
 from vaportok_rl.tokenizer.error_threshold import lengths_under_error
-from vaportok_rl.tokenizer.length_strategies import Strategy, inference_lengths
+from vaportok_rl.tokenizer.lengths import inference_lengths
 from vaportok_rl.tokenizer.pretraining import PretrainConfig, Pretrainer
 from vaportok_rl.tokenizer.pretraining.resuming import STATE_FILE
 from vaportok_rl.tokenizer.prior import cumulative_hits, top_k_accuracy

@@ -1,11 +1,18 @@
 """The frozen world: patches → encoder → quantiser → decoder, the AR prior and the taildrop query module."""
 
-from vaportok_rl.tokenizer.checkpoint import load_checkpoint, save_checkpoint, shipped_checkpoints
+from vaportok_rl.tokenizer.checkpoint import shipped_checkpoints
 from vaportok_rl.tokenizer.complexity import clip_complexity
-from vaportok_rl.tokenizer.config import PRESETS, ComplexityConfig, PriorConfig, TaildropConfig, VaporTokConfig
+from vaportok_rl.tokenizer.config import (
+    PRESETS,
+    ComplexityConfig,
+    PriorConfig,
+    Strategy,
+    TaildropConfig,
+    VaporTokConfig,
+)
 from vaportok_rl.tokenizer.error_threshold import lengths_under_error
-from vaportok_rl.tokenizer.length_strategies import Strategy, inference_lengths, training_lengths
-from vaportok_rl.tokenizer.model import Encoded, VaporTok
+from vaportok_rl.tokenizer.lengths import inference_lengths, training_lengths
+from vaportok_rl.tokenizer.model import Encoded, VaporTok, load_checkpoint, save_checkpoint
 from vaportok_rl.tokenizer.precision import Precision, PrecisionChoice
 
 __all__ = [

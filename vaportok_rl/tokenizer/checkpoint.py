@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,11 +17,7 @@ from torch import Tensor
 from vaportok_rl.runtime.messages import did_you_mean
 from vaportok_rl.runtime.whole_writes import whole_write
 from vaportok_rl.tokenizer.config import VaporTokConfig
-from vaportok_rl.tokenizer.larp import import_larp, is_larp
-from vaportok_rl.tokenizer.larp_trainer_file import read_trainer_file
-from vaportok_rl.tokenizer.lengths import TAILDROP_WEIGHTS, TaildropQueryModule
-from vaportok_rl.tokenizer.model import VaporTok
-from vaportok_rl.tokenizer.precision import PrecisionChoice, resolve_precision
+from vaportok_rl.tokenizer.larp import import_larp, is_larp, read_trainer_file
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -44,14 +41,17 @@ def shipped_checkpoints() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in _SHIPPED.glob(f"*/{CONFIG_FILE}")))
 
 
-def save_checkpoint(model: VaporTok, folder: str | Path, *, half: bool = False) -> Path:
-    """Writes a model to a folder; each file appears whole or not at all.
+def write_checkpoint(
+    config: VaporTokConfig, state: Mapping[str, Tensor], folder: str | Path, *, half: bool = False
+) -> Path:
+    """Writes configuration and weights to a folder; each file appears whole or not at all.
 
-    The weights carry a copy of the configuration, which `load_checkpoint` compares: two files of different saves (a
-    kill came between them, or one was copied alone) are refused even where their shapes agree.
+    The weights carry a copy of the configuration and a checksum of each tensor. `read_checkpoint` compares both, so two
+    files of different saves and weights with a flipped bit are refused.
 
     Args:
-        model: the tokenizer.
+        config: of the tokenizer.
+        state: its weights.
         folder: created if missing; an existing checkpoint in it is replaced.
         half: store the weights as float16 (loaded back as float32).
 
@@ -62,14 +62,19 @@ def save_checkpoint(model: VaporTok, folder: str | Path, *, half: bool = False) 
     folder.mkdir(parents=True, exist_ok=True)
     state = {
         name: value.detach().cpu().to(torch.float16 if half and value.is_floating_point() else value.dtype).contiguous()
-        for name, value in model.state_dict().items()
+        for name, value in state.items()
     }
-    settings = model.config.to_dict()
+    settings = config.to_dict()
+    sums = {name: _checksum(value) for name, value in state.items()}
     # Both are written before either is replaced, the weights first.
-    with whole_write(folder / CONFIG_FILE) as config, whole_write(folder / WEIGHTS_FILE) as weights:
-        save_file(state, weights, metadata={"config": json.dumps(settings)})
-        config.write_text(json.dumps(settings, indent=2) + "\n")
+    with whole_write(folder / CONFIG_FILE) as config_file, whole_write(folder / WEIGHTS_FILE) as weights:
+        save_file(state, weights, metadata={"config": json.dumps(settings), "crc32": json.dumps(sums)})
+        config_file.write_text(json.dumps(settings, indent=2) + "\n")
     return folder
+
+
+def _checksum(value: Tensor) -> int:
+    return zlib.crc32(value.reshape(-1).view(torch.uint8).numpy())
 
 
 def resolve_checkpoint(source: str | Path, **hub: Unpack[HubOptions]) -> Path:
@@ -128,56 +133,49 @@ def _download(hub_id: str, **hub: Unpack[HubOptions]) -> Path:
         ) from error
 
 
-def load_checkpoint(
-    source: str | Path,
-    *,
-    device: str | torch.device = "cpu",
-    precision: PrecisionChoice = "float32",
-    weights: str = "model",
-    **hub: Unpack[HubOptions],
-) -> VaporTok:
-    """Loads a frozen world.
+class Stored(NamedTuple):
+    """What a checkpoint holds.
 
-    Nothing is ever unpickled but tensors and plain values; see `larp_trainer_file`.
+    Attributes:
+        config: of the tokenizer.
+        state: its weights, all finite.
+        from_larp: whether LARP saved it; its tokenizers have no taildrop query module.
+        origin: where the configuration was read, for messages.
+    """
 
-    A LARP tokenizer has no taildrop query module and no complexity tables. It gets a new module, the same in every
-    process, whose lengths are all equally likely, and the uncalibrated tables of ``ComplexityConfig()``: scores and
-    the Gaussian prior over lengths mean little until they are calibrated on clips.
+    config: VaporTokConfig
+    state: dict[str, Tensor]
+    from_larp: bool
+    origin: str
+
+
+def read_checkpoint(source: str | Path, weights: str = "model", only: str = "", **hub: Unpack[HubOptions]) -> Stored:
+    """Reads a checkpoint; see `model.load_checkpoint` for the arguments and errors.
 
     Args:
-        source: a shipped name (``"nano"``), a checkpoint folder, a hub id (either may hold ours or a LARP tokenizer),
-            or a ``.pth`` file of LARP's trainer.
-        device: where the weights go.
-        precision: ``"float32"``, ``"bfloat16"`` or ``"auto"``; see `resolve_precision`.
-        weights: ``"model"``; for a LARP trainer's file also ``"ema"`` or, where it holds several, ``"ema_<decay>"``.
-        hub: how to fetch a hub id (`HubOptions`).
-
-    Raises:
-        FileNotFoundError: there is no such checkpoint.
-        ValueError: the files are damaged, do not fit each other, or ask for code to be run.
+        source: name, folder, hub id or file.
+        weights: which of a trainer's.
+        only: leave out weights whose names do not begin with this; of a LARP tokenizer all are read.
+        hub: how to fetch a hub id.
     """
     path = resolve_checkpoint(source, **hub)
     if path.is_file():
         arguments, state = read_trainer_file(path, weights)
         config, state = import_larp(arguments, state)
-        from_larp, origin = True, f"the arguments inside {path}"
+        stored = Stored(config, state, True, f"the arguments inside {path}")
     elif weights != "model":
         raise ValueError(
             f"Expected weights='model' for {path}, got {weights!r}; only the .pth files of LARP's trainer hold others."
         )
     else:
-        config, state, from_larp = _read_folder(path)
-        origin = f"{CONFIG_FILE} beside {path / WEIGHTS_FILE}"
-    # What the file lacks starts the same in every process, and the caller's random numbers stay as they are.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        model = VaporTok(config, resolve_precision(precision, config, device))
-    own = model.state_dict()
-    # LARP's tokenizers have no taildrop module.
-    expected = {name: value for name, value in own.items() if not (from_larp and name.startswith(TAILDROP_WEIGHTS))}
-    check_state(expected, state, origin)
-    model.load_state_dict({**own, **state})
-    return model.to(device).freeze()
+        stored = Stored(*_read_folder(path, only), f"{CONFIG_FILE} beside {path / WEIGHTS_FILE}")
+    for name, value in stored.state.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise ValueError(
+                f"Expected finite weights in {path}, got NaN or infinity in {name}; restore the file, or train again "
+                "from the last good checkpoint."
+            )
+    return stored
 
 
 def file_stamps(checkpoint: Path) -> tuple[tuple[Path, int, int], ...]:
@@ -187,26 +185,6 @@ def file_stamps(checkpoint: Path) -> tuple[tuple[Path, int, int], ...]:
     return tuple((file, stat.st_mtime_ns, stat.st_size) for file, stat in stats)
 
 
-def load_taildrop(source: str | Path) -> tuple[VaporTokConfig, TaildropQueryModule]:
-    """A checkpoint's configuration and taildrop query module, float32 on the host; nothing else of ours is read.
-
-    Args:
-        source: as for `load_checkpoint`, as are the errors; of a LARP tokenizer the whole is loaded.
-    """
-    path = resolve_checkpoint(source)
-    if path.is_dir():
-        config, state, from_larp = _read_folder(path, TAILDROP_WEIGHTS)
-        if not from_larp:
-            with torch.random.fork_rng(devices=[]):
-                module = TaildropQueryModule(config)
-            own = {name.removeprefix(TAILDROP_WEIGHTS): value for name, value in state.items()}
-            check_state(module.state_dict(), own, f"{CONFIG_FILE} beside {path / WEIGHTS_FILE}")
-            module.load_state_dict(own)
-            return config, module
-    world = load_checkpoint(path)
-    return world.config, world.taildrop_module
-
-
 def _read_folder(folder: Path, only: str = "") -> tuple[VaporTokConfig, dict[str, Tensor], bool]:
     """Configuration, weights whose names begin with ``only``, and whether they are LARP's (then none but all)."""
     try:
@@ -214,10 +192,17 @@ def _read_folder(folder: Path, only: str = "") -> tuple[VaporTokConfig, dict[str
             kept = (file.metadata() or {}).get("config")
             names = [name for name in file.keys() if kept is None or name.startswith(only)]  # noqa: SIM118
             state = {name: file.get_tensor(name) for name in names}
+            sums = _parse((file.metadata() or {}).get("crc32", "{}"), f"the metadata of {folder / WEIGHTS_FILE}")
     except SafetensorError as error:
         raise ValueError(
             f"Expected a whole safetensors file at {folder / WEIGHTS_FILE}, got a damaged one ({error}); copy it again."
         ) from error
+    changed = [name for name, value in state.items() if sums.get(name, _checksum(value)) != _checksum(value)]
+    if changed:
+        raise ValueError(
+            f"Expected the weights that were saved in {folder / WEIGHTS_FILE}, got others in {changed[0]} (by its "
+            "checksum); copy the file again."
+        )
     own = None if kept is None else VaporTokConfig.from_dict(_parse(kept, f"the metadata of {folder / WEIGHTS_FILE}"))
     if not (folder / CONFIG_FILE).is_file():
         if own is None:
@@ -289,3 +274,45 @@ def check_state(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], ori
             f"Expected weights of the geometry in {origin}, got {'; '.join(details)}; the two belong to different "
             "models."
         )
+
+
+# What the card of a saved tokenizer says; huggingface_hub fills in the marked places.
+MODEL_CARD = """---
+{{ card_data }}
+---
+
+# {{ title | default("A VaporTok tokenizer", true) }}
+
+A holistic video tokenizer with taildrop, for the reinforcement-learning environment `vaportok/Taildrop-v0`. It turns
+{{ config.frames }} frames of {{ config.size }} × {{ config.size }} pixels into {{ config.tokens }} ordered tokens from
+a codebook of {{ config.codebook_size }}; the first n of them decode to a video for every n. With it come an
+autoregressive prior over the tokens and the taildrop query module, which proposes n for each clip.
+
+## Use
+
+```python
+from vaportok_rl.tokenizer import VaporTok
+
+world = VaporTok.from_pretrained("{{ repo_id | default("owner/name", true) }}")
+encoded = world.encode(clips)  # [B, {{ config.channels }}, {{ config.frames }}, {{ config.size }}, {{ config.size }}]
+video = world.decode(encoded.codes, {{ [config.tokens // 4, 1] | max }})  # from the first tokens only
+n_tokens = world.taildrop(encoded.latents).probs.argmax(-1) + 1
+```
+
+Install the library with `pip install vaportok-rl`.{% if repo_url %} Code: {{ repo_url }}.{% endif %}
+
+## Training
+
+{{ training | default("Not stated. Whoever publishes these weights should say here which clips they were trained on, \
+with which command and settings, and under which licence the clips are.", true) }}
+
+## Figures
+
+{{ figures | default("Not stated. `vaportok-rl info` measures error, codes in use and the prior's accuracy at every \
+length.", true) }}
+
+## Limits
+
+It reconstructs video of this one geometry; detail beyond its tokens' bits is lost, most of it at small n. It generates
+nothing by itself.
+"""

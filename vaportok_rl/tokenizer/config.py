@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
-from vaportok_rl.tokenizer.length_strategies import Strategy
-
+Strategy = Literal["naive", "argmax", "sample", "pre-sample"]
 CodeNorm = Literal["none", "batch"]
 PixelRange = Literal["unit", "symmetric"]
 

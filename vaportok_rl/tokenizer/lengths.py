@@ -1,13 +1,18 @@
-"""The taildrop query module: from a clip's latents to a distribution over how many tokens to keep."""
+"""How many tokens a clip keeps: the taildrop query module, the four strategies (supplement C.4), and the masks."""
 
 from __future__ import annotations
+
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
-from vaportok_rl.tokenizer.blocks import Transformer
-from vaportok_rl.tokenizer.config import VaporTokConfig
+from vaportok_rl.tokenizer.config import Strategy, VaporTokConfig
+from vaportok_rl.tokenizer.transformer import Transformer
+
+NOISE_COLUMNS = 3
+"""Uniform numbers that `training_lengths` takes for each clip."""
 
 # What the names of the module's weights begin with in a tokenizer's state.
 TAILDROP_WEIGHTS = "taildrop_module."
@@ -51,3 +56,149 @@ class TaildropQueryModule(nn.Module):
 def length_kl(log_p: Tensor, log_gaussian: Tensor) -> Tensor:
     """Probability prior (Eq. 8): KL(P ‖ Gaussian) a clip, ``[B, K]`` twice to ``[B]``, in nats."""
     return (log_p.exp() * (log_p - log_gaussian)).sum(-1)
+
+
+@torch.no_grad()
+def training_lengths(
+    log_p: Tensor, strategy: Strategy, *, uniform_share: float = 0.0, full_share: float = 0.0, noise: Tensor
+) -> Tensor:
+    """Draws the lengths to train with.
+
+    - ``naive``: uniform on 1 … K, whatever P says.
+    - ``argmax``: the most probable length.
+    - ``sample``: drawn from P.
+    - ``pre-sample``: drawn from P renormalised on the lengths up to *and including* the most probable one, so that
+      there is something to draw from when that is n = 1.
+
+    The two shares are no part of the supplement, and 0 is its pure strategy: they keep every length trained for every
+    clip, because the environment asks for lengths that the complexity prior never proposes.
+
+    All randomness comes in through ``noise``: a clip's length depends on its own row of ``log_p`` and ``noise`` only,
+    so the draws do not depend on how a batch is spread over processes. Nothing is read back from the device.
+
+    Args:
+        log_p: ``[B, K]``, log-probabilities of the lengths; entry a is n = a + 1.
+        strategy: one of the four above.
+        uniform_share: probability that a clip's length is drawn uniformly from 1 … K instead.
+        full_share: probability that all K tokens are kept instead.
+        noise: ``float [B, 3]``, uniform in [0, 1), independent: column 0 draws from P, column 1 draws the uniform
+            length, column 2 chooses between the strategy and the two shares.
+
+    Returns:
+        ``int64 [B]`` in 1 … K.
+
+    Raises:
+        ValueError: the strategy is unknown, a share or their sum is outside 0 … 1, or a shape or type does not fit.
+    """
+    _check_strategy(strategy)
+    if not (uniform_share >= 0 and full_share >= 0 and uniform_share + full_share <= 1):
+        raise ValueError(
+            f"Expected uniform_share and full_share ≥ 0 with a sum ≤ 1, got {uniform_share} and {full_share}; "
+            "the strategy has the rest."
+        )
+    batch, tokens = log_p.shape
+    if noise.shape != (batch, NOISE_COLUMNS) or not noise.is_floating_point():
+        raise ValueError(
+            f"Expected noise of floats [{batch}, {NOISE_COLUMNS}], got {noise.dtype} of shape {tuple(noise.shape)}; "
+            f"draw torch.rand({batch}, {NOISE_COLUMNS})."
+        )
+    uniform = (noise[:, 1] * tokens).long().clamp(max=tokens - 1)
+    drawn = uniform if strategy == "naive" else _draw(log_p.float(), strategy, noise[:, 0])
+    drawn = torch.where(noise[:, 2] < uniform_share, uniform, drawn)
+    return torch.where(noise[:, 2] >= 1 - full_share, tokens - 1, drawn) + 1
+
+
+@torch.no_grad()
+def inference_lengths(log_p: Tensor, strategy: Strategy) -> Tensor:
+    """Lengths at inference, by the strategy that the tokenizer was trained with.
+
+    A ``naive`` tokenizer keeps all K tokens (or see `error_threshold.lengths_under_error`), a probabilistic one those
+    up to the argmax of P.
+
+    Args:
+        log_p: ``[B, K]``, log-probabilities of the lengths; entry a is n = a + 1.
+        strategy: see `training_lengths`.
+
+    Returns:
+        ``int64 [B]`` in 1 … K.
+
+    Raises:
+        ValueError: the strategy is unknown.
+    """
+    _check_strategy(strategy)
+    if strategy == "naive":
+        return torch.full(log_p.shape[:1], log_p.shape[1], device=log_p.device)
+    return log_p.argmax(-1) + 1
+
+
+def _check_strategy(strategy: str) -> None:
+    if strategy not in get_args(Strategy):
+        raise ValueError(
+            f"Expected a taildrop strategy among {', '.join(map(repr, get_args(Strategy)))}, got {strategy!r}; "
+            "choose one of them."
+        )
+
+
+def _draw(log_p: Tensor, strategy: Strategy, uniform: Tensor) -> Tensor:
+    """Actions of a probabilistic strategy: ``[B, K]`` and ``[B]`` in [0, 1) to ``int64 [B]`` in 0 … K - 1."""
+    most_probable = log_p.argmax(-1)
+    if strategy == "argmax":
+        return most_probable
+    actions = torch.arange(log_p.shape[1], device=log_p.device)
+    probabilities = log_p.exp()
+    if strategy == "pre-sample":
+        probabilities = torch.where(actions <= most_probable[:, None], probabilities, 0)
+    cumulative = probabilities.cumsum(-1)
+    # Scaling by the last sum renormalises, and makes up for what rounding took from it.
+    reached = uniform[:, None] * cumulative[:, -1:] < cumulative
+    chosen = torch.where(reached, actions, len(actions) - 1).amin(-1, keepdim=True)
+    # A parallel cumulative sum need not be monotone to the last bit, so it may seem to rise on a length of probability
+    # 0: such a length passes its draws to the possible one before it.
+    possible = torch.where(probabilities > 0, actions, 0).cummax(-1).values
+    return possible.gather(1, chosen).squeeze(1)
+
+
+def kept_tokens(n_tokens: Tensor, tokens: int) -> Tensor:
+    """Marks the tokens that stay: ``0 … n - 1``.
+
+    Args:
+        n_tokens: ``int64 [...]`` in 1 … K.
+        tokens: K, or any number of leading tokens to look at.
+
+    Returns:
+        ``bool [..., tokens]``.
+    """
+    return torch.arange(tokens, device=n_tokens.device) < n_tokens[..., None]
+
+
+def decoder_visible(n_tokens: Tensor, tokens: int, patches: int) -> Tensor:
+    """Key mask of the decoder's sequence [latents; patch queries], Figure 2(a).
+
+    A latent past ``n_tokens`` is never attended to, every patch query is. What a dropped position itself computes is
+    never read, so hiding keys is the same computation as removing the token.
+
+    Args:
+        n_tokens: ``int64 [B]`` in 1 … K.
+        tokens: number of latents in the sequence.
+        patches: number of patch queries.
+
+    Returns:
+        ``bool [B, tokens + patches]``.
+    """
+    kept = kept_tokens(n_tokens, tokens)
+    return torch.cat([kept, kept.new_ones(kept.shape[0], patches)], dim=1)
+
+
+def prior_supervised(n_tokens: Tensor, tokens: int) -> Tensor:
+    """Marks the prior's predictions that count: row j predicts token j + 1, which must be kept.
+
+    The mask goes by the *label's* index; going by the input's index would supervise one dropped token a clip.
+
+    Args:
+        n_tokens: ``int64 [...]`` in 1 … K.
+        tokens: K.
+
+    Returns:
+        ``bool [..., K - 1]``.
+    """
+    return torch.arange(1, tokens, device=n_tokens.device) < n_tokens[..., None]

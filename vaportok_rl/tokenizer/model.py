@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, TypeVar, Unpack
 
 import torch
 from einops import rearrange
@@ -13,20 +14,22 @@ from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
-from vaportok_rl.tokenizer.blocks import Transformer
+from vaportok_rl.tokenizer.checkpoint import (
+    MODEL_CARD,
+    HubOptions,
+    Stored,
+    check_state,
+    read_checkpoint,
+    write_checkpoint,
+)
 from vaportok_rl.tokenizer.complexity import ComplexityScale
-from vaportok_rl.tokenizer.config import VaporTokConfig
+from vaportok_rl.tokenizer.config import TaildropConfig, VaporTokConfig
 from vaportok_rl.tokenizer.inputs import clips_to_float
-from vaportok_rl.tokenizer.lengths import TaildropQueryModule
-from vaportok_rl.tokenizer.masks import decoder_visible
-from vaportok_rl.tokenizer.model_card import MODEL_CARD
-from vaportok_rl.tokenizer.positions import latent_table, patch_table
+from vaportok_rl.tokenizer.lengths import TAILDROP_WEIGHTS, TaildropQueryModule, decoder_visible
 from vaportok_rl.tokenizer.precision import Precision, PrecisionChoice, resolve_precision
 from vaportok_rl.tokenizer.prior import AutoregressivePrior
 from vaportok_rl.tokenizer.quantizer import Bottleneck
-
-if TYPE_CHECKING:
-    from vaportok_rl.tokenizer.checkpoint import HubOptions
+from vaportok_rl.tokenizer.transformer import OutputLayer, PatchEmbedding, Transformer, latent_table, patch_table
 
 
 @dataclass(frozen=True)
@@ -40,38 +43,6 @@ class Encoded:
 
     latents: Tensor
     codes: Tensor
-
-
-class PatchEmbedding(nn.Module):
-    """Non-overlapping space-time patches to tokens, row-major over (time, height, width)."""
-
-    def __init__(self, config: VaporTokConfig) -> None:
-        super().__init__()
-        patch = (config.patch_frames, config.patch_size, config.patch_size)
-        self.proj = nn.Conv3d(config.channels, config.width, patch, stride=patch)
-
-    def forward(self, clips: Tensor) -> Tensor:
-        """``[B, C, T, H, W]`` to ``[B, P, D]``.
-
-        The convolution is written as one matrix product over patches: kernel and stride are equal.
-        """
-        frames, height, width = self.proj.kernel_size
-        patches = rearrange(clips, "b c (t dt) (h dy) (w dx) -> b (t h w) (c dt dy dx)", dt=frames, dy=height, dx=width)
-        return nn.functional.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
-
-
-class OutputLayer(nn.Module):
-    """Normalises decoded patch tokens and projects them to pixel values."""
-
-    def __init__(self, width: int, values: int) -> None:
-        super().__init__()
-        self.norm_final = nn.LayerNorm(width, eps=1e-6)
-        self.linear = nn.Linear(width, values)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[B, P, D]`` to ``[B, P, values]``."""
-        out: Tensor = self.linear(self.norm_final(x))
-        return out
 
 
 class VaporTok(
@@ -280,42 +251,21 @@ class VaporTok(
             return self.taildrop_module.distribution(latents)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        from vaportok_rl.tokenizer.checkpoint import save_checkpoint
-
         save_checkpoint(self, save_directory)
 
-    # The mixin's own method deletes the old config.json before it writes, which a kill would turn into a loss.
-    def save_pretrained(  # type: ignore[override]
-        self,
-        save_directory: str | Path,
-        *,
-        config: object = None,
-        repo_id: str | None = None,
-        push_to_hub: bool = False,
-        model_card_kwargs: dict[str, Any] | None = None,
-        **push_to_hub_kwargs: Any,
-    ) -> Path:
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> Path:  # type: ignore[override]
         """Writes ``config.json`` and ``model.safetensors``, and a model card where there is none.
 
         Args:
-            save_directory: created if missing; an existing checkpoint in it is replaced file by file, each whole or
-                not at all; see `checkpoint.save_checkpoint`.
-            config: taken for the mixin's sake; the model's own configuration is what is written.
-            repo_id: hub id to push to; the folder's name by default.
-            push_to_hub: push as well.
-            model_card_kwargs: places to fill in the card (``title``, ``training``, ``figures``, ``repo_url``).
-            push_to_hub_kwargs: further arguments of ``push_to_hub``.
+            save_directory: created if missing; an existing checkpoint in it is replaced.
+            options: of huggingface_hub's mixin. ``model_card_kwargs`` fill places of the card (``title``,
+                ``training``, ``figures``, ``repo_url``); ``push_to_hub=True`` pushes as well.
 
         Returns:
             The folder.
         """
-        folder = Path(save_directory)
-        self._save_pretrained(folder)
-        if not (folder / "README.md").exists():
-            self.generate_model_card(**(model_card_kwargs or {})).save(folder / "README.md")
-        if push_to_hub:
-            self.push_to_hub(repo_id or folder.name, model_card_kwargs=model_card_kwargs, **push_to_hub_kwargs)
-        return folder
+        super().save_pretrained(save_directory, **options)
+        return Path(save_directory)
 
     def push_to_hub(self, repo_id: str, *, model_card_kwargs: dict[str, Any] | None = None, **options: Any) -> str:
         """Uploads what `save_pretrained` writes, in one commit; ``options`` as in huggingface_hub's mixin.
@@ -327,7 +277,7 @@ class VaporTok(
         return super().push_to_hub(repo_id, model_card_kwargs=card, **options)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """The model card, with this tokenizer's sizes; ``kwargs`` fill the places of `model_card.MODEL_CARD`."""
+        """The model card, with this tokenizer's sizes; ``kwargs`` fill the places of `checkpoint.MODEL_CARD`."""
         return super().generate_model_card(*args, **{"config": self.config, **kwargs})
 
     @classmethod
@@ -342,9 +292,107 @@ class VaporTok(
     ) -> VaporTok:
         """Loads a frozen world by name (``"nano"``), folder, hub id, or file of LARP's trainer.
 
-        See `checkpoint.load_checkpoint`; ``hub`` takes huggingface_hub's ``revision``, ``token``, ``cache_dir``,
+        See `load_checkpoint`; ``hub`` takes huggingface_hub's ``revision``, ``token``, ``cache_dir``,
         ``force_download`` and ``local_files_only``.
         """
-        from vaportok_rl.tokenizer.checkpoint import load_checkpoint
-
         return load_checkpoint(source, device=device, precision=precision, weights=weights, **hub)
+
+
+def save_checkpoint(model: VaporTok, folder: str | Path, *, half: bool = False) -> Path:
+    """Writes a model to a folder; see `checkpoint.write_checkpoint`."""
+    return write_checkpoint(model.config, model.state_dict(), folder, half=half)
+
+
+def load_checkpoint(
+    source: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    precision: PrecisionChoice = "float32",
+    weights: str = "model",
+    **hub: Unpack[HubOptions],
+) -> VaporTok:
+    """Loads a frozen world.
+
+    Nothing is ever unpickled but tensors and plain values; see `larp.read_trainer_file`.
+
+    A LARP tokenizer has no taildrop query module and no complexity tables. It gets a new module, the same in every
+    process, whose lengths are all equally likely, and the uncalibrated tables of ``ComplexityConfig()``: scores and
+    the Gaussian prior over lengths mean little until they are calibrated on clips.
+
+    Args:
+        source: a shipped name (``"nano"``), a checkpoint folder, a hub id (either may hold ours or a LARP tokenizer),
+            or a ``.pth`` file of LARP's trainer.
+        device: where the weights go.
+        precision: ``"float32"``, ``"bfloat16"`` or ``"auto"``; see `resolve_precision`.
+        weights: ``"model"``; for a LARP trainer's file also ``"ema"`` or, where it holds several, ``"ema_<decay>"``.
+        hub: how to fetch a hub id (`HubOptions`).
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: the files are damaged, do not fit each other, hold NaN, or ask for code to be run.
+    """
+    stored = read_checkpoint(source, weights, **hub)
+    resolved = resolve_precision(precision, stored.config, device)
+    return _filled(lambda: VaporTok(stored.config, resolved), stored).to(device).freeze()
+
+
+def load_taildrop(source: str | Path) -> tuple[VaporTokConfig, TaildropQueryModule]:
+    """A checkpoint's configuration and taildrop query module, float32 on the host; nothing else of ours is read.
+
+    Args:
+        source: as for `load_checkpoint`, as are the errors; of a LARP tokenizer the whole is loaded.
+    """
+    stored = read_checkpoint(source, only=TAILDROP_WEIGHTS)
+    if stored.from_larp:
+        return stored.config, load_checkpoint(source).taildrop_module
+    own = {name.removeprefix(TAILDROP_WEIGHTS): value for name, value in stored.state.items()}
+    return stored.config, _filled(lambda: TaildropQueryModule(stored.config), stored._replace(state=own))
+
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def _filled(make: Callable[[], _Module], stored: Stored) -> _Module:
+    """A module with the stored weights, made once these are known to fit: a configuration may ask for any size."""
+    config = stored.config
+    depth = max(config.encoder_depth, config.decoder_depth, config.prior.layers, config.taildrop.blocks)
+    # Every block has weights of its own.
+    if depth > max(len(stored.state), TaildropConfig.blocks):
+        raise ValueError(
+            f"Expected weights of the geometry in {stored.origin}, got {len(stored.state)} tensors for {depth} blocks; "
+            "the two belong to different models."
+        )
+    try:
+        with torch.device("meta"):
+            sizes = make().state_dict()
+    except (RuntimeError, OverflowError) as error:
+        raise ValueError(
+            f"Expected a geometry that a tensor can have in {stored.origin}, got: {error}; restore it."
+        ) from error
+    # LARP's tokenizers have no taildrop module.
+    optional = TAILDROP_WEIGHTS if stored.from_larp else None
+    expected = {name: value for name, value in sizes.items() if optional is None or not name.startswith(optional)}
+    check_state(expected, stored.state, stored.origin)
+    # What the file lacks starts the same in every process, and the caller's random numbers stay as they are.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        module = make()
+    module.load_state_dict({**module.state_dict(), **stored.state})
+    return module
+
+
+def round_weights(world: VaporTok) -> VaporTok:
+    """Rounds a bfloat16 world's transformer weights once; autocast would round them anew in every call.
+
+    Every number that the world computes stays the same. It is for worlds that are only ever used: what is rounded can
+    be neither trained nor saved without loss. The bottleneck and the taildrop query module are left alone.
+
+    Returns:
+        The world itself.
+    """
+    if world.precision == "bfloat16":
+        for part in (world.encoder, world.decoder, world.prior_model.blocks):
+            for layer in part.modules():
+                if isinstance(layer, nn.Linear):
+                    layer.to(torch.bfloat16)
+    return world

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import torch
-from torch import nn
 
-from vaportok_rl.tokenizer.attention import fastest_on_cpu
 from vaportok_rl.tokenizer.config import VaporTokConfig
-
-if TYPE_CHECKING:
-    from vaportok_rl.tokenizer.model import VaporTok
+from vaportok_rl.tokenizer.transformer import fastest_on_cpu
 
 Precision = Literal["float32", "bfloat16"]
 PrecisionChoice = Literal["auto", "float32", "bfloat16"]
@@ -57,20 +53,3 @@ def resolve_precision(precision: str, config: VaporTokConfig, device: str | torc
             "chosen by what is fastest here."
         )
     return precision  # type: ignore[return-value]
-
-
-def round_weights(world: VaporTok) -> VaporTok:
-    """Rounds a bfloat16 world's transformer weights once; autocast would round them anew in every call.
-
-    Every number that the world computes stays the same. It is for worlds that are only ever used: what is rounded can
-    be neither trained nor saved without loss. The bottleneck and the taildrop query module are left alone.
-
-    Returns:
-        The world itself.
-    """
-    if world.precision == "bfloat16":
-        for part in (world.encoder, world.decoder, world.prior_model.blocks):
-            for layer in part.modules():
-                if isinstance(layer, nn.Linear):
-                    layer.to(torch.bfloat16)
-    return world

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from vaportok_rl.tokenizer.attention import attend
 from vaportok_rl.tokenizer.config import PriorConfig
-from vaportok_rl.tokenizer.masks import prior_supervised
+from vaportok_rl.tokenizer.lengths import prior_supervised
 from vaportok_rl.tokenizer.quantizer import gumbel_max
+from vaportok_rl.tokenizer.transformer import attend
 
 
 class CausalAttention(nn.Module):

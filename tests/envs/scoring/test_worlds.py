@@ -11,7 +11,7 @@ import torch
 from vaportok_rl.envs import TaildropEnv, TaildropVectorEnv, VaporReward, shared_world
 from vaportok_rl.envs.scoring.worlds import shared_distances
 from vaportok_rl.tokenizer import VaporTok
-from vaportok_rl.tokenizer.attention import Fastest
+from vaportok_rl.tokenizer.transformer import Fastest
 
 
 def test_the_same_object_twice(tiny_world: str, monkeypatch: pytest.MonkeyPatch) -> None:

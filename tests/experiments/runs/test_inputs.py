@@ -15,7 +15,7 @@ from vaportok_rl.agents.agent_file import AGENT_FILE, ARCHIVE_FILE
 from vaportok_rl.cli.main import main
 from vaportok_rl.envs import TaildropProcess
 from vaportok_rl.experiments.runs.inputs import input_hashes
-from vaportok_rl.tokenizer.checkpoint import load_checkpoint, save_checkpoint
+from vaportok_rl.tokenizer import load_checkpoint, save_checkpoint
 
 SHAPE = ["--scenes", "2", "--group-size", "2", "--path-length", "2", "--held-out-scenes", "1"]
 

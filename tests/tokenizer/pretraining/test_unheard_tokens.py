@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vaportok_rl.clips import ProceduralClips
-from vaportok_rl.tokenizer import VaporTok
-from vaportok_rl.tokenizer.checkpoint import load_checkpoint, save_checkpoint
+from vaportok_rl.tokenizer import VaporTok, load_checkpoint, save_checkpoint
 from vaportok_rl.tokenizer.pretraining import PretrainConfig, Pretrainer
 from vaportok_rl.tokenizer.pretraining.unheard_tokens import influence, unheard_tokens, wake_unheard
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from vaportok_rl.agents.oracle import oracle_lengths
 from vaportok_rl.envs import Scene, TaildropProcess
 from vaportok_rl.tokenizer.error_threshold import Search, check_error_threshold
-from vaportok_rl.tokenizer.length_strategies import inference_lengths
+from vaportok_rl.tokenizer.lengths import inference_lengths
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ from vaportok_rl.runtime.user_function import import_by_name
 
 RewardTerm = Callable[[Outcome], Tensor]
 PixelTerm = Callable[[Tensor, Tensor], Tensor]
+# Measures of decoded video that every reward term may ask for; `pixels` makes them.
+SHIPPED_MEASURES = ("bits", "lpips", "ssim")
 
 
 class NonFiniteRewardError(ValueError):

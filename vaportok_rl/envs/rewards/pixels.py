@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from vaportok_rl.envs.rewards.contract import PixelTerm
+from vaportok_rl.envs.rewards.reward import VaporReward
 from vaportok_rl.tokenizer.perceptual import PerceptualDistance
-
-if TYPE_CHECKING:
-    from vaportok_rl.envs.rewards.reward import VaporReward
-
-SHIPPED_MEASURES = ("bits", "lpips", "ssim")
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaportok_rl.envs.rewards.contract import (
+    SHIPPED_MEASURES,
     PixelTerm,
     RewardTerm,
     dry_run_pixel_term,
@@ -35,7 +36,6 @@ from vaportok_rl.envs.rewards.dynamics import (
     as_weight,
     checked_number,
 )
-from vaportok_rl.envs.rewards.pixels import SHIPPED_MEASURES
 from vaportok_rl.envs.rewards.presets import RewardOptions, find_preset, resolved
 from vaportok_rl.envs.rewards.terms import FIVE_TERMS, FURTHER_TERMS
 from vaportok_rl.envs.scene import Outcome

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vaportok_rl.tokenizer import VaporTok
-from vaportok_rl.tokenizer.masks import decoder_visible
+from vaportok_rl.tokenizer.lengths import decoder_visible
 
 
 @torch.no_grad()

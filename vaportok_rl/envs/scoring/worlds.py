@@ -10,7 +10,7 @@ from vaportok_rl.envs.rewards.reward import VaporReward
 from vaportok_rl.envs.scoring.engine import Distance
 from vaportok_rl.tokenizer import PrecisionChoice, VaporTok
 from vaportok_rl.tokenizer.checkpoint import file_stamps, resolve_checkpoint
-from vaportok_rl.tokenizer.precision import round_weights
+from vaportok_rl.tokenizer.model import round_weights
 
 _WORLDS: dict[tuple[object, str, str], VaporTok] = {}
 _DISTANCES: dict[tuple[str | None, str | Path | None, str], Distance] = {}

@@ -16,11 +16,9 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from vaportok_rl.tokenizer.blocks import Transformer
 from vaportok_rl.tokenizer.config import VaporTokConfig
-from vaportok_rl.tokenizer.model import OutputLayer, PatchEmbedding
-from vaportok_rl.tokenizer.positions import patch_table
 from vaportok_rl.tokenizer.pretraining.config import PretrainConfig
+from vaportok_rl.tokenizer.transformer import OutputLayer, PatchEmbedding, Transformer, patch_table
 
 
 def generator_loss(fake_logits: Tensor) -> Tensor:

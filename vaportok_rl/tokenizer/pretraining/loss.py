@@ -10,9 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaportok_rl.tokenizer.complexity import clip_complexity
-from vaportok_rl.tokenizer.length_strategies import NOISE_COLUMNS, training_lengths
-from vaportok_rl.tokenizer.lengths import length_kl
-from vaportok_rl.tokenizer.masks import prior_supervised
+from vaportok_rl.tokenizer.lengths import NOISE_COLUMNS, length_kl, prior_supervised, training_lengths
 from vaportok_rl.tokenizer.model import VaporTok
 from vaportok_rl.tokenizer.pretraining.adversarial import generator_loss
 from vaportok_rl.tokenizer.pretraining.config import LossWeights

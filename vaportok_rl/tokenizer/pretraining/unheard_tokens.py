@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vaportok_rl.runtime.seeds import derive_seed
 from vaportok_rl.tokenizer.model import VaporTok
-from vaportok_rl.tokenizer.positions import line_table
+from vaportok_rl.tokenizer.transformer import line_table
 
 # Clips that influence is measured on: each is decoded once a token.
 WAKING_CLIPS = 128

@@ -1,4 +1,4 @@
-"""Scaled dot-product attention, by the kernel that is fastest on this machine."""
+"""Transformer blocks, attention, patches and positions; parameter names follow the LARP checkpoint format."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from einops import rearrange
+from torch import Tensor, nn
 
 from vaportok_rl.runtime.machine import processor_name
 from vaportok_rl.runtime.whole_writes import whole_write
+from vaportok_rl.tokenizer.config import VaporTokConfig
 
 Kernel = Literal["fused", "threaded"]
 
@@ -229,3 +231,163 @@ def block_seconds(width: int = 768, heads: int = 12, positions: int = 1024, repe
     finally:
         torch.set_num_threads(threads)
     return taken
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with a fused, bias-free qkv projection."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, visible: Tensor | None = None, wanted: slice | None = None) -> Tensor:
+        """Attends over a sequence.
+
+        Args:
+            x: ``[B, N, D]``.
+            visible: ``bool [B, N]``, keys that may be attended to; None for all.
+            wanted: which M positions are queries; all by default. All positions are keys.
+
+        Returns:
+            ``[B, M, D]``.
+        """
+        if wanted is None:
+            q, k, v = rearrange(self.qkv(x), "b n (three h e) -> three b h n e", three=3, h=self.heads)
+        else:
+            width = x.shape[-1]
+            query_weight, key_value_weight = self.qkv.weight.split([width, 2 * width])
+            q = rearrange(F.linear(x[:, wanted], query_weight), "b n (h e) -> b h n e", h=self.heads)
+            k, v = rearrange(F.linear(x, key_value_weight), "b n (two h e) -> two b h n e", two=2, h=self.heads)
+        attended = attend(q, k, v, None if visible is None else visible[:, None, None, :])
+        out: Tensor = self.proj(rearrange(attended, "b h n e -> b n (h e)"))
+        return out
+
+
+class Mlp(nn.Module):
+    """Two linear layers around an exact GELU."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., D]`` to ``[..., D]``."""
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
+
+
+class Block(nn.Module):
+    """One pre-norm block: attention, then MLP, each with a residual connection."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-5)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=1e-5)
+        self.mlp = Mlp(width, 4 * width)
+
+    def forward(self, x: Tensor, visible: Tensor | None = None, wanted: slice | None = None) -> Tensor:
+        """``[B, N, D]`` to ``[B, M, D]``; see `Attention.forward` for the arguments."""
+        x = (x if wanted is None else x[:, wanted]) + self.attn(self.norm1(x), visible, wanted)
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
+
+
+class Transformer(nn.Module):
+    """A stack of blocks without a final norm."""
+
+    def __init__(self, width: int, heads: int, depth: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+
+    def forward(self, x: Tensor, visible: Tensor | None = None, wanted: slice | None = None) -> Tensor:
+        """Runs the stack.
+
+        Args:
+            x: ``[B, N, D]``.
+            visible: see `Attention.forward`.
+            wanted: the M positions whose outputs are wanted, all by default; the last block computes no others.
+
+        Returns:
+            ``[B, M, D]``.
+        """
+        last = len(self.blocks) - 1
+        for place, block in enumerate(self.blocks):
+            x = block(x, visible, wanted if place == last else None)
+        return x
+
+
+class PatchEmbedding(nn.Module):
+    """Non-overlapping space-time patches to tokens, row-major over (time, height, width)."""
+
+    def __init__(self, config: VaporTokConfig) -> None:
+        super().__init__()
+        patch = (config.patch_frames, config.patch_size, config.patch_size)
+        self.proj = nn.Conv3d(config.channels, config.width, patch, stride=patch)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """``[B, C, T, H, W]`` to ``[B, P, D]``.
+
+        The convolution is written as one matrix product over patches: kernel and stride are equal.
+        """
+        frames, height, width = self.proj.kernel_size
+        patches = rearrange(clips, "b c (t dt) (h dy) (w dx) -> b (t h w) (c dt dy dx)", dt=frames, dy=height, dx=width)
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class OutputLayer(nn.Module):
+    """Normalises decoded patch tokens and projects them to pixel values."""
+
+    def __init__(self, width: int, values: int) -> None:
+        super().__init__()
+        self.norm_final = nn.LayerNorm(width, eps=1e-6)
+        self.linear = nn.Linear(width, values)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, P, D]`` to ``[B, P, values]``."""
+        out: Tensor = self.linear(self.norm_final(x))
+        return out
+
+
+def line_table(channels: int, positions: Tensor, base: float = 10000.0) -> Tensor:
+    """Sin-cos embedding of positions on a line.
+
+    Args:
+        channels: even number of channels.
+        positions: ``[N]``, raw positions.
+        base: the longest wavelength is ``2π·base``.
+
+    Returns:
+        ``float64 [N, channels]``.
+    """
+    half = channels // 2
+    rates = base ** (-torch.arange(half, dtype=torch.float64) / half)
+    angles = positions.to(torch.float64)[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def latent_table(channels: int, tokens: int, base: float) -> Tensor:
+    """Positions of the K latents in the decoder: ``float32 [1, K, channels]``."""
+    return line_table(channels, torch.arange(tokens), base)[None].float()
+
+
+def patch_table(channels: int, grid: tuple[int, int, int]) -> Tensor:
+    """Positions of the patches, row-major over (time, height, width).
+
+    The first half of the channels holds the column, the second half the row; the full-width temporal table is added.
+
+    Args:
+        channels: divisible by 4.
+        grid: patches along time, height and width.
+
+    Returns:
+        ``float32 [1, P, channels]``.
+    """
+    times, rows, columns = (
+        index.reshape(-1) for index in torch.meshgrid(*(torch.arange(count) for count in grid), indexing="ij")
+    )
+    space = torch.cat([line_table(channels // 2, columns), line_table(channels // 2, rows)], dim=1)
+    return (space + line_table(channels, times))[None].float()
