@@ -255,7 +255,7 @@ def test_bad_seeds_are_refused(tiny_world: str, seed: Any, error: type[Exception
         ({"obs": ("codes", "codes")}, "Expected obs to name each kind once"),
         ({"ordering": "vidoe"}, "Expected ordering 'independent' or 'video', got 'vidoe'"),
         ({"ordering": "video"}, "Expected .*ordering='video', got .*procedural.*ordering='independent'"),
-        ({"render_mode": "rgb"}, "Expected render_mode among human, rgb_array, rgb_array_list; got 'rgb'"),
+        ({"render_mode": "rgb"}, "Expected render_mode among rgb_array; got 'rgb'"),
         ({"min_tokens": 9, "max_tokens": 8}, "Expected 1 ≤ min_tokens ≤ max_tokens ≤ 16.*leave at least one"),
         ({"max_tokens": 17}, "Expected 1 ≤ min_tokens ≤ max_tokens ≤ 16"),
         ({"min_tokens": 0}, "Expected min_tokens ≥ 1, got 0"),

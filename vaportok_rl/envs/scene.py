@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -48,6 +48,9 @@ class Scene:
         return Scene(
             nothing, codes, nothing, complexity, nothing, counted, counted if ids is None else ids, nothing, prior_mean
         )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # nobody writes to a scene
 
     @property
     def shape(self) -> tuple[int, int]:

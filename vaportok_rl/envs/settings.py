@@ -13,7 +13,7 @@ from vaportok_rl.runtime.messages import closest_name, did_you_mean
 from vaportok_rl.tokenizer import PrecisionChoice
 
 OBSERVATIONS = ("latents", "complexity", "codes", "clip")
-RENDER_MODES = ("human", "rgb_array", "rgb_array_list")
+RENDER_MODES = ("rgb_array",)
 Ordering = Literal["independent", "video"]
 VECTOR_ARGUMENTS = ("num_envs", "group_size", "autoreset_mode")
 
@@ -96,9 +96,10 @@ class TaildropSettings(WorldOptions):
     clip_seed: int = 0
     """Which procedural world."""
     render_mode: str | None = None
-    """`rgb_array`, `rgb_array_list` or `human` (a pygame window). A picture shows the middle frame of the clip last
-    decided about: original, reconstruction and absolute error, with the tokens kept and the reward terms; after a
-    reset, the original of the clip to come."""
+    """`rgb_array`. `gymnasium.make` puts its own wrapper around it for `human` (a pygame window) and `rgb_array_list`,
+    and `gymnasium.wrappers.vector.HumanRendering` goes around a vector environment. A picture shows the middle frame
+    of the clip last decided about: original, reconstruction and absolute error, with the tokens kept and the reward
+    terms; after a reset, the original of the clip to come."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -109,7 +110,9 @@ class TaildropSettings(WorldOptions):
         if len(set(self.observed)) < len(self.observed):
             raise ValueError(f"Expected obs to name each kind once, got {list(self.observed)}; drop the repetition.")
         if self.render_mode is not None:
-            _check_choice("render_mode", self.render_mode, RENDER_MODES, "choose one, or None.")
+            _check_choice(
+                "render_mode", self.render_mode, RENDER_MODES, "gymnasium.make offers the others by wrappers."
+            )
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> TaildropSettings:

@@ -135,16 +135,6 @@ class TaildropEnv(gymnasium.Env[Any, Any]):
         self._walk = GroupWalk(self.process, group_size=1)
         self._screen = Screen(self.process, 1, self.render_mode)
 
-    def __getstate__(self) -> dict[str, Any]:
-        # The bounds of an observation space are as large as an observation, and follow from the settings.
-        return {name: value for name, value in self.__dict__.items() if name != "observation_space"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= state
-        self.observation_space = self.process.single_observation_space
-        if self._walk.begun:
-            self._screen.begin(self._walk)
-
     @property
     def settings(self) -> TaildropArguments:
         """All constructor arguments, defaults filled in: ``TaildropEnv(**env.settings)`` is the same environment."""
@@ -194,18 +184,13 @@ class TaildropEnv(gymnasium.Env[Any, Any]):
         """The picture of the last decision, by the render mode.
 
         Returns:
-            ``uint8 [H', W', 3]`` for ``rgb_array``; a list of those since the last call (or reset) for
-            ``rgb_array_list``; None for ``human``.
+            ``uint8 [H', W', 3]``, or None without a mode.
 
         Raises:
             RuntimeError: there was no `reset`.
         """
         shown = self._screen.render()
         return None if shown is None else shown[0]
-
-    def close(self) -> None:
-        """Closes the window, if there is one."""
-        self._screen.close()
 
     def _observation(self) -> Any:
         shown = {name: np.array(values[0]) for name, values in self._walk.observe().items()}

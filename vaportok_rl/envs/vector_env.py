@@ -89,17 +89,6 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
         self.single_observation_space = self.process.single_observation_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
 
-    def __getstate__(self) -> dict[str, Any]:
-        # The bounds of an observation space are as large as an observation, and follow from the settings.
-        left_out = ("single_observation_space", "observation_space")
-        return {name: value for name, value in self.__dict__.items() if name not in left_out}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= state
-        self._set_observation_spaces()
-        if self._walk.begun:
-            self._screen.begin(self._walk)
-
     @property
     def settings(self) -> TaildropArguments:
         """The arguments that this environment shares with `TaildropEnv`, defaults filled in."""
@@ -231,10 +220,6 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
         """
         shown = self._screen.render()
         return None if shown is None else tuple(shown)
-
-    def close_extras(self, **kwargs: Any) -> None:
-        """Closes the window, if there is one."""
-        self._screen.close()
 
     def _infos(self, outcome: StepOutcome, present: NDArray[np.bool_]) -> dict[str, Any]:
         """Gymnasium's vector format: arrays with ``_key`` masks, nested for `reward_terms`; zeros where absent."""

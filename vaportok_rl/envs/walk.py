@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -46,9 +44,6 @@ class StepOutcome:
 class GroupWalk:
     """P groups of G paths; the members of a group see the same clips in the same order.
 
-    A copy shares the scenes, which are never written to. A pickle holds the clips' indices only and opens the
-    scenes anew.
-
     Args:
         process: the decision process.
         group_size: G.
@@ -64,21 +59,6 @@ class GroupWalk:
         self._asked = torch.zeros(0)
         # What has been measured so far, [G, P, L] by name; zeros where nothing has been decided yet.
         self._measured: dict[str, Tensor] = {}
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> GroupWalk:
-        twin = GroupWalk(copy.deepcopy(self.process, memo), self.group_size)
-        twin._scene, twin.steps, twin._spent = self._scene, self.steps.copy(), self._spent.copy()
-        twin._asked = self._asked.clone()
-        twin._measured = {name: value.clone() for name, value in self._measured.items()}
-        return twin
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_scene": None if self._scene is None else self._scene.indices.cpu().numpy()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= state
-        indices = state["_scene"]
-        self._scene = None if indices is None else self.process.engine.open(indices, apart=True)
 
     @property
     def begun(self) -> bool:

@@ -94,7 +94,7 @@ def test_whole_episodes_from_one_start_a_group(kind: str) -> None:
     assert longest <= 5
 
 
-def test_only_steps_that_were_played_are_counted() -> None:
+def test_every_step_that_the_environments_take_is_counted() -> None:
     model = agent()
     played = []
 

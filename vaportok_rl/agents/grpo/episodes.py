@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from torch import Tensor
 
 from vaportok_rl.agents.grpo.rollout import GroupRollout, draw_actions
@@ -26,10 +24,7 @@ OnStep = Callable[[int, dict[str, Any]], bool]
 
 
 class EpisodeVecEnv(DummyVecEnv):
-    """Copies of an environment that can wait for each other.
-
-    While ``waiting`` is set, a copy that has ended stands still until the next `reset`, instead of beginning an
-    episode that nobody asked for; otherwise this is a `DummyVecEnv`.
+    """Copies of an environment, made for their groups.
 
     Args:
         env_fns: makers of the copies.
@@ -39,30 +34,6 @@ class EpisodeVecEnv(DummyVecEnv):
     def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env[Any, Any]]], group_size: int) -> None:
         super().__init__(list(env_fns))
         self.group_size = group_size
-        self.waiting = False
-        self._ended = np.zeros(self.num_envs, dtype=bool)
-
-    def reset(self) -> Any:
-        """Begins all copies."""
-        self._ended[:] = False
-        return super().reset()
-
-    def step_wait(self) -> VecEnvStepReturn:
-        """Steps the copies that have not ended, if they wait for each other."""
-        if not self.waiting:
-            return super().step_wait()
-        self.buf_rews[:], self.buf_dones[:] = 0, False
-        self.buf_infos = [{} for _ in range(self.num_envs)]
-        for index in np.flatnonzero(~self._ended).tolist():
-            observation, reward, terminated, truncated, info = self.envs[index].step(self.actions[index])
-            ended = terminated or truncated
-            info["TimeLimit.truncated"] = truncated and not terminated
-            if ended:
-                info["terminal_observation"] = observation
-            self.buf_rews[index], self.buf_dones[index], self.buf_infos[index] = reward, ended, info
-            self._save_obs(index, observation)
-        self._ended |= self.buf_dones
-        return self._obs_from_buf(), self.buf_rews.copy(), self.buf_dones.copy(), deepcopy(self.buf_infos)
 
 
 @dataclass(frozen=True)
@@ -120,42 +91,34 @@ def collect_episodes(
     copies = env.num_envs
     base: Any = env.unwrapped
     first = derive_seed("scene", seed, number) % (_SEEDS - copies)
-    waits = isinstance(base, EpisodeVecEnv)
     generator = torch.Generator().manual_seed(derive_seed("paths", seed, number))
     seen: list[Any] = []
     taken, log_probs, lives, paid = [], [], [], []
     alive = np.ones(copies, dtype=bool)
     # Stable-Baselines3 has no public way to give several copies one seed; `seed()` counts up.
     base._seeds = [first + copy // group_size for copy in range(copies)]
-    if waits:
-        base.waiting = True
-    try:
-        observations = env.reset()
-        while alive.any():
-            tensors, _ = policy.obs_to_tensor(observations)  # type: ignore[arg-type]  # no tuples of observations
-            log_p = action_log_probs(policy, tensors)
-            uniform = torch.rand(copies, 1, generator=generator).to(log_p.device)
-            actions = draw_actions(log_p, uniform)
-            observations, rewards, dones, infos = env.step(actions[:, 0].cpu().numpy())
-            # What a step pays counts for the members that were alive before it.
-            seen.append(tensors)
-            taken.append(actions[:, 0])
-            log_probs.append(log_p.gather(1, actions)[:, 0])
-            lives.append(torch.from_numpy(alive.copy()))
-            rewards, dones = rewards * alive, dones & alive
-            paid.append(torch.from_numpy(rewards))
-            shown = {
-                "infos": [info if here else {} for info, here in zip(infos, alive, strict=True)],
-                "dones": dones,
-                "rewards": rewards,
-            }
-            steps = int(alive.sum()) if waits else copies
-            alive = alive & ~dones
-            if not on_step(steps, shown):
-                return None
-    finally:
-        if waits:
-            base.waiting = False
+    observations = env.reset()
+    while alive.any():
+        tensors, _ = policy.obs_to_tensor(observations)  # type: ignore[arg-type]  # no tuples of observations
+        log_p = action_log_probs(policy, tensors)
+        uniform = torch.rand(copies, 1, generator=generator).to(log_p.device)
+        actions = draw_actions(log_p, uniform)
+        observations, rewards, dones, infos = env.step(actions[:, 0].cpu().numpy())
+        # What a step pays counts for the members that were alive before it.
+        seen.append(tensors)
+        taken.append(actions[:, 0])
+        log_probs.append(log_p.gather(1, actions)[:, 0])
+        lives.append(torch.from_numpy(alive.copy()))
+        rewards, dones = np.where(alive, rewards, 0), dones & alive
+        paid.append(torch.from_numpy(rewards))
+        shown = {
+            "infos": [info if here else {} for info, here in zip(infos, alive, strict=True)],
+            "dones": dones,
+            "rewards": rewards,
+        }
+        alive = alive & ~dones
+        if not on_step(copies, shown):
+            return None
 
     def grouped(steps: Sequence[Tensor]) -> Tensor:
         stacked = torch.stack(list(steps)).to(policy.device)

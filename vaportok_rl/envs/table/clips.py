@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,9 +33,6 @@ class TableClips(ClipSource):
 
     def __len__(self) -> int:
         return self._record.clips
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> TableClips:
-        return self
 
     def describe(self) -> str:
         """The table, and what it was built of."""

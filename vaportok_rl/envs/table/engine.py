@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,10 +15,90 @@ from vaportok_rl.envs.scene import Outcome, OutcomeOfAllLengths, Scene
 from vaportok_rl.envs.scoring.engine import MAX_BATCH_TOKENS, all_lengths, check_shape, reconstructed
 from vaportok_rl.envs.scoring.worlds import shared_world
 from vaportok_rl.envs.table.clips import TableClips
-from vaportok_rl.envs.table.scene import TableScene
 from vaportok_rl.envs.table.table import OutcomeTable
 from vaportok_rl.tokenizer import VaporTok
 from vaportok_rl.tokenizer.complexity import ComplexityScale
+
+_PARTS = frozenset(part.name for part in fields(Scene))
+
+
+class TableScene(Scene):
+    """P scenes of L clips of a table, with everything a `Scene` has: whatever is read is gathered when it is read.
+
+    Attributes:
+        engine: over one split of the table.
+        rows: ``int64 [P, L]``, on the table's device.
+    """
+
+    engine: TableEngine
+    rows: Tensor
+
+    def __init__(self, engine: TableEngine, rows: Tensor) -> None:
+        # The parent is frozen, and none of its fields is set: `__getattr__` gathers them.
+        self.__dict__.update(engine=engine, rows=rows)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TableScene, (self.engine, self.rows)
+
+    if not TYPE_CHECKING:  # a scene has its fields and nothing else
+
+        def __getattr__(self, name: str) -> Tensor:
+            if name not in _PARTS:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            return self.__dict__.setdefault(name, self._gathered(name, self.rows))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(P, L)``."""
+        return self.rows.shape[0], self.rows.shape[1]
+
+    @property
+    def tokens(self) -> int:
+        """K."""
+        return self.engine.table.tokens
+
+    @property
+    def indices(self) -> Tensor:
+        """``int64 [P, L]``, the clips' positions in the source."""
+        return self.rows
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.rows.device
+
+    def _gathered(self, name: str, rows: Tensor) -> Tensor:
+        """One part of the scene for some rows, in the type that a `Scene` has."""
+        if name == "clips":
+            return torch.unflatten(self.engine.source.batch(rows.flatten().cpu()).clips, 0, rows.shape).to(rows.device)
+        if name == "bits" and self.engine.table.bits is None:
+            return torch.empty(*rows.shape, 0, device=rows.device)
+        if name == "latents" and (self.engine.table.latents is None):
+            raise ValueError("Expected an outcome table with latents, got one without; build it with `--latents full`.")
+        value: Tensor = getattr(self.engine.table, name)[rows]
+        kinds = {"latents": torch.float32, "hits": torch.float32, "codes": torch.int64}
+        return value.to(kinds.get(name, value.dtype))
+
+    def part(self, name: str, paths: Tensor, steps: Tensor) -> Tensor:
+        """One field of one clip of each chosen scene: ``[P', ...]``."""
+        return self._gathered(name, self.rows[paths, steps])
+
+    def at(self, paths: Tensor, steps: Tensor) -> TableScene:
+        """One clip of each chosen scene: a scene of shape ``(P', 1)``."""
+        return TableScene(self.engine, self.rows[paths, steps][:, None])
+
+    def replace_paths(self, paths: Tensor, new: Scene) -> TableScene:
+        """A copy in which the chosen scenes are those of ``new`` (in order), a scene of the same table."""
+        rows = self.rows.clone()
+        rows[paths] = new.indices
+        return TableScene(self.engine, rows)
+
+    @classmethod
+    def joined(cls, scenes: Sequence[Scene]) -> Scene:
+        """Stacks scenes of one table along P."""
+        first = scenes[0]
+        assert isinstance(first, TableScene)  # for the type checker
+        return cls(first.engine, torch.cat([scene.indices for scene in scenes]))
 
 
 class TableEngine:
@@ -62,6 +144,9 @@ class TableEngine:
         self._quantiles = self.complexity_scale.quantiles(self.table.complexity)
         self._whole, self._tokenizer = table, tokenizer or build.tokenizer
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self._whole, self.source.split, bool(self.measures), self._tokenizer)
+
     @property
     def world(self) -> VaporTok:
         """The tokenizer itself, shared by the process.
@@ -93,10 +178,7 @@ class TableEngine:
                 f"Expected rows in 0…{len(self.table) - 1}, got {int(rows.min())}…{int(rows.max())}; see "
                 f"{self.source.describe()}."
             )
-        return TableScene(self.table, rows.to(self.device), self._read_clips)
-
-    def _read_clips(self, rows: Tensor) -> Tensor:
-        return self.source.batch(rows.cpu()).clips
+        return TableScene(self, rows.to(self.device))
 
     def quantiles(self, scene: Scene, paths: Tensor, steps: Tensor) -> Tensor:
         """See `Engine.quantiles`."""
@@ -138,6 +220,10 @@ class TableEngine:
         return lookup(self.table.mse), lookup(self.table.accuracy), further
 
     def _rows(self, scene: Scene) -> Tensor:
-        if not (isinstance(scene, TableScene) and scene.table is self.table):
+        if not (isinstance(scene, TableScene) and scene.engine.table is self.table):
             raise ValueError("Expected a scene of this outcome table, got another one; make it with scene(rows).")
         return scene.rows
+
+
+def _reopen(table: OutcomeTable, split: str, bits: bool, tokenizer: str) -> TableEngine:
+    return TableEngine(table, split, bits=bits, tokenizer=tokenizer)

@@ -68,9 +68,6 @@ class TableSplit:
         held = {part.name: getattr(self, part.name) for part in fields(self)}
         return replace(self, **{name: value.to(device) for name, value in held.items() if value is not None})
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> TableSplit:
-        return self
-
 
 class OutcomeTable:
     """A folder of outcomes that `build_table` or ``vaportok-rl table build`` wrote; never written to.
