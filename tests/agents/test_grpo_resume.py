@@ -69,7 +69,7 @@ def cartpole(world: str) -> GRPO:
 
 
 @pytest.mark.parametrize("by", [None, KeyboardInterrupt], ids=["callback", "Ctrl-C"])
-@pytest.mark.parametrize(("make", "total", "after"), [(taildrop, 24 * 6, 3), (cartpole, 1500, 30)])
+@pytest.mark.parametrize(("make", "total", "after"), [(taildrop, 24 * 6, 3), (cartpole, 2400, 30)])
 def test_a_stopped_run_goes_on_to_the_bit(
     tiny_world: str, tmp_path: Path, make: Callable[[str], GRPO], total: int, after: int, by: type[BaseException] | None
 ) -> None:
