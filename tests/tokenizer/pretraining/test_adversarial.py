@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from accelerate import Accelerator
 from einops import rearrange
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vaportok_rl.tokenizer import PRESETS, VaporTokConfig
+from vaportok_rl.tokenizer.pretraining import PretrainConfig
 from vaportok_rl.tokenizer.pretraining.adversarial import (
+    Critic,
     Discriminator,
     DiscriminatorConfig,
     LeCamRegularizer,
@@ -290,6 +293,31 @@ def test_learns_to_tell_noise_from_constants(tiny_config: VaporTokConfig) -> Non
     real, fake = (built(clips).mean(1) for clips in batch(64))  # unseen
     right = torch.cat([real > 0, fake < 0]).float().mean()
     assert right > 0.95
+
+
+def test_the_critic_descends_both_losses_with_the_weights_of_its_settings(
+    tiny_config: VaporTokConfig, clips: Tensor
+) -> None:
+    torch.manual_seed(0)
+    critic = Critic(tiny_config, PretrainConfig(label_smoothing=0.3, lecam=0.7), Accelerator(cpu=True))
+    decoded = torch.rand(clips.shape, generator=torch.Generator().manual_seed(3))
+    nn.init.normal_(critic.discriminator.head.linear.weight)
+    bias = critic.discriminator.head.linear.bias
+    real, fake = (critic.discriminator(video).detach().double() for video in (clips.float() / 255, decoded))
+    means = [0.0, 0.0]  # of real and reconstructed clips, as the regularisation knows them
+    for started in (0, 1):
+        critic.zero_grad()
+        for part, some in enumerate(zip(clips.chunk(2), decoded.chunk(2), strict=True)):
+            critic.compute_gradients(*some, parts=2, last=part == 1)
+        assert bias.grad is not None
+        slope = (real.sigmoid() - 0.7).mean() + fake.sigmoid().mean()
+        lecam = 2 * ((real - means[1]).relu().mean() - (means[0] - fake).relu().mean())
+        assert bias.grad.item() == pytest.approx((slope + started * 0.7 * lecam).item(), rel=1e-4)
+        assert abs(lecam) > 0.01
+        critic.update(0.0)  # no step, but what is known of the means
+        means = [real.mean().item(), fake.mean().item()]
+    assert critic.regularizer.ema_real.item() == pytest.approx(means[0], rel=1e-4)
+    assert critic.regularizer.ema_fake.item() == pytest.approx(means[1], rel=1e-4)
 
 
 def test_nothing_is_read_back_from_the_device(tiny_config: VaporTokConfig) -> None:

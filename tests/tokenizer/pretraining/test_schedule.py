@@ -1,10 +1,11 @@
 """The schedule of a pretraining run: phases, learning rate, scheduled sampling."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from vaportok_rl.tokenizer.pretraining import PretrainConfig
+from vaportok_rl.tokenizer.pretraining import LossWeights, PretrainConfig
 from vaportok_rl.tokenizer.pretraining.schedule import Schedule
 
 RUN = Schedule(
@@ -67,3 +68,22 @@ def test_own_samples_come_in_over_the_ramp() -> None:
     assert ratios[350] == pytest.approx(0.25)
     assert ratios[500:] == pytest.approx([0.5] * 500)
     assert ratios == sorted(ratios)
+
+
+def test_the_loss_is_told_the_settings_and_the_phase() -> None:
+    run = replace(RUN.config, uniform_lengths=0.3, full_lengths=0.1, sampling_rounds=4, adversarial_from=0.7)
+    for weights, critic in ((LossWeights(), False), (LossWeights(adversarial=0.1), True)):
+        phases = [Schedule(replace(run, weights=weights)).phase(step) for step in range(1000)]
+        assert [phase.random_lengths for phase in phases] == [False] * 600 + [True] * 400
+        assert [phase.adversarial for phase in phases] == [False] * 700 + [critic] * 300
+        assert [phase.quantized_share for phase in phases] == [RUN.quantized_share(step) for step in range(1000)]
+        assert [phase.sampling_ratio for phase in phases] == [RUN.sampling_ratio(step) for step in range(1000)]
+        assert {(one.uniform_lengths, one.full_lengths, one.sampling_rounds) for one in phases} == {(0.3, 0.1, 4)}
+
+
+@pytest.mark.parametrize(("frozen", "revivals"), [(False, [0, 150, 300, 450]), (True, [])])
+def test_codes_are_revived_until_the_decay(frozen: bool, revivals: list[int]) -> None:
+    run = replace(RUN.config, revive_every=150)
+    if frozen:
+        run = replace(run, frozen_encoder=True, continuous_until=0, quantized_from=0)
+    assert [step for step in range(1000) if Schedule(run).revives_codes(step)] == revivals
