@@ -2,6 +2,12 @@
 
 from vaportok_rl.envs.multi_objective import MOTaildropEnv, MOTaildropVectorEnv
 from vaportok_rl.envs.process import TaildropProcess
+from vaportok_rl.envs.reward_wrappers import (
+    CurriculumWeights,
+    LearnedScalarisation,
+    VectorCurriculumWeights,
+    VectorLearnedScalarisation,
+)
 from vaportok_rl.envs.rewards import DEFAULT_WEIGHTS, RewardResult, RewardTerm, VaporReward
 from vaportok_rl.envs.rewards.expected import clip_rewards, expected_reward
 from vaportok_rl.envs.sb3 import TaildropVecEnv, make_sb3_env
@@ -19,7 +25,9 @@ from vaportok_rl.envs.vector_env import TaildropVectorEnv
 
 __all__ = [
     "DEFAULT_WEIGHTS",
+    "CurriculumWeights",
     "Engine",
+    "LearnedScalarisation",
     "MOTaildropEnv",
     "MOTaildropVectorEnv",
     "Outcome",
@@ -38,7 +46,9 @@ __all__ = [
     "TaildropVectorEnv",
     "TokenRange",
     "VaporReward",
+    "VectorCurriculumWeights",
     "VectorEnvError",
+    "VectorLearnedScalarisation",
     "check_vector_env",
     "clip_rewards",
     "expected_reward",

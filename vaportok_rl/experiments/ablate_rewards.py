@@ -26,9 +26,9 @@ from vaportok_rl.agents.lengths.scripted import most_probable
 from vaportok_rl.envs import TaildropProcess, TaildropVecEnv, VaporReward
 from vaportok_rl.envs.rewards.terms import FIVE_TERMS
 from vaportok_rl.evaluation.equal_tokens import SAVED, EqualTokens
-from vaportok_rl.evaluation.intervals import Interval, mean_interval
+from vaportok_rl.evaluation.intervals import RESAMPLES, percentile_interval
 from vaportok_rl.experiments.console import plain_console
-from vaportok_rl.experiments.runs.world_settings import WorldSettings
+from vaportok_rl.experiments.runs.world_settings import StudySettings
 from vaportok_rl.runtime.markdown import markdown_table, write_page
 from vaportok_rl.runtime.whole_writes import whole_write
 
@@ -40,11 +40,9 @@ METRICS = ("tokens", "mse", "psnr", "accuracy", "reward")
 
 
 @dataclass(frozen=True)
-class Ablation(WorldSettings):
+class Ablation(StudySettings):
     """What is trained, on what, and what is left out."""
 
-    held_out_table: str | None = None
-    """Outcome table whose test split is held out; `--table`'s own if not given."""
     variants: tuple[str, ...] = VARIANTS
     """`full`, and `without-TERM` for each of the five terms."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -70,8 +68,7 @@ class Ablation(WorldSettings):
 
     def arguments(self, split: str, variant: str = FULL) -> dict[str, Any]:
         """Arguments of the environment, with the reward of a variant."""
-        elsewhere = split == "test" and self.held_out_table is not None
-        given = (replace(self, table=self.held_out_table) if elsewhere else self).environment(split)
+        given = self.environment(split)
         left_out = {} if variant == FULL else {variant.removeprefix("without-"): 0.0}
         return given | {"reward": VaporReward(**given["reward"]).with_weights(left_out)}
 
@@ -133,38 +130,41 @@ def by_seed(scores: dict[str, list[PolicyScore]], seeds: tuple[int, ...], at_equ
 
 
 def summary(scores: dict[str, list[PolicyScore]], rows: pd.DataFrame, at_equal_tokens: EqualTokens) -> str:
-    """A Markdown table: means over seeds, with intervals over the held-out paths of the mean over seeds."""
-    tokens, errors = (_over_seeds(scores, part) for part in (0, 1))
-    saved = at_equal_tokens.intervals({variant: (tokens[variant], errors[variant]) for variant in scores})
-    means = rows.groupby("variant")[[*METRICS, SAVED]].mean()
+    """A Markdown table: means, with intervals over seeds and held-out paths; of what is saved, over paths alone."""
+    tokens, errors = ({name: _of_runs(runs, part) for name, runs in scores.items()} for part in (0, 1))
+    saved = at_equal_tokens.intervals(
+        {name: (tokens[name].mean(0)[:, None], errors[name].mean(0)[:, None]) for name in scores}
+    )
+    means = rows.groupby("variant")[["accuracy", SAVED]].mean()
     lines = []
-    for variant in scores:
-        mean = means.loc[variant]
-        more = (tokens[variant] - tokens[FULL]).mean(-1)
+    for name in scores:
+        mean_saved, ends = means[SAVED][name], saved[name][SAVED]
         lines.append(
             (
-                variant,
-                SOURCE_TOKENS[variant],
-                _cell("{:.1f}", mean["tokens"], mean_interval(tokens[variant].mean(-1))),
-                "" if variant == FULL else _cell("{:+.2f}", more.mean(), mean_interval(more)),
-                _cell("{:.2f}", 1000 * mean["mse"], mean_interval(1000 * errors[variant].mean(-1))),
-                f"{100 * mean['accuracy']:.1f}",
-                _cell("{:+.1f}", 100 * mean[SAVED], [100 * end for end in saved[variant][SAVED]]),
+                name,
+                SOURCE_TOKENS[name],
+                _cell("{:.1f}", tokens[name]),
+                "" if name == FULL else _cell("{:+.2f}", tokens[name] - tokens[FULL]),
+                _cell("{:.2f}", 1000 * errors[name]),
+                f"{100 * means['accuracy'][name]:.1f}",
+                f"{100 * mean_saved:+.1f} [{', '.join(f'{100 * end:+.1f}' for end in ends)}]",
             )
         )
     headings = ("", "source, tokens of 1,024", "tokens", "more than full", "MSE · 10³", "top-5 (%)", "saved (%)")
     return markdown_table(headings, lines)
 
 
-def _over_seeds(scores: dict[str, list[PolicyScore]], part: int) -> dict[str, NDArray[np.float64]]:
-    """Mean over seeds of the lengths (0) or the errors (1), ``[P, L]`` by variant."""
-    return {
-        variant: np.mean([score.lengths_and_errors()[part] for score in runs], 0) for variant, runs in scores.items()
-    }
+def _of_runs(runs: list[PolicyScore], part: int) -> NDArray[np.float64]:
+    """Mean lengths (0) or errors (1) of each run's paths: ``[seeds, P]``."""
+    return np.stack([score.lengths_and_errors()[part].mean(-1) for score in runs])
 
 
-def _cell(style: str, value: float, interval: Interval | list[float]) -> str:
-    return f"{style.format(value)} [{', '.join(style.format(end) for end in interval)}]"
+def _cell(style: str, values: NDArray[np.float64]) -> str:
+    """Mean of ``[seeds, P]`` and the interval of it: seeds and paths are each drawn with replacement."""
+    rng = np.random.default_rng(0)
+    seeds, paths = (rng.multinomial(size, np.full(size, 1 / size), RESAMPLES) / size for size in values.shape)
+    ends = percentile_interval(np.einsum("rs,sp,rp->r", seeds, values, paths))
+    return f"{style.format(values.mean())} [{', '.join(style.format(end) for end in ends)}]"
 
 
 def main(out: tyro.conf.Positional[Path], settings: Annotated[Ablation, tyro.conf.arg(name="")]) -> None:
@@ -188,8 +188,8 @@ def main(out: tyro.conf.Positional[Path], settings: Annotated[Ablation, tyro.con
         f"{settings.decisions:,} decisions, seeds {', '.join(map(str, settings.seeds))}; most probable lengths on "
         f"{held_out.scene.ids.numel()} clips of {held_out.process.source.describe()}.",
         table,
-        "Means over seeds, with 95 % bootstrap intervals over paths of held-out clips. `more than full`: tokens, the "
-        "same clips compared. `saved`: how much less error than a fixed length of as many tokens.",
+        "Means, with 95 % bootstrap intervals over seeds and paths of held-out clips (of `saved`, over paths alone). "
+        "`more than full`: tokens, the same clips compared. `saved`: less error than a fixed length of as many tokens.",
     )
     console.print(table, highlight=False, soft_wrap=True)
 

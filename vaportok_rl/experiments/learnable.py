@@ -36,7 +36,7 @@ from vaportok_rl.experiments.learning_curves import (
     write,
 )
 from vaportok_rl.experiments.run_folder import CONFIG_FILE, changed_settings, create_run_folder, write_config
-from vaportok_rl.experiments.runs.world_settings import WorldSettings
+from vaportok_rl.experiments.runs.world_settings import StudySettings
 
 # The penalty stays where the policy that training began with is worth staying near; a random one is not.
 FROM_PRETRAINED = GRPOOptions()
@@ -44,11 +44,9 @@ FROM_FRESH = replace(FROM_PRETRAINED, kl_coef=0.0)
 
 
 @dataclass(frozen=True)
-class LearnableSettings(WorldSettings):
+class LearnableSettings(StudySettings):
     """What is trained, on what (`--table` makes it cheap), for how long."""
 
-    held_out_table: str | None = None
-    """Outcome table whose test split is held out, if that is not `--table`'s: other clips than one trained on."""
     folds: tuple[str, ...] = ()
     """Instead of `--table`: tables of all folds of the same footage (`table build --clips fold:1/3:PATH` and so on).
     Every run trains on each fold's training clips, and the means over the folds are shown."""
@@ -98,9 +96,7 @@ class LearnableSettings(WorldSettings):
 
     def process(self, split: Split) -> TaildropProcess:
         """The process that is trained on, or the held-out one."""
-        elsewhere = split == "test" and self.held_out_table is not None
-        chosen = replace(self, table=self.held_out_table) if elsewhere else self
-        return TaildropProcess(**chosen.environment(split))
+        return TaildropProcess(**self.environment(split))
 
     def options(self, method: Method, start: Start) -> dict[str, Any]:
         """Arguments of `GRPO` for one of the two methods that use it."""

@@ -27,12 +27,13 @@ from rich.text import Text
 from vaportok_rl.agents import HeldOut
 from vaportok_rl.agents.agent_file import AGENT_FILE
 from vaportok_rl.agents.grpo.options import GRPOOptions
+from vaportok_rl.envs import TaildropProcess
 from vaportok_rl.evaluation.intervals import mean_interval
 from vaportok_rl.experiments.console import plain_console
 from vaportok_rl.experiments.reports.plots import save_figure
 from vaportok_rl.experiments.runs.algorithms import A2CSettings, PPOSettings, ReinforceSettings
-from vaportok_rl.experiments.runs.training import TrainSettings, learn, open_held_out, resumable_record
-from vaportok_rl.experiments.runs.world_settings import WorldSettings
+from vaportok_rl.experiments.runs.training import TrainSettings, learn, resumable_record
+from vaportok_rl.experiments.runs.world_settings import StudySettings
 
 Variant = Literal["grpo", "grpo-path", "enumerated", "candidates", "ppo", "a2c", "reinforce"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
@@ -49,7 +50,7 @@ CSV_FILE, FIGURE_FILE, PAGE_FILE = "optimisers.csv", "optimisers.png", "optimise
 
 
 @dataclass(frozen=True)
-class Optimisers(WorldSettings):
+class Optimisers(StudySettings):
     """Train the taildrop module with each optimiser and each seed, and compare at equal decisions and in time."""
 
     variants: tuple[Variant, ...] = VARIANTS
@@ -275,7 +276,7 @@ def main(
         docs: also write the page and the picture there.
     """
     console = plain_console()
-    held_out = open_held_out(settings.run_settings("grpo", seed=0))
+    held_out = HeldOut(TaildropProcess(**settings.environment("test")), settings.held_out_scenes)
     rows = run_all(settings, out, held_out, console)
     if rows is None:
         console.print(Text.assemble(("interrupted", "yellow"), ": the same command goes on"), highlight=False)

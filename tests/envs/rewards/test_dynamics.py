@@ -17,7 +17,16 @@ from stable_baselines3.common.logger import configure
 from torch import Tensor
 
 from vaportok_rl.agents import GRPO, HeldOut, TaildropPolicy, oracle_lengths
-from vaportok_rl.envs import MOTaildropEnv, TaildropEnv, TaildropProcess, TaildropVecEnv, TaildropVectorEnv, VaporReward
+from vaportok_rl.envs import (
+    CurriculumWeights,
+    LearnedScalarisation,
+    MOTaildropEnv,
+    TaildropEnv,
+    TaildropProcess,
+    TaildropVecEnv,
+    TaildropVectorEnv,
+    VaporReward,
+)
 from vaportok_rl.envs.rewards import Constraint, Ramp
 from vaportok_rl.envs.rewards.contract import mixed_lengths, synthetic_outcome
 
@@ -213,6 +222,21 @@ def test_grpo_trains_the_reward_that_the_environment_has(tiny_world: str) -> Non
     env.unwrapped.process.reward = VaporReward(scalarise=crooked, constraint="tokens<=3")
     model = GRPO(env=env, group_size=2, scenes=1)
     assert model.vector_env.process.reward is env.unwrapped.process.reward
+
+
+def test_the_wrappers_of_earlier_versions_change_the_reward(tiny_world: str) -> None:
+    made = [TaildropEnv(tokenizer=tiny_world, path_length=2), TaildropVectorEnv(2, tokenizer=tiny_world, path_length=2)]
+    for env in made:
+        assert CurriculumWeights(env, lambda decisions: {"efficiency": float(decisions)}) is env
+        assert env.process.reward.weights_now()["efficiency"] == 0
+        LearnedScalarisation(env, lambda terms: np.full_like(terms["efficiency"], -7.0))
+        env.reset(seed=0)
+        actions: Any = 3 if env is made[0] else [3, 3]
+        assert [np.ravel(env.step(actions)[1]).tolist()[0] for _ in range(2)] == [0, -7]
+    with pytest.raises(ValueError, match="Expected a Taildrop environment"):
+        CurriculumWeights(gymnasium.make("CartPole-v1"), lambda _: {})
+    with pytest.raises(ValueError, match="unknown term 'eficiency'"):
+        CurriculumWeights(made[0], lambda _: {"eficiency": 1.0})
 
 
 @pytest.mark.parametrize("reward", [VaporReward(scalarise=crooked), VaporReward(constraint="tokens<=4")])

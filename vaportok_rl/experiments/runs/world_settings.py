@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from vaportok_rl.envs.rewards.presets import RewardOptions
@@ -41,3 +41,17 @@ class WorldSettings(WorldOptions):
         values = {option.name: getattr(self, option.name) for option in fields(WorldOptions)}
         given = {name: value for name, value in values.items() if value is not None}
         return {**given, "reward": asdict(self.reward), "split": split}
+
+
+@dataclass(frozen=True)
+class StudySettings(WorldSettings):
+    """Where a study trains and what it holds out."""
+
+    held_out_table: str | None = None
+    """Outcome table whose test split is held out, if that is not `--table`'s: other clips than one trained on."""
+
+    def environment(self, split: str) -> dict[str, Any]:
+        """Arguments of `TaildropEnv` for a split; the test split's table is the held-out one."""
+        elsewhere = split == "test" and self.held_out_table is not None
+        chosen = replace(self, table=self.held_out_table) if elsewhere else self
+        return WorldSettings.environment(chosen, split)
