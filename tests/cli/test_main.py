@@ -133,8 +133,12 @@ def test_pretrain_runs_resumes_and_loads(
     assert "Expected a new run folder" in fails("pretrain", "--out", out, *settings)
     main(["pretrain", "--out", out, "--resume", *settings])
     assert "resuming" in capsys.readouterr().out
-    main(["info", f"{out}/model", "--measure", "procedural", "--count", "2", "--every-length"])
+    clips = tmp_path / "clips.mp4"
+    imageio.imwrite(clips, np.zeros((80, 48, 64, 3), np.uint8), plugin="FFMPEG", fps=8)
+    main(["info", f"{out}/model", "--clips", str(clips), "--measure", "procedural", "--count", "2", "--every-length"])
     printed = capsys.readouterr().out
+    assert f"{clips}: 4 clips" in printed
+    assert f"{clips}: 1 clips" in printed
     assert "explained variance" in printed
     assert "640 bits" in printed
 

@@ -64,6 +64,8 @@ def test_sources_take_turns_in_order() -> None:
     assert mixed.batch([]).clips.shape == (0, 3, 1, 2, 2)
     assert mixed.describe() == "2/3 source 0; 1/3 source 1"
     assert set(mixed.skipped) == {Path("0.mp4"), Path("1.mp4")}
+    assert [mixed.first_alike(index) for index in range(6)] == [0, 1, 2, 3, 4, 0]
+    assert [mixed.origin(index).label for index in (0, 1, 4)] == ["0/0", "1/0", "1/1"]
     with pytest.raises(IndexError):
         mixed.batch([6])
 

@@ -13,6 +13,8 @@ from gymnasium.wrappers import RecordEpisodeStatistics
 
 import vaportok_rl
 from vaportok_rl.envs import DEFAULT_WEIGHTS, TaildropEnv, shared_world
+from vaportok_rl.envs.walk import INFO_KEYS
+from vaportok_rl.tokenizer.complexity import clip_complexity
 
 ID = "vaportok/Taildrop-v0"
 EVERY_OBS = ["latents", "complexity", "codes", "clip", ("latents", "complexity"), ("codes", "clip", "complexity")]
@@ -86,7 +88,12 @@ def test_info_is_about_the_clip_that_was_decided_about(tiny_world: str) -> None:
     ids = []
     for action in (0, 7, 15):
         _, _, _, _, info = env.step(action)
-        assert list(info) == ["n_tokens", "mse", "psnr", "accuracy", "clip_id", "label", "reward_terms"]
+        assert {*info} == {*INFO_KEYS, "reward_terms"}
+        assert info["label_name"] == env.process.source.label_names[info["label"]]
+        shown = env.process.engine.complexity_scale.score(
+            clip_complexity(env.process.source[int(info["clip_id"])][None])
+        )
+        assert info["complexity_score"] == pytest.approx(shown.item(), abs=1e-5)
         assert info["n_tokens"] == action + 1
         assert [info[name].dtype for name in ("n_tokens", "clip_id", "label")] == [np.int64] * 3
         assert [info[name].dtype for name in ("mse", "psnr", "accuracy")] == [np.float32] * 3

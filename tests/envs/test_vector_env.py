@@ -19,6 +19,8 @@ INFO_DTYPES = {
     "accuracy": np.float32,
     "clip_id": np.int64,
     "label": np.int64,
+    "label_name": np.object_,
+    "complexity_score": np.float32,
 }
 
 

@@ -91,6 +91,13 @@ class HeldOut:
         scenes: how many at most.
         seed: decides which clips and in which order.
         on_scene: called after each scene is scored, for progress.
+
+    Attributes:
+        process: the process.
+        every: the outcome of every length.
+        scene: the scenes.
+        score: complexity score of their clips, ``float32 [P, L]``.
+        repeated: how many of the clips are one of the others again, where the source has too few to fill the scenes.
     """
 
     def __init__(self, process: TaildropProcess, scenes: int, seed: int = 0, on_scene: Any = None) -> None:
@@ -104,6 +111,8 @@ class HeldOut:
         self.scene = self.every.scene
         process.engine.remember(self.every)  # policies ask for the same outcomes again
         self.score = process.engine.complexity_scale.score(self.scene.complexity)
+        first = {process.source.first_alike(index) for index in self.scene.ids.flatten().tolist()}
+        self.repeated = self.scene.ids.numel() - len(first)
         self._bounds: tuple[VaporReward, dict[str, float], Bounds] | None = None
 
     def evaluate(self, n_tokens: Tensor) -> PolicyScore:

@@ -16,6 +16,9 @@ from vaportok_rl.evaluation import clip_batches, rate_distortion
 from vaportok_rl.tokenizer import PRESETS, PrecisionChoice, VaporTok, shipped_checkpoints
 from vaportok_rl.version import __version__
 
+# So many files are named of each split.
+_NAMED_FILES = 40
+
 
 @dataclass(frozen=True)
 class Info:
@@ -23,6 +26,8 @@ class Info:
 
     tokenizer: Annotated[str, tyro.conf.Positional] = "nano"
     """A shipped name, a checkpoint folder, or a hub id."""
+    clips: tuple[str, ...] = ()
+    """Clips to describe, each as `--clips` of `train` takes them: their splits, and how many clips each file gives."""
     measure: tuple[str, ...] = ()
     """Clips to measure on: `procedural`, or paths; prints a rate–distortion table for each."""
     every_length: bool = False
@@ -56,6 +61,15 @@ class Info:
         ):
             table.add_row(name, value)
         console.print(table)
+        for clips in self.clips:
+            for split in ("train", "test"):
+                source = open_clips(clips, split=split, frames=config.frames, size=config.size)
+                console.print(f"\n{source.describe()}; identity {source.identity}", highlight=False, soft_wrap=True)
+                files = list(source.files.items())
+                for path, count in files[:_NAMED_FILES]:
+                    console.print(f"  {path}: {count} clips", highlight=False, soft_wrap=True)
+                if len(files) > _NAMED_FILES:
+                    console.print(f"  and {len(files) - _NAMED_FILES} more files", highlight=False)
         for clips in self.measure:
             # Of procedural clips the held-out ones are meant; of footage, which no shipped world has seen, all.
             splits = ("test",) if clips == PROCEDURAL else ("train", "test")

@@ -10,13 +10,14 @@ from vaportok_rl.clips.mixed import MixedClips
 from vaportok_rl.clips.open import open_clips
 from vaportok_rl.clips.order import ClipOrder
 from vaportok_rl.clips.procedural.source import ProceduralClips
-from vaportok_rl.clips.source import ClipBatch, ClipSource, Split
+from vaportok_rl.clips.source import ClipBatch, ClipOrigin, ClipSource, Split
 
 __all__ = [
     "UCF101",
     "ClipBatch",
     "ClipLoader",
     "ClipOrder",
+    "ClipOrigin",
     "ClipSource",
     "GameplayClips",
     "KineticsCSV",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vaportok_rl.clips.cache import ClipCache
 from vaportok_rl.clips.footage.decoding import resize_and_crop
-from vaportok_rl.clips.source import ClipBatch, ClipSource, check_split
+from vaportok_rl.clips.source import ClipBatch, ClipOrigin, ClipSource, check_split
 from vaportok_rl.runtime.messages import did_you_mean
 
 # Pygame greets on standard output, which belongs to whoever runs us.
@@ -103,8 +103,19 @@ class GameplayClips(ClipSource):
         clips = torch.empty(len(listed), 3, self.frames, self.size, self.size, dtype=torch.uint8)
         for row, index in enumerate(listed):
             clips[row] = self._clip(index)
-        labels = [index // _STRETCH_CLIPS % len(self.label_names) for index in listed]
+        labels = [self._label(index) for index in listed]
         return ClipBatch(clips, torch.tensor(labels), torch.tensor(listed))
+
+    def _label(self, index: int) -> int:
+        return index // _STRETCH_CLIPS % len(self.label_names)
+
+    def origin(self, index: int) -> ClipOrigin:
+        """The environment of the clip at ``index``, without playing it."""
+        (listed,) = self.check_indices([index])
+        return ClipOrigin("", 0, self.label_names[self._label(listed)])
+
+    def _content(self) -> object:
+        return self.seed
 
     def _clip(self, index: int) -> Tensor:
         held = self._cache.get(index)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from vaportok_rl.clips.source import ClipBatch, ClipSource
+from vaportok_rl.clips.source import ClipBatch, ClipOrigin, ClipSource
 
 
 class MixedClips(ClipSource):
@@ -76,6 +77,27 @@ class MixedClips(ClipSource):
             return source.training_batch(inner, repeats, seed)
 
         return self._gather(listed, take)
+
+    def origin(self, index: int) -> ClipOrigin:
+        """Where the clip at ``index`` comes from; see `ClipSource.origin`."""
+        (listed,) = self.check_indices([index])
+        position, inner, _, _ = self._place(listed)
+        return self.sources[position].origin(inner)
+
+    def first_alike(self, index: int) -> int:
+        """Where the same clip came for the first time; see `ClipSource.first_alike`."""
+        position, inner, _, _ = self._place(index)
+        cycle, nth = divmod(self.sources[position].first_alike(inner), self._shares[position])
+        places = [place for place, turn in enumerate(self.turns) if turn == position]
+        return cycle * len(self.turns) + places[nth]
+
+    @cached_property
+    def files(self) -> Mapping[Path, int]:
+        """The files of all sources; see `ClipSource.files`."""
+        return {path: clips for source in self.sources for path, clips in source.files.items()}
+
+    def _content(self) -> object:
+        return [self.turns, [source.identity for source in self.sources]]
 
     @property
     def skipped(self) -> Mapping[Path, str]:

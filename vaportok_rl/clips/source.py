@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +49,21 @@ class ClipBatch:
 
     def __len__(self) -> int:
         return self.clips.shape[0]
+
+
+@dataclass(frozen=True)
+class ClipOrigin:
+    """Where a clip comes from.
+
+    Attributes:
+        file: the video file, or empty for clips that come from no file.
+        start_frame: index of the clip's first frame, in presentation order, in its file; 0 without a file.
+        label: name of the clip's class.
+    """
+
+    file: str
+    start_frame: int
+    label: str
 
 
 class ClipSource(ABC):
@@ -95,6 +112,38 @@ class ClipSource(ABC):
             IndexError: an index lies outside the source.
         """
         return self.batch(indices)
+
+    def origin(self, index: int) -> ClipOrigin:
+        """Where the clip at ``index``, as `batch` delivers it, comes from.
+
+        Raises:
+            IndexError: ``index`` lies outside the source.
+        """
+        return ClipOrigin("", 0, self.label_names[int(self.batch([index]).labels[0])])
+
+    def first_alike(self, index: int) -> int:
+        """The lowest index of the very same clip: another one where a source gives its clips again."""
+        return index
+
+    @property
+    def files(self) -> Mapping[Path, int]:
+        """The files of this split and how many clips each gives; none for clips that come from no file."""
+        return {}
+
+    @property
+    def identity(self) -> str:
+        """A hash of what decides the clips, equal on every machine and in every process: 16 hexadecimal digits.
+
+        A run may be resumed on clips of the same identity. It depends on no folder and on nothing that reading finds
+        out, so a file that turns out to be unreadable leaves it as it is.
+        """
+        facts = [type(self).__name__, self.frames, self.size, self.split, len(self), list(self.label_names)]
+        text = json.dumps([*facts, self._content()])
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+    def _content(self) -> object:
+        """What decides the clips beside length, size, split and labels, as JSON can hold it."""
+        return self.describe()
 
     @property
     def skipped(self) -> Mapping[Path, str]:

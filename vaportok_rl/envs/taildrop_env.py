@@ -95,9 +95,10 @@ class TaildropEnv(gymnasium.Env[Any, Any]):
     The episode terminates after L decisions; it is never truncated.
 
     ## Information
-    `reset` returns no information. `step` returns `n_tokens`, `mse`, `psnr` (dB), `accuracy`, `clip_id`, `label` of the
-    clip that was decided about, and `reward_terms`, a dictionary of the unweighted terms (a path term is 0 before the
-    last step). Integers are `int64`, the others `float32`.
+    `reset` returns no information. `step` returns `n_tokens`, `mse`, `psnr` (dB), `accuracy`, `clip_id`, `label`,
+    `label_name` and `complexity_score` (0 to 1, from the quantiles that `obs="complexity"` shows) of the clip that was
+    decided about, `file` and `start_frame` of a clip from a video file, and `reward_terms`, a dictionary of the
+    unweighted terms (a path term is 0 before the last step). Integers are `int64`, names `str`, the others `float32`.
 
     ## Arguments
     All are keywords and plain data (but for a reward given as an object), so that `env.spec.to_json()` works.

@@ -222,13 +222,13 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
         return None if shown is None else tuple(shown)
 
     def _infos(self, outcome: StepOutcome, present: NDArray[np.bool_]) -> dict[str, Any]:
-        """Gymnasium's vector format: arrays with ``_key`` masks, nested for `reward_terms`; zeros where absent."""
+        """Gymnasium's vector format: arrays with ``_key`` masks, nested for `reward_terms`; 0 or None where absent."""
 
         def masked(values: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
             arrays: dict[str, Any] = {}
             for name, value in values.items():
                 flat = value.reshape(-1).copy()
-                flat[~present] = 0
+                flat[~present] = None if flat.dtype == object else 0  # as Gymnasium has it
                 arrays[name], arrays[f"_{name}"] = flat, present.copy()
             return arrays
 

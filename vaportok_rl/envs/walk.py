@@ -13,7 +13,7 @@ from vaportok_rl.envs.process import TaildropProcess
 from vaportok_rl.envs.rewards.contract import NonFiniteRewardError, not_finite
 from vaportok_rl.envs.scene import Outcome, Scene
 
-INFO_KEYS = ("n_tokens", "mse", "psnr", "accuracy", "clip_id", "label")
+INFO_KEYS = ("n_tokens", "mse", "psnr", "accuracy", "clip_id", "label", "complexity_score", "label_name")
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,9 @@ class StepOutcome:
         payments: ``float32 [P, G, terms]``, what each term pays at this step before its weight; see
             `RewardResult.payments`.
         finished: ``bool [P]``; the scene has no clip left.
-        info: arrays ``[P, G]`` by key (`INFO_KEYS`): int64 and float32; under a constraint also ``cost``, whose sum
-            over a path is the path's mean of the constrained measure (negated for a lower bound).
+        info: arrays ``[P, G]`` by key (`INFO_KEYS`): int64, float32 and strings; of clips from files also ``file`` and
+            ``start_frame``; under a constraint also ``cost``, whose sum over a path is the path's mean of the
+            constrained measure (negated for a lower bound).
         terms: unweighted reward terms by name, ``float32 [P, G]``; a path term is 0 before the last step.
         decided: the clips that were decided about, a scene of shape ``(P, 1)``, on the device.
         path_terms: names of the terms that look across a path.
@@ -166,6 +167,7 @@ class GroupWalk:
             **{name: getattr(outcome, name)[:, paths, at] for name in ("n_tokens", "mse", "psnr", "accuracy")},
             "clip_id": here.ids[:, 0].expand(members),
             "label": here.labels[:, 0].expand(members),
+            "complexity_score": self.process.engine.complexity_scale.score(here.complexity[:, 0]).expand(members),
         }
         constraint = self.process.reward.held
         if constraint is not None:
@@ -173,6 +175,13 @@ class GroupWalk:
         complete = torch.as_tensor(np.flatnonzero(finished), device=device)
         self.process.advance(result, finished.size * self.group_size, complete)
         info = {name: value.T.cpu().numpy().copy() for name, value in values.items()}
+        source = self.process.source
+        info["label_name"] = np.array(source.label_names, dtype=object)[info["label"]]
+        if source.files:
+            origins = [source.origin(index) for index in info["clip_id"][:, 0].tolist()]
+            for name, dtype in (("file", object), ("start_frame", np.int64)):
+                column = np.array([getattr(origin, name) for origin in origins], dtype=dtype)
+                info[name] = column.repeat(self.group_size).reshape(-1, self.group_size)
         self.steps = self.steps + 1
         self._spent = self._spent + info["n_tokens"]
         return StepOutcome(

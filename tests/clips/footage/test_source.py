@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from vaportok_rl.clips import ProceduralClips, VideoClips
+from vaportok_rl.clips import ClipOrigin, ProceduralClips, VideoClips
 from vaportok_rl.clips.footage.decoding import first_frame_at
 
 Numbers = Callable[[Tensor], tuple[list[int], bool]]
@@ -135,6 +135,34 @@ def test_a_video_that_breaks_is_replaced_named_once_and_counted(library: Path, t
     second = source.training_batch([1], [1], seed=0)  # no second warning
     assert second.ids.tolist() == [2]
     assert source.batch([1]).ids.tolist() == [2]
+
+
+def test_a_clip_says_where_it_comes_from(library: Path) -> None:
+    source = VideoClips(library, frames=8, size=16)
+    assert sum(source.files.values()) == len(source)
+    for index in range(len(source)):
+        path, first_frame = source.source_of(index)
+        assert source.origin(index) == ClipOrigin(str(path), first_frame, library.name)
+        assert path in source.files
+
+
+def test_identity_is_what_decides_the_clips(library: Path, tmp_path: Path) -> None:
+    moved = tmp_path / library.name
+    shutil.copytree(library, moved)
+    same, other_pixels = one_each(library), one_each(moved)
+    assert other_pixels.identity == same.identity
+    lost = other_pixels.source_of(1)[0]
+    assert (
+        len({same.identity, *(one_each(library, **change).identity for change in ({"seed": 1}, {"split": "test"}))})
+        == 3
+    )
+    lost.write_bytes(lost.read_bytes()[::-1])
+    before = other_pixels.describe(), other_pixels.identity
+    with pytest.warns(UserWarning, match="Skipped the unreadable video"):
+        other_pixels.training_batch([1], [0], seed=0)
+    # What reading finds out is in the description; a run that is resumed goes by the identity.
+    assert other_pixels.describe() != before[0]
+    assert other_pixels.identity == before[1] != same.identity
 
 
 def test_first_frames_are_even_and_in_range() -> None:

@@ -97,7 +97,11 @@ def test_the_folder(evaluation: Evaluation, runs: tuple[AgentRun, ...], tmp_path
     lengths = comparison.scores["oracle"].n_tokens.numpy()
     assert results["oracle_length_iqr"] == np.subtract(*np.percentile(lengths, [75, 25]))
     assert results["oracle_length_iqr_share"] == results["oracle_length_iqr"] / 16
-    assert results["clips"] == 18
+    assert (results["clips"], results["clips_repeated"]) == (18, 0)
+    clips = results["held_out_clips"]
+    assert clips["id"] == evaluation.held_out.scene.ids.flatten().tolist()
+    assert set(clips["label"]) <= set(evaluation.held_out.process.source.label_names)
+    assert clips["complexity_score"] == pytest.approx(evaluation.held_out.score.flatten().tolist(), abs=1e-4)
     table = pd.read_csv(tmp_path / "table.csv")
     assert list(table["variant"]) == list(comparison.scores)
     assert table.set_index("variant")["seed"].to_dict() == {

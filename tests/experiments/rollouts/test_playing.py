@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import imageio.v3 as imageio
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +13,9 @@ import torch
 
 import vaportok_rl  # noqa: F401  (registers the environments)
 from vaportok_rl.agents import build_length_policy
+from vaportok_rl.clips import ClipOrigin
 from vaportok_rl.envs import Scene, TaildropEnv, TaildropProcess, TaildropVecEnv, make_sb3_env
+from vaportok_rl.experiments.reports.evaluation import evaluate
 from vaportok_rl.experiments.rollouts.playing import ROWS_FILE, SUMMARY_FILE, rollout
 from vaportok_rl.tokenizer import clip_complexity
 
@@ -63,6 +66,30 @@ def test_complexity_is_that_of_the_clips(tiny_world: str) -> None:
     for row in rows.itertuples():
         spatial, temporal = clip_complexity(process.source[row.clip_id][None])[0].tolist()
         assert (row.spatial_complexity, row.temporal_complexity) == pytest.approx((spatial, temporal), rel=1e-6)
+
+
+def test_clips_of_files_say_where_they_come_from(tiny_world: str, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 48, 64, 3), dtype=np.uint8)
+    for name, frames in (("a", 40), ("b", 12)):
+        imageio.imwrite(tmp_path / f"{name}.mp4", pixels[:frames], plugin="FFMPEG", fps=8)
+    mixture = (str(tmp_path), str(tmp_path / "a.mp4"))
+    env = gymnasium.make("vaportok/Taildrop-v0", tokenizer=tiny_world, path_length=3, clips=mixture)
+    source = env.unwrapped.process.source
+    env.reset(seed=4)
+    for row in rollout(env, "fixed:5", episodes=1, seed=4).rows.itertuples():
+        *_, info = env.step(4)
+        origin = source.origin(row.clip_id)
+        assert origin == ClipOrigin(row.file, row.start_frame, row.label)
+        assert origin == ClipOrigin(info["file"], info["start_frame"], info["label_name"])
+        assert Path(row.file).parent == tmp_path.resolve()
+        assert row.complexity_score == info["complexity_score"]
+    held_out = TaildropProcess(tokenizer=tiny_world, path_length=3, clips=mixture, split="test")
+    judged = evaluate(held_out, {}, scenes=50)
+    clips = judged.results()["held_out_clips"]
+    distinct = set(zip(clips["file"], clips["start_frame"], strict=True))
+    assert judged.held_out.repeated == len(clips["id"]) - len(distinct)
+    assert judged.held_out.repeated > 0
+    assert f"({judged.held_out.repeated} of them again" in judged.title()
 
 
 def test_a_range_and_a_budget_change_what_is_kept(tiny_world: str) -> None:

@@ -28,7 +28,7 @@ def episodes(process: TaildropProcess) -> list[Episode]:
 def test_every_frame_of_every_decision(process: TaildropProcess, episodes: list[Episode]) -> None:
     frames = list(episode_frames(episodes[0], process.engine))
     assert len(frames) == 2 * 4
-    rows = episodes[0].rows(process.source.label_names).set_index(["path", "step"])
+    rows = episodes[0].rows(process).set_index(["path", "step"])
     for step in range(2):
         for frame in range(4):
             pictures = []

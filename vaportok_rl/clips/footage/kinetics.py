@@ -7,10 +7,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
+from typing import Unpack
 
 from vaportok_rl.clips.footage.listed_video import ListedVideo
-from vaportok_rl.clips.footage.skipping import OnError
-from vaportok_rl.clips.footage.source import FootageClips, Starts
+from vaportok_rl.clips.footage.source import FootageClips, FootageOptions
 from vaportok_rl.clips.footage.splits import held_out_files
 from vaportok_rl.clips.source import Split
 from vaportok_rl.runtime.messages import no_such_path
@@ -54,14 +54,8 @@ class KineticsCSV(FootageClips):
     Args:
         csv_files: one CSV file or several; ``~`` is expanded.
         folder: where the paths in them begin; by default each CSV's own folder.
-        frames: T, frames a clip.
-        size: H = W, pixels.
-        split: ``"train"`` or ``"test"`` (held out).
-        starts: ``"random"`` for one clip a video, ``"grid"`` for all non-overlapping ones (opens every video).
-        seed: decides where the one clip begins outside training.
         test_fraction: share of the videos to hold out if there is no split column, in (0, 1).
-        on_error: what to do about a listed video that is missing or unreadable: ``"skip"`` warns, ``"raise"`` stops.
-        cache_megabytes: memory (MiB) for decoded clips, least recently used out first; 0 for none.
+        **options: see `FootageOptions`; ``starts`` is ``"random"`` by default.
 
     Raises:
         FileNotFoundError: a CSV is missing, or all listed videos are (with ``on_error="raise"``, any).
@@ -78,14 +72,8 @@ class KineticsCSV(FootageClips):
         csv_files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         *,
         folder: str | os.PathLike[str] | None = None,
-        frames: int = 16,
-        size: int = 32,
-        split: Split = "train",
-        starts: Starts = "random",
-        seed: int = 0,
         test_fraction: float = 0.2,
-        on_error: OnError = "skip",
-        cache_megabytes: float = 256,
+        **options: Unpack[FootageOptions],
     ) -> None:
         given = [csv_files] if isinstance(csv_files, str | os.PathLike) else list(csv_files)
         if not given:
@@ -100,18 +88,13 @@ class KineticsCSV(FootageClips):
                         f"Expected each video once or with one label and split, got {video.key} as {known.label!r} "
                         f"({known.split}) and as {video.label!r} ({video.split}); correct {path}."
                     )
+        options.setdefault("starts", "random")
         super().__init__(
             _split(list(videos.values()), test_fraction),
             ", ".join(os.fspath(name) for name in given),
             _in_order({video.label for video in videos.values()}),
-            frames=frames,
-            size=size,
-            split=split,
-            starts=starts,
-            seed=seed,
             test_fraction=test_fraction,
-            on_error=on_error,
-            cache_megabytes=cache_megabytes,
+            **options,
         )
 
 

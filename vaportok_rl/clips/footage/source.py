@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypedDict, Unpack, get_args
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ from vaportok_rl.clips.footage.splits import (
     held_out_files,
     held_out_fold,
 )
-from vaportok_rl.clips.source import ClipBatch, ClipSource, Split, check_split
+from vaportok_rl.clips.source import ClipBatch, ClipOrigin, ClipSource, Split, check_split
 from vaportok_rl.runtime.messages import warn_user
 
 Starts = Literal["grid", "random"]
@@ -39,6 +40,31 @@ Starts = Literal["grid", "random"]
 # costs about a group of pictures (250 frames in x264's default), so the neighbours are nearly free. The stretches are
 # fixed places in the file. A clip is therefore always decoded in the same way, whatever was asked for before.
 _STRETCH_FRAMES = 512
+
+
+class FootageOptions(TypedDict, total=False):
+    """Options that all sources of footage take.
+
+    Attributes:
+        frames: T, frames a clip; 16 by default.
+        size: H = W, pixels; 32 by default.
+        split: ``"train"`` (default) or ``"test"`` (held out).
+        starts: ``"grid"`` for all non-overlapping clips of a file (which opens every file), ``"random"`` for one clip a
+            file.
+        seed: decides where the one clip begins outside training; 0 by default.
+        on_error: what to do about a file that is missing or unreadable: ``"skip"`` (default) warns once about each and
+            goes on, ``"raise"`` stops at the first.
+        cache_megabytes: memory (MiB) for decoded clips, least recently used out first; 256 by default, 0 for none.
+            Reading clips at random is fast as long as the split fits. Random starts of training are not kept.
+    """
+
+    frames: int
+    size: int
+    split: Split
+    starts: Starts
+    seed: int
+    on_error: OnError
+    cache_megabytes: float
 
 
 @dataclass(frozen=True)
@@ -63,15 +89,9 @@ class FootageClips(ClipSource):
         videos: the files of both splits, all with a split or all without.
         origin: where the list comes from, for messages.
         label_names: the classes; by default those of the readable files of both splits, sorted.
-        frames: T, frames a clip.
-        size: H = W, pixels.
-        split: ``"train"`` or ``"test"`` (held out).
-        starts: ``"grid"`` for all non-overlapping clips of a file, ``"random"`` for one clip a file.
-        seed: decides the random starts.
-        on_error: ``"skip"`` or ``"raise"``.
-        cache_megabytes: memory (MiB) for decoded clips.
         test_fraction: share of the files to hold out where the list does not say, in (0, 1).
         fold: the fold to hold out instead; see `held_out_fold`.
+        **options: see `FootageOptions`.
     """
 
     def __init__(
@@ -80,15 +100,27 @@ class FootageClips(ClipSource):
         origin: str,
         label_names: tuple[str, ...] | None = None,
         *,
-        frames: int,
-        size: int,
-        split: Split,
-        starts: Starts,
-        seed: int,
-        on_error: OnError,
-        cache_megabytes: float,
         test_fraction: float = 0.2,
         fold: tuple[int, int] | None = None,
+        **options: Unpack[FootageOptions],
+    ) -> None:
+        self._set_options(**options)
+        self.test_fraction = check_test_fraction(test_fraction)
+        self._fold = fold
+        self._skipped = SkippedFiles(origin, self.on_error)
+        self._unreadable: set[int] = set()
+        self._files, self.label_names = self._lay_out(videos, label_names)
+        self._offsets = [file.offset for file in self._files]
+
+    def _set_options(
+        self,
+        frames: int = 16,
+        size: int = 32,
+        split: Split = "train",
+        starts: Starts = "grid",
+        seed: int = 0,
+        on_error: OnError = "skip",
+        cache_megabytes: float = 256,
     ) -> None:
         if frames < 1:
             raise ValueError(f"Expected frames of at least 1, got {frames}; pass frames=16 for 16-frame clips.")
@@ -108,13 +140,8 @@ class FootageClips(ClipSource):
         self.split = check_split(split)
         self.starts = starts
         self.seed = int(seed)
-        self.test_fraction = check_test_fraction(test_fraction)
-        self._fold = fold
-        self._skipped = SkippedFiles(origin, on_error)
+        self.on_error = on_error
         self._cache = ClipCache(int(cache_megabytes * 2**20))
-        self._unreadable: set[int] = set()
-        self._files, self.label_names = self._lay_out(videos, label_names)
-        self._offsets = [file.offset for file in self._files]
 
     @property
     def skipped(self) -> Mapping[Path, str]:
@@ -328,6 +355,23 @@ class FootageClips(ClipSource):
             return file.path, first_frame_at(self._fixed(file), span, self.frames)
         return file.path, file.numbers[index - file.offset] * self.frames
 
+    def origin(self, index: int) -> ClipOrigin:
+        """File, first frame and label of the clip at ``index``; see `source_of` and `ClipSource.origin`."""
+        path, first_frame = self.source_of(index)
+        return ClipOrigin(str(path), first_frame, self.label_names[self._file_of(index).label])
+
+    @cached_property
+    def files(self) -> Mapping[Path, int]:
+        """The files of this split and how many clips each gives."""
+        return {file.path: len(file.numbers) for file in self._files}
+
+    def _content(self) -> object:
+        files = [
+            (file.key, _sample(file.path), file.label, file.numbers.start, len(file.numbers), str(file.span))
+            for file in self._files
+        ]
+        return [self.starts, self.seed, files]
+
     def consecutive_starts(self, length: int) -> Tensor:
         """Where ``length`` consecutive clips of one video begin: ``int64 [N]`` indices, none if no video is so long.
 
@@ -347,6 +391,16 @@ class FootageClips(ClipSource):
             f"{type(self).__name__}: {len(self)} {self.split} clips of {self.frames}x{self.size}x{self.size} from "
             f"{files} of {self._skipped.origin} ({len(self.label_names)} labels, {len(self.skipped)} files skipped)"
         )
+
+
+def _sample(path: Path) -> tuple[int, str] | None:
+    """Size of a file and a hash of its middle, which tell files apart without reading them; None without one."""
+    if not path.is_file():
+        return None
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        stream.seek(size // 2)
+        return size, hashlib.sha256(stream.read(4096)).hexdigest()
 
 
 def _sorted_labels(videos: Iterable[ListedVideo]) -> tuple[str, ...]:

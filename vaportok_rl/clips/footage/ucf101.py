@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Unpack
 
 from vaportok_rl.clips.footage.listed_video import ListedVideo
-from vaportok_rl.clips.footage.skipping import OnError
-from vaportok_rl.clips.footage.source import FootageClips, Starts
-from vaportok_rl.clips.source import Split
+from vaportok_rl.clips.footage.source import FootageClips, FootageOptions
 from vaportok_rl.runtime.messages import no_such_path
 
 _LISTS = "ucfTrainTestlist"
@@ -29,13 +28,7 @@ class UCF101(FootageClips):
     Args:
         folder: where the class folders are; ``~`` is expanded.
         fold: which of the three official splits, 1, 2 or 3.
-        frames: T, frames a clip.
-        size: H = W, pixels.
-        split: ``"train"`` or ``"test"``, as the lists have it.
-        starts: ``"random"`` for one clip a video, ``"grid"`` for all non-overlapping ones (opens every video).
-        seed: decides where the one clip begins outside training.
-        on_error: what to do about a listed video that is missing or unreadable: ``"skip"`` warns, ``"raise"`` stops.
-        cache_megabytes: memory (MiB) for decoded clips, least recently used out first; 0 for none.
+        **options: see `FootageOptions`; ``starts`` is ``"random"`` by default.
 
     Raises:
         FileNotFoundError: the folder or a list is missing, or all listed videos are (with ``on_error="raise"``, any).
@@ -51,13 +44,7 @@ class UCF101(FootageClips):
         folder: str | os.PathLike[str],
         *,
         fold: int = 1,
-        frames: int = 16,
-        size: int = 32,
-        split: Split = "train",
-        starts: Starts = "random",
-        seed: int = 0,
-        on_error: OnError = "skip",
-        cache_megabytes: float = 256,
+        **options: Unpack[FootageOptions],
     ) -> None:
         if fold not in (1, 2, 3):
             raise ValueError(f"Expected fold 1, 2 or 3 (the official splits of UCF101), got {fold!r}; pass fold=1.")
@@ -77,18 +64,8 @@ class UCF101(FootageClips):
                         "restore the official lists."
                     )
                 videos.append(ListedVideo(videos_folder / key, key, label, "train" if part == "train" else "test"))
-        super().__init__(
-            videos,
-            f"{folder} (fold {fold})",
-            tuple(classes),
-            frames=frames,
-            size=size,
-            split=split,
-            starts=starts,
-            seed=seed,
-            on_error=on_error,
-            cache_megabytes=cache_megabytes,
-        )
+        options.setdefault("starts", "random")
+        super().__init__(videos, f"{folder} (fold {fold})", tuple(classes), **options)
         self.fold = fold
 
 

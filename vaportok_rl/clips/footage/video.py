@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Unpack
 
 from vaportok_rl.clips.footage.listed_video import ListedVideo
-from vaportok_rl.clips.footage.skipping import OnError
-from vaportok_rl.clips.footage.source import FootageClips, Starts
+from vaportok_rl.clips.footage.source import FootageClips, FootageOptions
 from vaportok_rl.clips.footage.splits import find_videos
-from vaportok_rl.clips.source import Split
 
 
 class VideoClips(FootageClips):
@@ -36,17 +35,10 @@ class VideoClips(FootageClips):
     Args:
         path: a video file, a folder (searched recursively for `VIDEO_SUFFIXES`), a glob pattern, or a sequence of
             these. ``~`` is expanded, duplicates count once.
-        frames: T, frames a clip.
-        size: H = W, pixels.
-        split: ``"train"`` or ``"test"`` (held out).
-        starts: ``"grid"`` for all non-overlapping clips of a file, ``"random"`` for one clip a file.
-        seed: decides where the one clip begins outside training.
         test_fraction: share of the files (of the clips, if there is a lone file) to hold out, in (0, 1).
         fold: ``(number, of)`` to hold out that fold of a cross-validation instead, whole files as well: over all folds
             each file is held out once, and the folds hold about equally many clips.
-        on_error: ``"skip"`` warns once about each unreadable file and goes on; ``"raise"`` stops at the first.
-        cache_megabytes: memory (MiB) for decoded clips, least recently used out first; 0 for none. Reading clips at
-            random is fast as long as the split fits. Random starts of training are not kept.
+        **options: see `FootageOptions`.
 
     Attributes:
         skipped: for each file in which something could not be read, the reason.
@@ -64,27 +56,15 @@ class VideoClips(FootageClips):
         self,
         path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         *,
-        frames: int = 16,
-        size: int = 32,
-        split: Split = "train",
-        starts: Starts = "grid",
-        seed: int = 0,
         test_fraction: float = 0.2,
         fold: tuple[int, int] | None = None,
-        on_error: OnError = "skip",
-        cache_megabytes: float = 256,
+        **options: Unpack[FootageOptions],
     ) -> None:
         given = [os.fspath(path)] if isinstance(path, str | os.PathLike) else [os.fspath(one) for one in path]
         super().__init__(
             [ListedVideo(video.path, video.key, video.path.parent.name) for video in find_videos(given)],
             ", ".join(given),
-            frames=frames,
-            size=size,
-            split=split,
-            starts=starts,
-            seed=seed,
             test_fraction=test_fraction,
             fold=fold,
-            on_error=on_error,
-            cache_megabytes=cache_megabytes,
+            **options,
         )

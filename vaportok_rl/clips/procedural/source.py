@@ -14,9 +14,12 @@ from vaportok_rl.clips.procedural.draws import Draws, clip_keys
 from vaportok_rl.clips.procedural.families import FAMILIES, STRENGTHS
 from vaportok_rl.clips.procedural.motion import camera_grid, draw_sprites
 from vaportok_rl.clips.procedural.textures import TEXTURES, cells, clouds
-from vaportok_rl.clips.source import ClipBatch, ClipSource, check_split
+from vaportok_rl.clips.source import ClipBatch, ClipOrigin, ClipSource, check_split
 
 Range = tuple[float, float]
+
+# Counted up whenever the same settings draw other pixels, so that no run goes on with them unawares.
+_VERSION = 1
 
 # The canvas is wider than the frame so that the camera has somewhere to go.
 _CANVAS = 2
@@ -129,7 +132,7 @@ class ProceduralClips(ClipSource):
         """Renders the clips at ``indices``; see `ClipSource.batch`."""
         listed = np.asarray(self.check_indices(indices), dtype=np.int64)
         draws = Draws(clip_keys(self.seed, self.split, listed))
-        labels = self._families[draws.choice("family", len(self._families))]
+        labels = self._labels(draws)
         spatial, temporal = self.complexity_of(listed.tolist())
         clips = torch.empty(len(listed), 3, self.frames, self.size, self.size, dtype=torch.uint8)
         with _one_thread():
@@ -137,6 +140,18 @@ class ProceduralClips(ClipSource):
                 rows = torch.arange(start, min(start + _GROUP, len(listed)))
                 clips[rows] = self._render(draws.rows(rows), labels[rows], spatial[rows], temporal[rows])
         return ClipBatch(clips, labels, torch.from_numpy(listed))
+
+    def _labels(self, draws: Draws) -> Tensor:
+        return self._families[draws.choice("family", len(self._families))]
+
+    def origin(self, index: int) -> ClipOrigin:
+        """The family of the clip at ``index``, without rendering it."""
+        listed = np.asarray(self.check_indices([index]), dtype=np.int64)
+        label = self._labels(Draws(clip_keys(self.seed, self.split, listed)))
+        return ClipOrigin("", 0, self.label_names[int(label)])
+
+    def _content(self) -> object:
+        return [_VERSION, self.seed, self._families.tolist(), self.spatial, self.temporal]
 
     def complexity_of(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The knobs (spatial, temporal) of the clips at ``indices``, each ``float32 [B]``."""

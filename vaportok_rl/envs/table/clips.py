@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from vaportok_rl.clips import ClipBatch, ClipSource
+from vaportok_rl.clips import ClipBatch, ClipOrigin, ClipSource
 from vaportok_rl.envs.table.shards import clip_digests
 from vaportok_rl.envs.table.table import OutcomeTable
 
@@ -61,6 +61,33 @@ class TableClips(ClipSource):
                 f"{rows[int(changed.int().argmax())]}; restore the clips, or build the table anew."
             )
         return batch
+
+    def origin(self, index: int) -> ClipOrigin:
+        """Where the clip at ``index`` comes from; the label alone where the clips are not on this machine."""
+        (row,) = self.check_indices([index])
+        if self._source_here is None:
+            return ClipOrigin("", 0, self.label_names[int(self.table[self.split].labels[row])])
+        return self._source_here.origin(row)
+
+    def first_alike(self, index: int) -> int:
+        """See `ClipSource.first_alike`."""
+        return self._first_alike[index]
+
+    @cached_property
+    def _first_alike(self) -> list[int]:
+        first: dict[tuple[int, ...], int] = {}
+        digests = self.table[self.split].clip_sha256.tolist()
+        return [first.setdefault(tuple(digest), row) for row, digest in enumerate(digests)]
+
+    @cached_property
+    def _source_here(self) -> ClipSource | None:
+        try:
+            return self._source
+        except (OSError, ValueError):
+            return None
+
+    def _content(self) -> object:
+        return self.table.manifest.build.identity
 
     @property
     def consecutive(self) -> bool:

@@ -192,6 +192,8 @@ class Evaluation:
             "oracle_length_iqr_share": comparison.oracle_length_iqr / comparison.every.tokens,
             "reward_span": span,
             "clips": int(self.held_out.scene.ids.numel()),
+            "clips_repeated": self.held_out.repeated,
+            "held_out_clips": held_out_clips(self.held_out),
             "seed": self.seed,
             "intervals": self.intervals,
             "runs": self.runs,
@@ -236,9 +238,10 @@ class Evaluation:
 
     def title(self) -> str:
         """What was compared on what, and how much reward there was to gain."""
-        comparison = self.comparison
+        comparison, repeated = self.comparison, self.held_out.repeated
+        again = f" ({repeated} of them again, for want of others)" if repeated else ""
         return (
-            f"{self.held_out.scene.ids.numel()} clips of {self.held_out.process.source.describe()}. Headroom: "
+            f"{self.held_out.scene.ids.numel()} clips{again} of {self.held_out.process.source.describe()}. Headroom: "
             f"{comparison.headroom:.3f} reward from best fixed n = "
             f"{comparison.scores[BEST_FIXED].n_tokens[0, 0]} to oracle, "
             f"{100 * comparison.headroom_share:.1f} % of what lies between worst and oracle."
@@ -308,6 +311,16 @@ def policy_intervals(comparison: Comparison, seed: int = 0) -> dict[str, dict[st
         }
         for name, score in comparison.scores.items()
     }
+
+
+def held_out_clips(held_out: HeldOut) -> dict[str, list[Any]]:
+    """Which clips were measured on, scene after scene; ``file`` and ``start_frame`` where they are from files."""
+    ids = held_out.scene.ids.flatten().tolist()
+    origins = [held_out.process.source.origin(index) for index in ids]
+    columns = {name: [getattr(origin, name) for origin in origins] for name in ("label", "file", "start_frame")}
+    if not any(columns["file"]):
+        columns = {"label": columns["label"]}
+    return {"id": ids, **columns, "complexity_score": [round(score, 4) for score in held_out.score.flatten().tolist()]}
 
 
 def explained_share(held_out: HeldOut) -> float | None:

@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from vaportok_rl.envs import TaildropProcess
-from vaportok_rl.experiments.rollouts.playing import NAMES, Episode
+from vaportok_rl.experiments.rollouts.playing import Episode
 from vaportok_rl.registration import TAILDROP_ID
 from vaportok_rl.version import __version__
 
@@ -44,14 +44,22 @@ def environment_spec(process: TaildropProcess) -> EnvSpec:
     return spec
 
 
+def held_out_spec(spec: EnvSpec) -> EnvSpec:
+    """The same environment on held-out clips."""
+    spec = copy.deepcopy(spec)
+    spec.kwargs["split"] = "test"
+    return spec
+
+
 class MinariRecorder:
     """Collects episodes and saves them as one dataset, where ``MINARI_DATASETS_PATH`` or Minari's default says.
 
     A path is an episode of L steps: the observations that the environment would show (L + 1, the last twice), the
     actions that the policy asked for, the step rewards, and the scene's seed. ``infos`` holds the other columns of
-    `Rollout.rows` (numbers only; its first entry, of the reset, is 0), among them the behaviour policy's ``log_prob``.
+    `Rollout.rows` (the first entry, of the reset, is 0 or empty), among them the behaviour policy's ``log_prob``.
     ``dataset.recover_environment()`` gives the environment: reset to an episode's seed and stepped with its actions, it
-    pays the same rewards. Everything is held in memory until it is saved.
+    pays the same rewards. With ``eval_env=True`` it gives the held-out split of the same clips. Everything is held in
+    memory until it is saved.
 
     Args:
         name: ``name``, ``name-v1`` or ``namespace/name-v1``; version 0 if none is given.
@@ -94,10 +102,10 @@ class MinariRecorder:
         """Collects the paths of an episode."""
         process, length = self.process, self.process.path_length
         observations = self._observations(episode)
-        rows = episode.rows(process.source.label_names)
+        rows = episode.rows(process)
         for path in range(episode.paths):
             decisions = rows[rows["path"] == path]
-            figures = decisions.drop(columns=[name for name in (*NAMES, "reward") if name != "clip_id"])
+            figures = decisions.drop(columns=["scene", "path", "step", "reward"])
             self._buffers.append(
                 self._minari.data_collector.EpisodeBuffer(
                     id=len(self._buffers),
@@ -108,7 +116,7 @@ class MinariRecorder:
                     terminations=[False] * (length - 1) + [True],
                     truncations=[False] * length,
                     # Lists: what Minari writes of one-dimensional arrays, it cannot read.
-                    infos={name: [column.dtype.type(0), *column] for name, column in figures.items()},
+                    infos={name: [type(column.iloc[0])(), *column] for name, column in figures.items()},
                 )
             )
 
@@ -127,6 +135,7 @@ class MinariRecorder:
                     self.dataset_id,
                     self._buffers,
                     env=self.spec,
+                    eval_env=held_out_spec(self.spec),
                     algorithm_name=self.policy,
                     description=f"{len(self._buffers)} paths of {self.policy} on {self.process.source.describe()}",
                     requirements=[f"vaportok-rl>={__version__}"],

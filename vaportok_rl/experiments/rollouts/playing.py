@@ -33,7 +33,7 @@ from vaportok_rl.experiments.run_folder import write_json
 from vaportok_rl.runtime.whole_writes import whole_write
 
 ROWS_FILE, SUMMARY_FILE = "decisions.parquet", "summary.json"
-NAMES = ("scene", "path", "step", "clip_id", "label")
+NAMES = ("scene", "path", "step", "clip_id", "label", "file", "start_frame")
 """The columns that say which decision a row is about."""
 
 AnyEnvironment = TaildropProcess | gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any] | VecEnv
@@ -66,9 +66,10 @@ class Episode:
         """G."""
         return self.chosen.shape[0]
 
-    def rows(self, label_names: tuple[str, ...]) -> pd.DataFrame:
-        """One row a decision, path after path; see `Rollout`."""
+    def rows(self, process: TaildropProcess) -> pd.DataFrame:
+        """One row a decision, path after path, of an episode of ``process``; see `Rollout`."""
         paths, length = self.paths, self.scene.shape[1]
+        origins = [process.source.origin(index) for index in self.scene.ids[0].tolist()]
 
         def spread(values: Tensor) -> list[Any]:
             """``[L]`` or ``[G, 1, L]`` to one entry a decision."""
@@ -79,7 +80,10 @@ class Episode:
             "path": [path for path in range(paths) for _ in range(length)],
             "step": [*range(length)] * paths,
             "clip_id": spread(self.scene.ids[0]),
-            "label": [label_names[label] for label in spread(self.scene.labels[0])],
+            **{
+                name: [getattr(origin, name) for origin in origins] * paths for name in ("label", "file", "start_frame")
+            },
+            "complexity_score": spread(process.engine.complexity_scale.score(self.scene.complexity[0])),
             "spatial_complexity": spread(self.scene.complexity[0, :, 0]),
             "temporal_complexity": spread(self.scene.complexity[0, :, 1]),
             "n_tokens": spread(self.outcome.n_tokens),
@@ -103,8 +107,10 @@ class Rollout:
     Attributes:
         rows: one row a decision, scene after scene and path after path:
 
-            - ``scene``, ``path`` (of those through the scene), ``step``, ``clip_id``, ``label``;
-            - ``spatial_complexity`` (SC, bits), ``temporal_complexity`` (TC, grey levels);
+            - ``scene``, ``path`` (of those through the scene), ``step``, ``clip_id``, ``label`` (its name);
+            - ``file`` and ``start_frame`` that the clip came from; empty and 0 where it came from no file;
+            - ``complexity_score`` (0 to 1, from quantiles of the training clips, which ``obs="complexity"`` shows),
+              ``spatial_complexity`` (SC, bits), ``temporal_complexity`` (TC, grey levels): no quantiles;
             - ``n_tokens``, how many were kept, and ``n_chosen``, how many the policy asked for: the same, unless the
               environment's token range or budget forbade it; ``log_prob`` of what it asked for, NaN if it has none;
             - ``mse``, ``psnr`` (dB), ``accuracy`` of the prior, and what terms measure beyond these (``ssim``, …);
@@ -192,7 +198,7 @@ def rollout(
         for episode in play(process, chosen, episodes, seed, group_size if paths is None else paths):
             if on_episode is not None:
                 on_episode(episode)
-            finished.append((episode.rows(process.source.label_names), episode.rewards.total.flatten().tolist()))
+            finished.append((episode.rows(process), episode.rewards.total.flatten().tolist()))
     except KeyboardInterrupt:
         if not finished or not keep_partial:
             raise

@@ -56,7 +56,7 @@ def check_settings(
         state: from `read_state`.
         config: settings of the run, as plain data.
         model_config: of the tokenizer, as plain data.
-        clips: the source's description.
+        clips: the source's identity.
 
     Raises:
         ValueError: some differ; the message names them.

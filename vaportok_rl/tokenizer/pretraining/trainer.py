@@ -108,7 +108,7 @@ class Pretrainer:
             raise ValueError(f"Expected batch_size divisible by {found}; change one of them.")
         self.machine = describe_machine(self.accelerator.device)
         if state is not None:
-            check_settings(self.folder, state, asdict(config), model_config.to_dict(), source.describe())
+            check_settings(self.folder, state, asdict(config), model_config.to_dict(), source.identity)
             warn_if_other_machine(state.get("machine", self.machine), self.machine)
         torch.manual_seed(config.seed)
         self.loader = ClipLoader(
@@ -343,7 +343,7 @@ class Pretrainer:
                 "codebook_given": self._codebook_given,
                 "config": asdict(self.config),
                 "model_config": self.model.config.to_dict(),
-                "clips": self.source.describe(),
+                "clips": self.source.identity,
                 "machine": self.machine,
             }
             for name, value in _tensors(state):
