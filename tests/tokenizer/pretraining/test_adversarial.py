@@ -1,6 +1,7 @@
 """The adversarial losses by closed form on hand-made logits; the discriminator's geometry, and that it learns."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,9 +17,9 @@ from vaportok_rl.tokenizer.pretraining import PretrainConfig
 from vaportok_rl.tokenizer.pretraining.adversarial import (
     Critic,
     Discriminator,
-    DiscriminatorConfig,
     LeCamRegularizer,
     discriminator_loss,
+    discriminator_sizes,
     generator_loss,
 )
 
@@ -62,26 +63,6 @@ def test_signs_and_saturation() -> None:
     torch.testing.assert_close(on_fake, fake.detach().sigmoid() / 3)
 
 
-@pytest.mark.parametrize("smoothing", [0.05, 0.1, 0.3])
-def test_smoothing_bounds_the_confidence_on_real_clips_only(smoothing: float) -> None:
-    best = math.log((1 - smoothing) / smoothing)
-    logits = torch.linspace(best - 1, best + 1, 201, dtype=torch.float64)
-    losses = torch.stack([discriminator_loss(logit, torch.tensor(0.0), smoothing) for logit in logits])
-    assert logits[losses.argmin()].item() == pytest.approx(best, abs=0.02)
-    (slope,) = torch.autograd.grad(
-        discriminator_loss(x := torch.tensor(best, requires_grad=True), torch.tensor(0.0), smoothing), x
-    )
-    assert slope.item() == pytest.approx(0, abs=1e-6)
-    fakes = [discriminator_loss(torch.tensor(0.0), torch.tensor(x), smoothing).item() for x in (0.0, -3.0, -9.0)]
-    assert fakes == sorted(fakes, reverse=True)
-
-
-@pytest.mark.parametrize("smoothing", [-0.1, 1.0, math.nan])
-def test_impossible_smoothing(smoothing: float) -> None:
-    with pytest.raises(ValueError, match=r"smoothing in \[0, 1\), got"):
-        discriminator_loss(torch.zeros(1), torch.zeros(1), smoothing)
-
-
 def test_losses_of_bfloat16_logits_are_float32() -> None:
     logits = torch.zeros(3, dtype=torch.bfloat16)
     regularizer = LeCamRegularizer()
@@ -90,8 +71,8 @@ def test_losses_of_bfloat16_logits_are_float32() -> None:
         assert loss.dtype == torch.float32
 
 
-def anchored(real: float, fake: float, decay: float = 0.999) -> LeCamRegularizer:
-    regularizer = LeCamRegularizer(decay)
+def anchored(real: float, fake: float) -> LeCamRegularizer:
+    regularizer = LeCamRegularizer()
     regularizer.update(torch.tensor(real), torch.tensor(fake))
     return regularizer
 
@@ -107,18 +88,9 @@ def test_lecam_closed_form() -> None:
     torch.testing.assert_close(on_fake, torch.tensor([[-1.5, 0.0], [-0.5, 0.0]]))
 
 
-def test_lecam_equals_the_papers_squares_while_real_clips_score_higher() -> None:
-    generator = torch.Generator().manual_seed(0)
-    real, fake = torch.rand(4, 5, generator=generator) + 1, -torch.rand(4, 5, generator=generator)
-    alpha_real, alpha_fake = 1.5, -0.5
-    paper = (real - alpha_fake).square().mean() + (fake - alpha_real).square().mean()
-    fake = fake.clamp(max=alpha_real)
-    torch.testing.assert_close(anchored(alpha_real, alpha_fake)(real, fake), paper)
-
-
-@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=1, max_size=12), st.floats(0, 0.999))
-def test_running_means(means: list[tuple[float, float]], decay: float) -> None:
-    regularizer = LeCamRegularizer(decay)
+@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=1, max_size=12))
+def test_running_means(means: list[tuple[float, float]]) -> None:
+    regularizer, decay = LeCamRegularizer(), 0.999
     for real, fake in means:
         regularizer.update(torch.tensor(real), torch.tensor(fake))
     count = len(means)
@@ -127,7 +99,7 @@ def test_running_means(means: list[tuple[float, float]], decay: float) -> None:
     assert sum(weights) == pytest.approx(1)
     for side, average in enumerate((regularizer.ema_real, regularizer.ema_fake)):
         expected = sum(weight * pair[side] for weight, pair in zip(weights, means, strict=True))
-        assert average.item() == pytest.approx(expected, rel=1e-4, abs=1e-4)
+        assert average.item() == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
 def test_no_regularisation_before_the_first_update() -> None:
@@ -168,12 +140,6 @@ def test_means_carry_no_graph_and_travel_in_checkpoints() -> None:
     assert not list(regularizer.parameters())
 
 
-@pytest.mark.parametrize("decay", [-0.1, 1.0])
-def test_impossible_decay(decay: float) -> None:
-    with pytest.raises(ValueError, match=r"decay in \[0, 1\), got"):
-        LeCamRegularizer(decay)
-
-
 @pytest.fixture
 def discriminator(tiny_config: VaporTokConfig) -> Discriminator:
     """With an opinion from the start: the head begins at zero."""
@@ -190,8 +156,7 @@ def video(clips: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("preset", ["vaportok-b", "larp-l"])
 def test_large_presets_get_larps_sizes(preset: str) -> None:
-    assert DiscriminatorConfig.for_tokenizer(PRESETS[preset]) == DiscriminatorConfig(384, 8, 12)
-    assert DiscriminatorConfig(384, 8, 12) == DiscriminatorConfig()
+    assert discriminator_sizes(PRESETS[preset]) == (384, 8, 12)
 
 
 @pytest.mark.parametrize(
@@ -203,14 +168,8 @@ def test_large_presets_get_larps_sizes(preset: str) -> None:
     ],
 )
 def test_derived_sizes(width: int, heads: int, depth: int, expected: tuple[int, int, int]) -> None:
-    sizes = DiscriminatorConfig.for_tokenizer(VaporTokConfig(width=width, heads=heads, encoder_depth=depth))
-    assert (sizes.width, sizes.depth, sizes.heads) == expected
-
-
-@pytest.mark.parametrize("sizes", [(0, 1, 1), (8, 0, 1), (8, 1, 0), (6, 1, 1), (16, 1, 3)])
-def test_impossible_sizes(sizes: tuple[int, int, int]) -> None:
-    with pytest.raises(ValueError, match=f"got width {sizes[0]}, depth {sizes[1]}, heads {sizes[2]}"):
-        DiscriminatorConfig(*sizes)
+    config = VaporTokConfig(width=width, heads=heads, encoder_depth=depth)
+    assert discriminator_sizes(config) == expected
 
 
 def test_one_logit_a_patch_and_no_opinion_before_training(tiny_config: VaporTokConfig, video: Tensor) -> None:
@@ -245,30 +204,12 @@ def test_position_matters(discriminator: Discriminator, video: Tensor) -> None:
     assert (there - back).abs().max() > 1e-3
 
 
-def test_deterministic_given_the_seed(tiny_config: VaporTokConfig, video: Tensor) -> None:
-    outcomes = []
-    for _ in range(2):
-        torch.manual_seed(5)
-        built = Discriminator(tiny_config)
-        nn.init.normal_(built.head.linear.weight)
-        outcomes.append(built(video))
-    assert torch.equal(*outcomes)
-
-
 def test_bfloat16_autocast_gives_float32_logits(discriminator: Discriminator, video: Tensor) -> None:
     exact = discriminator(video)
     with torch.autocast("cpu", torch.bfloat16):
         rough = discriminator(video)
     assert rough.dtype == torch.float32
     assert (rough - exact).abs().max() < 0.1 * exact.abs().max()
-
-
-def test_checkpoint_is_the_weights(discriminator: Discriminator, tiny_config: VaporTokConfig, video: Tensor) -> None:
-    state = discriminator.state_dict()
-    assert set(state) == {name for name, _ in discriminator.named_parameters()}
-    other = Discriminator(tiny_config)
-    other.load_state_dict(state)
-    assert torch.equal(other(video), discriminator(video))
 
 
 def test_wrong_geometry(discriminator: Discriminator, video: Tensor) -> None:
@@ -278,7 +219,7 @@ def test_wrong_geometry(discriminator: Discriminator, video: Tensor) -> None:
 
 def test_learns_to_tell_noise_from_constants(tiny_config: VaporTokConfig) -> None:
     torch.manual_seed(0)
-    built = Discriminator(tiny_config, DiscriminatorConfig(width=32, depth=2, heads=2))
+    built = Discriminator(replace(tiny_config, width=64, encoder_depth=3))
     optimizer = torch.optim.Adam(built.parameters(), lr=3e-3)
 
     def batch(size: int) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,6 @@ import pytest
 import torch
 from scipy import stats
 
-from vaportok_rl.runtime.seeds import derive_seed
 from vaportok_rl.tokenizer.pretraining.noise import ClipNoise
 
 CPU = torch.device("cpu")
@@ -44,9 +43,3 @@ def test_the_global_stream_is_left_alone() -> None:
 def test_a_wrong_number_of_rows_is_refused() -> None:
     with pytest.raises(ValueError, match=r"Expected 3 rows, one a clip, got shape \(2, 4\)"):
         ClipNoise(0, range(3), CPU).uniform((2, 4))
-
-
-def test_seeds_tell_their_parts_apart() -> None:
-    seeds = {derive_seed(*parts) for parts in ((1, 23), (12, 3), (123,), ("a", 1), ("a", "1", 0), (0,), (-1,))}
-    assert len(seeds) == 7
-    assert all(0 <= seed < 2**63 for seed in seeds)

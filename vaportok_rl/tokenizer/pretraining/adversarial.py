@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +18,9 @@ from torch import Tensor, nn
 from vaportok_rl.tokenizer.config import VaporTokConfig
 from vaportok_rl.tokenizer.pretraining.config import PretrainConfig
 from vaportok_rl.tokenizer.transformer import OutputLayer, PatchEmbedding, Transformer, patch_table
+
+# Of the running mean logits, as in LARP.
+LECAM_DECAY = 0.999
 
 
 def generator_loss(fake_logits: Tensor) -> Tensor:
@@ -46,12 +48,7 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, smoothing: floa
 
     Returns:
         Scalar ``float32``: the mean over real logits plus the mean over fake ones.
-
-    Raises:
-        ValueError: the smoothing is outside [0, 1).
     """
-    if not 0 <= smoothing < 1:
-        raise ValueError(f"Expected label smoothing in [0, 1), got {smoothing}; 0.1 is usual.")
     real, fake = real_logits.float(), fake_logits.float()
     real_loss = F.binary_cross_entropy_with_logits(real, torch.full_like(real, 1 - smoothing))
     return real_loss + F.softplus(fake).mean()
@@ -66,23 +63,14 @@ class LeCamRegularizer(nn.Module):
     cross-entropy to part them. The mean is over logits, as in the paper, not of one mean logit, as in LARP.
 
     The running means are buffers, so they travel in checkpoints; the first update sets them.
-
-    Args:
-        decay: of the running means; in [0, 1).
-
-    Raises:
-        ValueError: the decay is outside [0, 1).
     """
 
     ema_real: Tensor
     ema_fake: Tensor
     started: Tensor
 
-    def __init__(self, decay: float = 0.999) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        if not 0 <= decay < 1:
-            raise ValueError(f"Expected a decay in [0, 1), got {decay}; 0.999 is usual.")
-        self.decay = decay
         self.register_buffer("ema_real", torch.zeros(()))
         self.register_buffer("ema_fake", torch.zeros(()))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
@@ -97,7 +85,7 @@ class LeCamRegularizer(nn.Module):
         """
         for average, mean in ((self.ema_real, real_mean.float()), (self.ema_fake, fake_mean.float())):
             # A selection, because reading `started` on the host would stall an accelerator.
-            average.copy_(torch.where(self.started, self.decay * average + (1 - self.decay) * mean, mean))
+            average.copy_(torch.where(self.started, LECAM_DECAY * average + (1 - LECAM_DECAY) * mean, mean))
         self.started.fill_(True)
 
     def forward(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -116,42 +104,15 @@ class LeCamRegularizer(nn.Module):
         return (above.square().mean() + below.square().mean()) * self.started.float()
 
 
-@dataclass(frozen=True)
-class DiscriminatorConfig:
-    """Sizes of the discriminator; the defaults are LARP's.
+def discriminator_sizes(config: VaporTokConfig) -> tuple[int, int, int]:
+    """Width, depth and heads in LARP's proportions: half the width, two thirds of the encoder's depth, as many heads.
 
-    Attributes:
-        width: channels; divisible by 4 (sin-cos positions) and by ``heads``.
-        depth: transformer blocks.
-        heads: attention heads.
-
-    Raises:
-        ValueError: a size is not positive or does not divide.
+    ``vaportok-b`` and ``larp-l`` get LARP's own 384 × 8 × 12. The width is rounded up to a multiple of 4 (sin-cos
+    positions) and of the heads.
     """
-
-    width: int = 384
-    depth: int = 8
-    heads: int = 12
-
-    def __post_init__(self) -> None:
-        if min(self.width, self.depth, self.heads) < 1 or self.width % math.lcm(4, self.heads):
-            raise ValueError(
-                "Expected a discriminator of positive sizes whose width is divisible by 4 and by its heads, got width "
-                f"{self.width}, depth {self.depth}, heads {self.heads}; correct them."
-            )
-
-    @classmethod
-    def for_tokenizer(cls, config: VaporTokConfig) -> DiscriminatorConfig:
-        """LARP's proportions: half the tokenizer's width, two thirds of its encoder's depth, as many heads.
-
-        ``vaportok-b`` and ``larp-l`` get LARP's own 384 × 8 × 12; an odd half is rounded up to what the heads divide.
-        """
-        step = math.lcm(4, config.heads)
-        return cls(
-            width=step * math.ceil(config.width / (2 * step)),
-            depth=max(1, round(config.encoder_depth * 2 / 3)),
-            heads=config.heads,
-        )
+    step = math.lcm(4, config.heads)
+    depth = max(1, round(config.encoder_depth * 2 / 3))
+    return step * math.ceil(config.width / (2 * step)), depth, config.heads
 
 
 class Discriminator(nn.Module):
@@ -162,18 +123,17 @@ class Discriminator(nn.Module):
     that an untrained discriminator has no opinion and pushes the decoder nowhere.
 
     Args:
-        config: geometry of the clips and their patches.
-        sizes: of the transformer; None derives them, see `DiscriminatorConfig.for_tokenizer`.
+        config: of the tokenizer: geometry of the clips and their patches; see `discriminator_sizes`.
     """
 
-    def __init__(self, config: VaporTokConfig, sizes: DiscriminatorConfig | None = None) -> None:
+    def __init__(self, config: VaporTokConfig) -> None:
         super().__init__()
-        self.sizes = DiscriminatorConfig.for_tokenizer(config) if sizes is None else sizes
+        width, depth, heads = discriminator_sizes(config)
         self.clip_shape = config.clip_shape
-        self.x_embedder = PatchEmbedding(dataclasses.replace(config, width=self.sizes.width, heads=self.sizes.heads))
-        self.register_buffer("patch_positions", patch_table(self.sizes.width, config.grid), persistent=False)
-        self.trunk = Transformer(self.sizes.width, self.sizes.heads, self.sizes.depth)
-        self.head = OutputLayer(self.sizes.width, 1)
+        self.x_embedder = PatchEmbedding(dataclasses.replace(config, width=width, heads=heads))
+        self.register_buffer("patch_positions", patch_table(width, config.grid), persistent=False)
+        self.trunk = Transformer(width, heads, depth)
+        self.head = OutputLayer(width, 1)
         self._initialize()
 
     def _initialize(self) -> None:

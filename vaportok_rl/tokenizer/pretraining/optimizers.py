@@ -72,7 +72,8 @@ class SinglePrecisionMuon(torch.optim.Muon):
     """`torch.optim.Muon`, whose iteration is in bfloat16, with that iteration in the matrices' own format.
 
     Without instructions for bfloat16 products torch's can take longer than everything else in a training step.
-    Matrices of one shape are orthogonalised together. Arguments, defaults and state are torch's.
+    Matrices of one shape are orthogonalised together. Arguments, defaults and state are torch's; of its rules for the
+    learning rate there is ``adjust_lr_fn="match_rms_adamw"`` alone.
     """
 
     @torch.no_grad()
@@ -90,7 +91,8 @@ class SinglePrecisionMuon(torch.optim.Muon):
             for shape, matrices in by_shape.items():
                 updates = torch.stack([self._with_momentum(matrix, group) for matrix in matrices])
                 updates = orthogonalize(updates, group["ns_coefficients"], group["ns_steps"], group["eps"])
-                rate = _rate(group["lr"], shape, group["adjust_lr_fn"])
+                # AdamW's usual size of an update: "match_rms_adamw".
+                rate = group["lr"] * 0.2 * math.sqrt(max(shape))
                 for matrix, update in zip(matrices, updates, strict=True):
                     matrix.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)
         return loss
@@ -103,12 +105,3 @@ class SinglePrecisionMuon(torch.optim.Muon):
             state["momentum_buffer"] = torch.zeros_like(matrix.grad)
         average: Tensor = state["momentum_buffer"].lerp_(matrix.grad, 1 - group["momentum"])
         return matrix.grad.lerp(average, group["momentum"]) if group["nesterov"] else average
-
-
-def _rate(rate: float, shape: torch.Size, rule: str | None) -> float:
-    """The learning rate for a matrix's shape by one of torch's rules."""
-    rows, columns = shape
-    if rule == "match_rms_adamw":
-        return rate * 0.2 * math.sqrt(max(rows, columns))
-    ratio = rows / columns
-    return rate * math.sqrt(ratio if rule == "spectral_unclamped" else max(1.0, ratio))
