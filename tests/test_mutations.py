@@ -58,7 +58,7 @@ _EDITS = {
             "codebook initialised from other clips",
             "(self.step + index) * size",
             "index * size",
-            "test_the_codebook_starts_on_the_clips_of_its_own_step",
+            "test_the_codebook_starts_once_on_the_clips_of_its_own_step",
         ),
         (
             "complexities of other clips",

@@ -222,7 +222,7 @@ def test_after_ctrl_c_the_same_trainer_goes_on(tiny_config: VaporTokConfig, tmp_
     for stop in (5, 8):
         with pytest.raises(KeyboardInterrupt):
             one.run(lambda step, terms, stop=stop: signal.raise_signal(signal.SIGINT) if step == stop - 1 else None)
-        assert one.step == stop
+        assert one.step == torch.load(tmp_path / "parts" / STATE_FILE, weights_only=True)["step"] == stop
     one.run()
     assert_same(snapshot(one), snapshot(whole))
 
@@ -243,25 +243,6 @@ def test_another_machine_is_said(tiny_config: VaporTokConfig, tmp_path: Path, mo
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     with pytest.warns(UserWarning, match="threads: 1 then, 3 now"):
         trainer(tiny_config, RUN, tmp_path, resume=True)
-
-
-def test_a_failed_save_leaves_the_last_checkpoint(
-    tiny_config: VaporTokConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one = trainer(tiny_config, RUN, tmp_path)
-    path = one.save()
-    before = path.read_bytes()
-    step(one)
-
-    def out_of_space(state: object, file: Path) -> None:
-        Path(file).write_bytes(b"half a fi")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", out_of_space)
-    with pytest.raises(OSError, match="No space left"):
-        one.save()
-    assert path.read_bytes() == before
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["model", STATE_FILE]
 
 
 @pytest.mark.parametrize(
@@ -318,37 +299,21 @@ def test_the_end_of_a_run_is_a_loadable_world(tiny_config: VaporTokConfig, tmp_p
     assert torch.equal(world.encode(clips).codes, one.model.encode(clips).codes)
 
 
-def test_the_codebook_starts_on_the_latents(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
-    one = trainer(tiny_config, replace(RUN, batch_size=8, codebook_clips=32, revive_every=1000), tmp_path)
-    sizes: dict[int, float] = {}
-    used: dict[int, float] = {}
-    while one.step < 6:
-        before = one.model.bottleneck.regularizer.embedding.weight.detach().clone()
+def test_the_codebook_starts_once_on_the_clips_of_its_own_step(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
+    one = trainer(replace(tiny_config, code_norm="none"), replace(RUN, revive_every=1000), tmp_path)
+    for optimizer in one.optimizers.values():
+        optimizer.step = lambda: None  # type: ignore[assignment]  # without training
+    given = one.model.bottleneck.regularizer.embedding.weight.clone()
+    while one.step < 7:
+        assert torch.equal(one.model.bottleneck.regularizer.embedding.weight, given) == (one.step < 5)
         terms = step(one)
-        sizes[one.step] = (one.model.bottleneck.regularizer.embedding.weight - before).abs().max().item()
-        if "codes_used" in terms:
-            used[one.step] = terms["codes_used"].item()
-    assert max(sizes[step] for step in (1, 2, 3, 4)) < 0.01  # only weight decay so far
-    assert sizes[5] > 0.1
-    assert sizes[6] < 0.05  # from then on it is trained, not replaced
-    assert used[5] > 0.5
-
-
-def test_the_codebook_starts_on_the_clips_of_its_own_step(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
-    one = trainer(replace(tiny_config, code_norm="none"), replace(RUN, codebook_clips=8), tmp_path)
-    while one.step < 5:
-        before = {name: value.clone() for name, value in one.model.state_dict().items()}
-        # Without a step's training of the new codes.
-        one.optimizers["adamw"].step = lambda: None  # type: ignore[assignment]
-        step(one)
     clips = one.loader.clips_at(4 * 4, 8).float() / 255
     with torch.no_grad():
-        other = VaporTok(one.model.config)
-        other.load_state_dict(before)
-        units = other.bottleneck.to_unit(other.encoder_latents(clips)).flatten(0, 1)
+        units = one.model.bottleneck.to_unit(one.model.encoder_latents(clips)).flatten(0, 1)
     expected = torch.nn.Embedding.from_pretrained(torch.empty(32, 4))
     initialize_codes(expected, units, torch.Generator().manual_seed(one.config.seed))
     torch.testing.assert_close(one.model.bottleneck.regularizer.embedding.weight, expected.weight)
+    assert terms["codes_used"] > 0.5
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

@@ -97,16 +97,10 @@ def test_a_frozen_encoder_keeps_every_code(tiny: VaporTok, tiny_config: VaporTok
     assert not resumed.model.encoder.training
 
 
-def test_a_frozen_encoder_comes_from_somewhere(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
-    clips = ProceduralClips(frames=tiny_config.frames, size=tiny_config.size, length=40)
-    with pytest.raises(ValueError, match="Expected a warm start with frozen_encoder, got none"):
-        Pretrainer(tiny_config, FROZEN, clips, tmp_path)
-    with pytest.raises(ValueError, match=r"Expected quantized_from=0 with frozen_encoder, got 0\.5"):
-        replace(FROZEN, quantized_from=0.5, random_lengths_from=0.5)
-
-
-@pytest.mark.parametrize(("setting", "value"), [("keep_taildrop", True), ("wake_unheard", 0.05)])
-def test_what_is_kept_or_woken_comes_from_somewhere(
+@pytest.mark.parametrize(
+    ("setting", "value"), [("frozen_encoder", True), ("keep_taildrop", True), ("wake_unheard", 0.05)]
+)
+def test_what_is_kept_comes_from_somewhere(
     tiny_config: VaporTokConfig, tmp_path: Path, setting: str, value: float
 ) -> None:
     clips = ProceduralClips(frames=tiny_config.frames, size=tiny_config.size, length=40)
