@@ -60,7 +60,7 @@ class Evaluate:
         from vaportok_rl.envs import TaildropProcess
         from vaportok_rl.experiments.reports.evaluation import AgentRun, evaluate
         from vaportok_rl.experiments.reports.tables import READING, runs_table, scoreboard
-        from vaportok_rl.experiments.runs.inputs import REWARD, check_inputs, input_hashes, reward_hash
+        from vaportok_rl.experiments.runs.inputs import REWARD, check_inputs, input_hashes, reward_hash, warn_if_renamed
 
         if self.scenes < 1:
             raise ValueError(f"Expected scenes ≥ 1, got {self.scenes}; ask for at least one.")
@@ -77,6 +77,7 @@ class Evaluate:
             del hashes[REWARD]
         for run in agents:
             check_inputs(run.inputs, hashes, run.label, self.accept_differences)
+            warn_if_renamed(run.record, run.label)
         calibration = Calibration(process)
         chosen = {
             run.label: build_length_policy(run.spec, process, trust_archives=self.trust_archives) for run in agents

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 from vaportok_rl.envs import TaildropProcess, VaporReward
 from vaportok_rl.experiments.rollouts.minari_dataset import MinariRecorder, environment_spec
 from vaportok_rl.experiments.rollouts.playing import Rollout, rollout
+from vaportok_rl.experiments.run_folder import LOCK_FILE
 
 
 @pytest.fixture
@@ -84,14 +86,33 @@ def test_a_dataset_that_fails_half_way_leaves_nothing(
     process = TaildropProcess(tokenizer=tiny_world, path_length=3, obs="complexity")
     _, recorder = recorded(process, "mine")
 
-    def interrupted(*_: object, **__: object) -> None:
-        recorder.folder.mkdir(parents=True)
+    def interrupted(name: str, *_: object, **__: object) -> None:
+        Path(os.environ["MINARI_DATASETS_PATH"], name, "data").mkdir(parents=True)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(minari, "create_dataset_from_buffers", interrupted)
     with pytest.raises(KeyboardInterrupt):
         recorder.save()
     assert not recorder.folder.exists()
+
+
+def test_what_a_killed_process_left_is_not_read_and_is_replaced(minari: Any, tiny_world: str) -> None:
+    process = TaildropProcess(tokenizer=tiny_world, path_length=3, obs="complexity")
+
+    def saved() -> dict[str, bytes]:
+        folder = recorded(process, "name/space/mine")[1].save()
+        return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+    whole = saved()
+    assert list(minari.list_local_datasets()) == ["name/space/mine-v0"]
+    assert set(minari.namespace.list_local_namespaces()) >= {"name/space"}
+    folder = MinariRecorder("name/space/other", process, "random").folder.with_name("mine-v0")
+    (folder / "data/metadata.json").unlink()
+    (folder / LOCK_FILE).touch()
+    (folder / "data/episode_0.part").touch()
+    with pytest.raises(ValueError, match="No data found"):
+        minari.load_dataset("name/space/mine-v0")
+    assert saved() == whole
 
 
 def test_without_minari(tiny_world: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,7 @@ def test_other_weights_of_one_name_are_refused_or_accepted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run = train("run")
+    kept = str(shutil.copytree(world, tmp_path / "kept"))
     change_weights(world)
     resume = ["train", "--tokenizer", str(world), *SHAPE, "--decisions", "16", "--out", str(run), "--resume"]
     before = {path.name: path.read_bytes() for path in run.iterdir()}
@@ -83,6 +84,8 @@ def test_other_weights_of_one_name_are_refused_or_accepted(
     judge += ["--baselines", "none", "--lpips", "none", "--out", str(tmp_path / "judged")]
     assert "weights" in fails(*judge)
     warnings.simplefilter("always")
+    main([*judge[:-1], str(tmp_path / "before"), "--tokenizer", kept])
+    assert f"trained on {world}, where there are other weights by now" in capsys.readouterr().err
     for command in (judge, resume):
         main([*command, "--accept-differences"])
         assert "trained on other weights" in capsys.readouterr().err

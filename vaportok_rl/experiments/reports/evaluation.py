@@ -114,18 +114,19 @@ class AgentRun:
         return (content, self.file.parent.resolve()) if self.file.name in (AGENT_FILE, ARCHIVE_FILE) else (content,)
 
     @cached_property
-    def _record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
+        """What the file says about the training; empty for an archive."""
         return {} if self.file is None or self.file.suffix == ".zip" else read_record(self.file)
 
     @property
     def inputs(self) -> dict[str, str]:
         """`input_hashes` of the training; empty where the file does not say."""
-        return dict(self._record.get("inputs", {}))
+        return dict(self.record.get("inputs", {}))
 
     @property
     def reward(self) -> RewardSettings | None:
         """What it was trained under; None where the file does not say."""
-        found: dict[str, Any] | None = self._record.get("reward_settings")
+        found: dict[str, Any] | None = self.record.get("reward_settings")
         if found is None:
             return None
         values: dict[str, Any] = {key: tuple(part) if isinstance(part, list) else part for key, part in found.items()}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
+import os
 import re
 import shutil
 import warnings
@@ -17,8 +19,12 @@ from gymnasium.envs.registration import EnvSpec
 
 from vaportok_rl.envs import TaildropProcess
 from vaportok_rl.experiments.rollouts.playing import Episode
+from vaportok_rl.experiments.run_folder import LOCK_FILE, hold_run_folder, release_run_folder
 from vaportok_rl.registration import TAILDROP_ID
 from vaportok_rl.version import __version__
+
+_ROOT = "MINARI_DATASETS_PATH"
+_DATA, _METADATA = "data", "metadata.json"
 
 
 def environment_spec(process: TaildropProcess) -> EnvSpec:
@@ -91,12 +97,16 @@ class MinariRecorder:
         self.policy = policy
         self.spec = environment_spec(process)
         self.folder: Path = importlib.import_module("minari.storage").get_dataset_path(self.dataset_id)
-        if self.folder.exists():
+        self._refuse_if_taken()
+        self._buffers: list[Any] = []
+
+    def _refuse_if_taken(self) -> None:
+        unfinished = (self.folder / LOCK_FILE).exists() and not (self.folder / _DATA / _METADATA).exists()
+        if self.folder.exists() and not unfinished:
             raise FileExistsError(
                 f"Expected a new Minari dataset, got {self.dataset_id}, which exists in {self.folder}; nothing was "
                 "overwritten. Choose another name or version."
             )
-        self._buffers: list[Any] = []
 
     def add(self, episode: Episode) -> None:
         """Collects the paths of an episode."""
@@ -126,7 +136,57 @@ class MinariRecorder:
         return self.process.present({name: np.concatenate([each[name] for each in shown]) for name in shown[0]})
 
     def save(self) -> Path:
-        """Writes the dataset, whole or not at all; returns its folder."""
+        """Writes the dataset, whole or not at all; returns its folder.
+
+        Minari reads what has a ``metadata.json``, and writes that first. Here it comes last: what a killed process left
+        has none, is never loaded, and is replaced by the next one.
+
+        Raises:
+            FileExistsError: there is a dataset of that name by now, or another process writes one.
+        """
+        self._refuse_if_taken()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        hold_run_folder(self.folder)
+        scratch, data = self.folder / ".part", self.folder / _DATA
+        try:
+            self._refuse_if_taken()  # one that waited for the lock
+            self._discard(scratch, data)
+            written = self._write(scratch)
+            data.mkdir()
+            for entry in written.iterdir():
+                if entry.name != _METADATA:
+                    entry.replace(data / entry.name)
+            if hasattr(os, "sync"):  # the episodes reach the disk before what vouches for them
+                os.sync()
+            for described in scratch.rglob("namespace_metadata.json"):
+                place = self._root / described.parent.relative_to(scratch) / described.name
+                if not place.exists():
+                    described.replace(place)
+            (written / _METADATA).replace(data / _METADATA)
+        except BaseException:
+            self._discard(data)
+            raise
+        finally:
+            self._discard(scratch)
+            (self.folder / LOCK_FILE).unlink(missing_ok=True)
+            release_run_folder(self.folder)
+            with contextlib.suppress(OSError):  # it holds the dataset
+                self.folder.rmdir()
+        return self.folder
+
+    @property
+    def _root(self) -> Path:
+        return self.folder.parents[self.dataset_id.count("/")]
+
+    @staticmethod
+    def _discard(*folders: Path) -> None:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _write(self, root: Path) -> Path:
+        """Has Minari write the dataset among those in ``root``; returns the folder of its episodes."""
+        given = os.environ.get(_ROOT)
+        os.environ[_ROOT] = str(root)
         try:
             with warnings.catch_warnings():
                 # It asks for an author and a permanent link, which are not ours to make up.
@@ -142,7 +202,8 @@ class MinariRecorder:
                     # Reads and writes with pyarrow, which this package needs anyhow.
                     data_format="arrow",
                 )
-        except BaseException:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            raise
-        return self.folder
+        finally:
+            del os.environ[_ROOT]
+            if given is not None:
+                os.environ[_ROOT] = given
+        return root / self.dataset_id / _DATA

@@ -11,7 +11,7 @@ from typing import Any
 
 from vaportok_rl.clips import ClipSource
 from vaportok_rl.envs import TaildropProcess, VaporReward
-from vaportok_rl.envs.table.shards import clip_digests, weights_digest
+from vaportok_rl.envs.table.shards import clip_digests, is_local, weights_digest
 from vaportok_rl.envs.table.table import shared_table
 from vaportok_rl.runtime.messages import warn_user
 
@@ -74,6 +74,23 @@ def check_inputs(begun: Mapping[str, str], now: Mapping[str, str], what: str, ac
             "--tokenizer, --clips or --table and --reward, or accept the difference: --accept-differences."
         )
     warn_user(f"{what} was trained on other {', '.join(changed)}; accepted.")
+
+
+def warn_if_renamed(record: Mapping[str, Any], what: str) -> None:
+    """Says when the tokenizer that an agent names as its own is another one by now.
+
+    Args:
+        record: with ``tokenizer`` and ``inputs``; what it lacks is not compared.
+        what: the agent, for messages.
+
+    Warns:
+        UserWarning: there are other weights in that place.
+    """
+    name, begun = record.get("tokenizer"), record.get("inputs", {}).get(WEIGHTS)
+    if name is not None and begun is not None and is_local(name):
+        now = weights_digest(name)[:16]
+        if now != begun:
+            warn_user(f"{what} was trained on {name}, where there are other weights by now ({begun} then, {now} now).")
 
 
 def _clips_digest(source: ClipSource) -> str:

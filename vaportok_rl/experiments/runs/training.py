@@ -211,7 +211,13 @@ def learn(
     else:
         write_config(folder, settings, reward_resolved=reward.describe(), machine=machine, inputs=inputs)
     agent.set_logger(configure(str(folder), ["tensorboard"]))
-    made_on = {"machine": machine, "inputs": inputs, "reward_settings": plain(settings.reward)}
+    named = held_out.process.tokenizer
+    made_on = {
+        "machine": machine,
+        "inputs": inputs,
+        "reward_settings": plain(settings.reward),
+        "tokenizer": str(Path(named).resolve()) if Path(named).exists() else named,
+    }
 
     def save() -> None:
         save_agent(agent, file, {**made_on, **report.record()})
