@@ -1,5 +1,6 @@
 """The frozen world: patches → encoder → quantiser → decoder, the AR prior and the taildrop query module."""
 
+from vaportok_rl.tokenizer import checkpoint as _checkpoint
 from vaportok_rl.tokenizer.checkpoint import shipped_checkpoints
 from vaportok_rl.tokenizer.complexity import clip_complexity
 from vaportok_rl.tokenizer.config import (
@@ -14,6 +15,9 @@ from vaportok_rl.tokenizer.error_threshold import lengths_under_error
 from vaportok_rl.tokenizer.lengths import inference_lengths, training_lengths
 from vaportok_rl.tokenizer.model import Encoded, VaporTok, load_checkpoint, save_checkpoint
 from vaportok_rl.tokenizer.precision import Precision, PrecisionChoice
+
+for _function in (load_checkpoint, save_checkpoint):  # scripts import them from there, and it cannot import a model
+    setattr(_checkpoint, _function.__name__, _function)
 
 __all__ = [
     "PRESETS",

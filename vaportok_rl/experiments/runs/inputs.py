@@ -9,14 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vaportok_rl.clips import ClipSource
 from vaportok_rl.envs import TaildropProcess, VaporReward
-from vaportok_rl.envs.table.shards import clip_digests, is_local, weights_digest
+from vaportok_rl.envs.table.shards import is_local, weights_digest
 from vaportok_rl.envs.table.table import shared_table
 from vaportok_rl.runtime.messages import warn_user
 
 REWARD, WEIGHTS, TABLE = "reward", "weights", "table"
-_LOOKED_AT = 6
 
 
 def clips_of(split: str) -> str:
@@ -29,7 +27,7 @@ def input_hashes(process: TaildropProcess) -> dict[str, str]:
     settings = process.settings
     found = {REWARD: reward_hash(process.reward)}
     if settings.table is None:
-        clips, found[WEIGHTS] = _clips_digest(process.source), weights_digest(settings.tokenizer)
+        clips, found[WEIGHTS] = process.source.identity, weights_digest(settings.tokenizer)
     else:
         manifest = shared_table(settings.table, settings.device).manifest
         clips, found[WEIGHTS] = manifest.splits[settings.split].sha256, manifest.build.weights
@@ -91,13 +89,6 @@ def warn_if_renamed(record: Mapping[str, Any], what: str) -> None:
         now = weights_digest(name)[:16]
         if now != begun:
             warn_user(f"{what} was trained on {name}, where there are other weights by now ({begun} then, {now} now).")
-
-
-def _clips_digest(source: ClipSource) -> str:
-    """Of the number of clips, their labels, and the pixels of a few: no folder's name, and no time of a file."""
-    last = len(source) - 1
-    rows = sorted({last * place // (_LOOKED_AT - 1) for place in range(_LOOKED_AT)})
-    return _digest([len(source), source.label_names, clip_digests(source.batch(rows).clips).tolist()])
 
 
 def _digest(content: Any) -> str:
