@@ -8,10 +8,18 @@ from pathlib import Path
 
 import tyro
 
-from benchmarks import engine, faces, growth, memory, rates, table
+from benchmarks import engine, faces, growth, memory, rates, table, training
 from benchmarks.timing import machine
 
-PARTS = {"engine": engine, "rates": rates, "faces": faces, "table": table, "growth": growth, "memory": memory}
+PARTS = {
+    "engine": engine,
+    "rates": rates,
+    "faces": faces,
+    "table": table,
+    "growth": growth,
+    "memory": memory,
+    "training": training,
+}
 
 
 @dataclass(frozen=True)

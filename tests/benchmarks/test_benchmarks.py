@@ -10,7 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import engine, growth, memory, table, timing, worlds
+from benchmarks import engine, growth, memory, table, timing, training, worlds
 from vaportok_rl.envs import ScoringEngine, shared_world
 from vaportok_rl.tokenizer import VaporTok
 
@@ -59,7 +59,7 @@ def test_alternatives_take_turns() -> None:
 
 
 def test_sections(tiny: VaporTok, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (engine, growth, worlds, memory):
+    for module in (engine, growth, worlds, memory, training):
         if hasattr(module, "nano"):
             monkeypatch.setattr(module, "nano", lambda: tiny)
         if hasattr(module, "large_world"):
@@ -67,6 +67,7 @@ def test_sections(tiny: VaporTok, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(growth, "TOKENS", (4, 8))
     monkeypatch.setattr(growth, "random_world", lambda config: tiny)
     assert "vaportok-b geometry" in engine.section(quick=True)
+    assert "clips/s | clips | forward" in training.section(quick=True)
     assert "How cost grows" in growth.section(quick=True)
     for name in ("nano", "vaportok-b"):
         peak, at_once = memory.measure(name, 4, quick=True).split(", ")
