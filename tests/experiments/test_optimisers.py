@@ -19,9 +19,8 @@ from vaportok_rl.experiments.optimisers import (
     PAGE_FILE,
     Optimisers,
     differences_table,
-    gap_at,
+    ends_table,
     main,
-    markdown_table,
     optimisers_figure,
     run_all,
 )
@@ -135,21 +134,17 @@ def test_the_table_and_its_reading() -> None:
     rows = pd.DataFrame(
         [
             {"variant": variant, "seed": seed, "decisions": decisions, "seconds": slow * decisions / 100}
-            | {"gap_closed": best * decisions / 1000 + seed / 100, "reward": 1.0, "tokens": 20.0, "psnr": 25.0}
-            for variant, slow, best in (("grpo", 1, 0.6), ("ppo", 8, 0.4))
+            | {"gap_closed": best * decisions / 1000 + seed / 100, "reward": 1.0, "tokens": 20.0, "saved": saved}
+            for variant, slow, best, saved in (("grpo", 1, 0.6, 0.05), ("ppo", 8, 0.4, 0.02))
             for seed in (0, 1, 2)
             for decisions in (0, 500, 1000)
         ]
     )
-    assert gap_at(rows[(rows["variant"] == "ppo") & (rows["seed"] == 0)], 45.0) == pytest.approx(0.2)
-    grpo, ppo = markdown_table(rows).splitlines()[2:]
-    assert grpo.startswith("| grpo | 61.0 % [60.0, 62.0] | 1.0000 | 20.0 | 25.00 | 10 | 100 | 61.0 % [60.0, 62.0] |")
-    assert ppo.startswith("| ppo | 41.0 % [40.0, 42.0] | 1.0000 | 20.0 | 25.00 | 80 | 12 | 1.0 % [0.0, 2.0] |")
-    assert differences_table(rows).splitlines() == [
-        "| | beyond ppo | faster |",
-        "|---|---:|---:|",
-        "| grpo | +20.0 % [+20.0, +20.0] | 8.0× |",
-    ]
+    grpo, ppo = ends_table(rows).splitlines()[2:]
+    assert grpo == "| grpo | 20.0 | 5.0 % [5.0, 5.0] | 61.0 % [60.0, 62.0] | 1.0000 | 10 | 100 |"
+    assert ppo == "| ppo | 20.0 | 2.0 % [2.0, 2.0] | 41.0 % [40.0, 42.0] | 1.0000 | 80 | 12 |"
+    (difference,) = differences_table(rows).splitlines()[2:]
+    assert difference == "| ppo | +3.0 % [+3.0, +3.0] | +20.0 % [+20.0, +20.0] | 149 % | 8.0× |"
     figure = optimisers_figure(rows)
     left, right = figure.axes
     np.testing.assert_allclose(left.lines[0].get_ydata(), [1, 31, 61])

@@ -1,4 +1,4 @@
-"""The wrappers of earlier versions: they now change the environment's reward, so that every agent obeys them.
+"""The wrappers of version 0.1. They now change the environment's reward, so that every agent obeys them.
 
 New code gives the environment the reward itself: ``reward={"weights": {"efficiency": "0:3@1000:5000"}}`` or
 ``reward={"scalarise": function}``.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -29,7 +30,7 @@ def CurriculumWeights(env: Env, schedule: Callable[[int], Mapping[str, float]]) 
         ValueError: not a taildrop environment, or the schedule's weights are wrong.
     """
     process = _process_of(env)
-    process.reward = process.reward.with_weights({name: _Entry(schedule, name) for name in schedule(0)})
+    process.reward = process.reward.with_weights({name: partial(_entry, schedule, name) for name in schedule(0)})
     return env
 
 
@@ -59,14 +60,8 @@ def LearnedScalarisation(env: Env, scalarise: Callable[[dict[str, Any]], Any]) -
 VectorCurriculumWeights, VectorLearnedScalarisation = CurriculumWeights, LearnedScalarisation
 
 
-class _Entry:
-    """One term's weight out of a schedule of all."""
-
-    def __init__(self, schedule: Callable[[int], Mapping[str, float]], name: str) -> None:
-        self.schedule, self.name = schedule, name
-
-    def __call__(self, decisions: int) -> float:
-        return self.schedule(decisions)[self.name]
+def _entry(schedule: Callable[[int], Mapping[str, float]], name: str, decisions: int) -> float:
+    return schedule(decisions)[name]
 
 
 def _process_of(env: Any) -> TaildropProcess:

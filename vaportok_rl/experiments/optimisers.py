@@ -34,6 +34,8 @@ from vaportok_rl.experiments.reports.plots import save_figure
 from vaportok_rl.experiments.runs.algorithms import A2CSettings, PPOSettings, ReinforceSettings
 from vaportok_rl.experiments.runs.training import TrainSettings, learn, resumable_record
 from vaportok_rl.experiments.runs.world_settings import StudySettings
+from vaportok_rl.runtime.machine import describe_machine
+from vaportok_rl.runtime.markdown import markdown_table, write_page
 
 Variant = Literal["grpo", "grpo-path", "enumerated", "candidates", "ppo", "a2c", "reinforce"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
@@ -46,6 +48,7 @@ COLOURS: Mapping[str, str] = {
     "a2c": "tab:green",
     "reinforce": "tab:red",
 }
+OURS: Variant = "grpo"
 CSV_FILE, FIGURE_FILE, PAGE_FILE = "optimisers.csv", "optimisers.png", "optimisers.md"
 
 
@@ -147,11 +150,6 @@ def last_points(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values("decisions").groupby(["variant", "seed"], sort=False).last().reset_index()
 
 
-def gap_at(rows: pd.DataFrame, seconds: float) -> float:
-    """The gap that a run had closed after so many seconds: at the last measurement before."""
-    return float(rows[rows["seconds"] <= seconds].sort_values("seconds")["gap_closed"].iloc[-1])
-
-
 def optimisers_figure(rows: pd.DataFrame) -> Figure:
     """Held-out gap closed against decisions and against seconds: means over seeds and their 95 % intervals."""
     figure, axes = plt.subplots(1, 2, figsize=(9.6, 3.8), sharey=True)
@@ -180,41 +178,32 @@ def optimisers_figure(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def markdown_table(rows: pd.DataFrame) -> str:
-    """A row a variant: means over seeds at the end, and what was reached in the time that the fastest one took."""
+def ends_table(rows: pd.DataFrame) -> str:
+    """A row a variant: means over seeds at the end."""
     last = last_points(rows)
-    # Of the fastest optimiser's slowest run, so that its own column is its end.
-    fastest = last.groupby("variant")["seconds"].max().min()
-    lines = [
-        "| optimiser | gap closed | reward | tokens | PSNR (dB) | seconds | decisions/s | gap closed after "
-        f"{fastest:.0f} s |",
-        "|---|" + "---:|" * 7,
-    ]
+    lines = []
     for variant in rows["variant"].unique():
-        end, own = last[last["variant"] == variant], rows[rows["variant"] == variant]
-        early = [gap_at(run, fastest) for _, run in own.groupby("seed")]
-        seconds = end["seconds"].mean()
+        end = last[last["variant"] == variant]
+        tokens, reward, seconds, decisions = end[["tokens", "reward", "seconds", "decisions"]].mean()
+        shares = [_percent(end[metric]) for metric in ("saved", "gap_closed")]
         lines.append(
-            f"| {variant} | {_percent(end['gap_closed'])} | {end['reward'].mean():.4f} | {end['tokens'].mean():.1f} | "
-            f"{end['psnr'].mean():.2f} | {seconds:.0f} | {end['decisions'].mean() / seconds:.0f} | {_percent(early)} |"
+            (variant, f"{tokens:.1f}", *shares, f"{reward:.4f}", f"{seconds:.0f}", f"{decisions / seconds:.0f}")
         )
-    return "\n".join(lines)
+    return markdown_table(("optimiser", "tokens", "saved", "gap closed", "reward", "seconds", "decisions/s"), lines)
 
 
 def differences_table(rows: pd.DataFrame) -> str:
-    """GRPO's variants against each other optimiser, seed by seed: how much more of the gap, and how much faster."""
-    last = last_points(rows).pivot(index="seed", columns="variant", values=["gap_closed", "seconds"])
-    gaps, seconds = last["gap_closed"], last["seconds"].mean()
-    mine = [variant for variant in rows["variant"].unique() if variant.startswith("grpo")]
-    others = [variant for variant in rows["variant"].unique() if variant not in mine]
-    lines = [f"| | {' | '.join(f'beyond {other} | faster' for other in others)} |", "|---|" + "---:|" * 2 * len(others)]
-    for variant in mine:
-        cells = [
-            f"{_percent((gaps[variant] - gaps[other]).dropna(), '+')} | {seconds[other] / seconds[variant]:.1f}×"
-            for other in others
-        ]
-        lines.append(f"| {variant} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    """GRPO's defaults against each other variant, seed by seed: points beyond it, share of its gap, and speed."""
+    last = last_points(rows).pivot(index="seed", columns="variant", values=["saved", "gap_closed", "seconds"])
+    lines = []
+    for other in rows["variant"].unique():
+        if other != OURS:
+            beyond = [_percent(last[metric, OURS] - last[metric, other], "+") for metric in ("saved", "gap_closed")]
+            ratios = last.mean().unstack()
+            share = ratios[OURS]["gap_closed"] / ratios[other]["gap_closed"]
+            faster = ratios[other]["seconds"] / ratios[OURS]["seconds"]
+            lines.append((other, *beyond, f"{100 * share:.0f} %", f"{faster:.1f}×"))
+    return markdown_table((f"{OURS} beyond", "saved", "gap closed", "of its gap closed", "faster"), lines)
 
 
 def _percent(values: Any, sign: str = "") -> str:
@@ -225,37 +214,35 @@ def _percent(values: Any, sign: str = "") -> str:
     return f"{shares.mean():{sign}.1f} %{interval}"
 
 
-def page(settings: Optimisers, rows: pd.DataFrame, held_out: HeldOut) -> str:
-    """The Markdown page."""
-    steps = f"{settings.decisions:,} decisions ({settings.scenes} scenes × {settings.group_size} paths × "
-    return (
-        "# Optimisers on the same module and the same scenes\n\n"
-        "Written by `python -m vaportok_rl.experiments.optimisers`. Every run trains the taildrop query module"
-        f"{'' if settings.pretrained else ', freshly initialised,'} for {steps}{settings.path_length} clips a round); "
-        "with one seed, all optimisers visit the same scenes in the same order. PPO and A2C are Stable-Baselines3's, "
-        "on the same policy class with a linear critic on the module's features; REINFORCE has a moving-average "
-        "baseline and no critic. These three step through the `VecEnv`; GRPO samples and scores a round at once, and "
-        "its update reads each clip once for all paths of a group. `grpo` has its defaults; `grpo-path` gives "
-        "all clips of a path one advantage (`--credit path`); `enumerated` has the exact gradient over all lengths; "
-        "`candidates` compares the same evenly spaced lengths of every clip, as AdaTok (arXiv 2606.07185) compares "
-        "budgets, after its published description. Seconds are of training alone, without the "
-        "measurements. Means "
-        f"over seeds {', '.join(map(str, settings.seeds))} with 95 % bootstrap intervals over seeds, on "
-        f"{held_out.scene.ids.numel()} held-out clips of {held_out.process.source.describe()}.\n\n"
-        f"{markdown_table(rows)}\n\nAt equal decisions, the share of the whole gap that GRPO closes beyond another "
-        f"optimiser, and how many times faster it is:\n\n{differences_table(rows)}\n\n"
-        f"![Held-out gap closed](images/{FIGURE_FILE})\n"
-    )
-
-
 def write(settings: Optimisers, rows: pd.DataFrame, held_out: HeldOut, out: Path, docs: Path | None) -> list[Path]:
     """Writes the CSV, the picture and the page; the latter two to ``docs`` as well if it is given."""
     matplotlib.use("Agg")
-    csv, png, text = out / CSV_FILE, out / "images" / FIGURE_FILE, out / PAGE_FILE
+    csv, png = out / CSV_FILE, out / "images" / FIGURE_FILE
     png.parent.mkdir(parents=True, exist_ok=True)
     rows.to_csv(csv, index=False)
     save_figure(optimisers_figure(rows), png)
-    text.write_text(page(settings, rows, held_out))
+    of_grpo = "" if OURS not in set(rows["variant"]) else differences_table(rows)
+    text = write_page(
+        out / PAGE_FILE,
+        "Optimisers on the same module and the same scenes",
+        f"Written by `python -m vaportok_rl.experiments.optimisers`. Reward `{settings.reward.preset}`; every run "
+        f"trains the {'pretrained' if settings.pretrained else 'fresh'} taildrop module for {settings.decisions:,} "
+        f"decisions ({settings.scenes} scenes × {settings.group_size} paths × {settings.path_length} clips a round). With one "
+        "seed, all optimisers visit the same scenes in the same order.",
+        "`grpo` has its defaults. `grpo-path` gives all clips of a path one advantage (`--credit path`), `enumerated` "
+        "has the exact gradient over all lengths, `candidates` compares the same evenly spaced lengths of every clip, "
+        "as AdaTok (arXiv 2606.07185) compares budgets. PPO and A2C are Stable-Baselines3's, on the same policy class "
+        "with a linear critic on the module's features; REINFORCE has a moving-average baseline. These three step "
+        "through the `VecEnv` with the settings of `train --algo`; GRPO samples and scores a round at once.",
+        f"Means over seeds {', '.join(map(str, settings.seeds))} with 95 % bootstrap intervals over seeds, on "
+        f"{held_out.scene.ids.numel()} held-out clips of {held_out.process.source.describe()}. *Saved*: less error "
+        "than a fixed length of as many tokens. Seconds are of training alone, on "
+        f"{describe_machine(settings.device)['processor']}.",
+        ends_table(rows),
+        "At equal decisions, seed by seed:",
+        of_grpo,
+        f"![Held-out gap closed](images/{FIGURE_FILE})",
+    )
     written = [csv, png, text]
     if docs is not None:
         (docs / "images").mkdir(parents=True, exist_ok=True)
@@ -282,7 +269,7 @@ def main(
         console.print(Text.assemble(("interrupted", "yellow"), ": the same command goes on"), highlight=False)
         return
     written = write(settings, rows, held_out, out, docs)
-    console.print(markdown_table(rows), highlight=False, soft_wrap=True)
+    console.print(ends_table(rows), highlight=False, soft_wrap=True)
     console.print("written: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
 
 
