@@ -227,8 +227,8 @@ def write(settings: Optimisers, rows: pd.DataFrame, held_out: HeldOut, out: Path
         "Optimisers on the same module and the same scenes",
         f"Written by `python -m vaportok_rl.experiments.optimisers`. Reward `{settings.reward.preset}`; every run "
         f"trains the {'pretrained' if settings.pretrained else 'fresh'} taildrop module for {settings.decisions:,} "
-        f"decisions ({settings.scenes} scenes × {settings.group_size} paths × {settings.path_length} clips a round). With one "
-        "seed, all optimisers visit the same scenes in the same order.",
+        f"decisions ({settings.scenes} scenes × {settings.group_size} paths × {settings.path_length} clips a round). "
+        "With one seed, all optimisers visit the same scenes in the same order.",
         "`grpo` has its defaults. `grpo-path` gives all clips of a path one advantage (`--credit path`), `enumerated` "
         "has the exact gradient over all lengths, `candidates` compares the same evenly spaced lengths of every clip, "
         "as AdaTok (arXiv 2606.07185) compares budgets. PPO and A2C are Stable-Baselines3's, on the same policy class "

@@ -168,6 +168,8 @@ def test_what_breaks_the_contract_of_group_terms(term: Callable[[Outcome], Tenso
         (lambda decoded, clip: decoded.label, "got AttributeError"),
         (lambda decoded, clip: 0 / (decoded - decoded).flatten(1).mean(1), "to be finite, got .nan"),
         (lambda decoded, clip: (decoded - clip.mean(0)).flatten(1).mean(1), "the other pair gone"),
+        (lambda decoded, clip: decoded.sub_(clip).flatten(1).mean(1), "other pixels after it ran"),
+        (lambda decoded, clip: (decoded - clip.mul_(2)).flatten(1).mean(1), "other pixels after it ran"),
     ],
 )
 def test_what_breaks_the_contract_of_pixel_terms(term: Callable[[Tensor, Tensor], Tensor], message: str) -> None:

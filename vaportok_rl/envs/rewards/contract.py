@@ -13,7 +13,7 @@ does not write into the outcome. It should not read tensor values on the host (`
 stall an accelerator.
 
 A pixel term is a pure function ``(decoded, clip) -> [B]`` of two ``float32 [B, C, T, H, W]`` videos in [0, 1], each
-entry of that pair alone, finite, more is better.
+entry of that pair alone, finite, more is better. It does not write into them.
 """
 
 from __future__ import annotations
@@ -339,12 +339,13 @@ def dry_run_pixel_term(name: str, term: PixelTerm, clip_shape: Sequence[int], de
     """Tries a pixel term on two made-up pairs of videos ``[C, T, H, W]``.
 
     Raises:
-        ValueError: the term raises, breaks the contract, is not finite, or looks at other pairs.
+        ValueError: the term raises, breaks the contract, is not finite, writes into the videos or looks at other pairs.
     """
     rng = torch.Generator().manual_seed(0)
     decoded, clip = (torch.rand(2, *clip_shape, generator=rng).to(device) for _ in range(2))
 
     def tried(*videos: Tensor) -> Tensor:
+        before = [video.clone() for video in videos]
         try:
             value = term(*videos)
         except Exception as error:  # a stranger's code, as above
@@ -352,6 +353,11 @@ def dry_run_pixel_term(name: str, term: PixelTerm, clip_shape: Sequence[int], de
                 f"Expected pixel term {name!r} to compare two videos {tuple(videos[0].shape)}, got "
                 f"{type(error).__name__}: {error}; correct the term."
             ) from error
+        if not all(map(torch.equal, videos, before)):
+            raise ValueError(
+                f"Expected pixel term {name!r} to leave the videos as they were, got other pixels after it ran; work "
+                "on a copy (.clone()), or without in-place operations."
+            )
         if not isinstance(value, Tensor) or tuple(value.shape) != (len(videos[0]),) or not value.is_floating_point():
             got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(
