@@ -235,6 +235,45 @@ def test_weights_of_another_geometry(saved: Path) -> None:
         load_checkpoint(saved)
 
 
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"encoder_depth": 10**9},
+        {"decoder_depth": 10**9},
+        {"prior": {"layers": 10**9}},
+        {"taildrop": {"blocks": 10**9}},
+        {"width": 2**40},
+        {"codebook_size": 2**62},
+    ],
+    ids=str,
+)
+def test_a_geometry_beyond_the_weights_is_refused_before_it_is_built(saved: Path, entries: dict[str, Any]) -> None:
+    forget_configuration(saved)
+    config = json.loads((saved / CONFIG).read_text())
+    rewrite(
+        saved, **{name: config[name] | value if isinstance(value, dict) else value for name, value in entries.items()}
+    )
+    with pytest.raises(ValueError, match=re.escape(f"in config.json beside {saved / WEIGHTS}")):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_refused(tiny: VaporTok, tmp_path: Path, value: float) -> None:
+    with torch.no_grad():
+        tiny.final_layer.linear.bias[3] = value
+    save_checkpoint(tiny, tmp_path)
+    with pytest.raises(ValueError, match=r"NaN or infinity in final_layer\.linear\.bias"):
+        load_checkpoint(tmp_path)
+
+
+def test_weights_that_changed_since_they_were_saved_are_refused(tiny: VaporTok, saved: Path) -> None:
+    content = bytearray((saved / WEIGHTS).read_bytes())
+    content[-5] ^= 1
+    (saved / WEIGHTS).write_bytes(content)
+    with pytest.raises(ValueError, match=r"got others in .* \(by its checksum\); copy the file again"):
+        load_checkpoint(saved)
+
+
 def test_more_tokens_than_the_weights_have(saved: Path) -> None:
     forget_configuration(saved)
     rewrite(saved, tokens=9)

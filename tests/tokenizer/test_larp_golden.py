@@ -1,10 +1,13 @@
 """The released LARP format: a reference checkpoint gives the reference implementation's numbers."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from vaportok_rl.tokenizer import VaporTok
 from vaportok_rl.tokenizer.prior import cumulative_hits, prior_loss, top_k_accuracy
 
 # Session fixture of tests/tokenizer/conftest.py; tests there cannot be imported by name.
@@ -15,14 +18,28 @@ def close(actual: torch.Tensor, expected: torch.Tensor, atol: float = 1e-5) -> N
     torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
 
 
+@pytest.mark.parametrize("container", ["trainer file", "moving average", "saved again"])
+def test_every_container_brings_the_same_tokenizer(
+    golden: Golden, trainer_file: Callable[..., Path], tmp_path: Path, container: str
+) -> None:
+    weights = "model"
+    if container == "trainer file":
+        source = trainer_file(tmp_path / "epoch-last.pth", golden.arguments, golden.state, loss={"sd": {}}, epoch=150)
+    elif container == "saved again":
+        source = golden.model.save_pretrained(tmp_path / "ours")
+    else:
+        untrained = {name: torch.zeros_like(value) for name, value in golden.state.items()}
+        averages, weights = {"ema_sd": {0.9: untrained, 0.999: golden.state}}, "ema_0.999"
+        source = trainer_file(tmp_path / "ema.pth", golden.arguments, untrained, averages)
+    loaded = VaporTok.from_pretrained(source, weights=weights)
+    assert loaded.config == golden.model.config
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in golden.model.state_dict().items())
+
+
 def test_codes_are_exact_and_latents_close(golden: Golden) -> None:
     encoded = golden.model.encode(golden.io["video"])
-    assert torch.equal(encoded.codes, golden.io["indices"])
-    close(encoded.latents, golden.io["encoder_out"])
-
-
-def test_patch_tokens(golden: Golden) -> None:
-    close(golden.model.x_embedder(golden.io["video"]), golden.io["patch_tokens"])
+    assert torch.equal(encoded.codes, golden.io["indices"][:1])
+    close(encoded.latents, golden.io["encoder_out"][:1])
 
 
 def test_quantiser(golden: Golden) -> None:
@@ -37,21 +54,13 @@ def test_quantiser(golden: Golden) -> None:
     close(bottleneck.from_vectors(quantized.vectors), golden.io["decoder_in"])
 
 
-def test_decoded_video(golden: Golden) -> None:
-    model, io = golden.model, golden.io
-    vectors = model.bottleneck.regularizer.lookup(io["indices"])
-    close(model.reconstruct(vectors), io["decoded_video_from_indices"])
-    close(model.reconstruct(model.bottleneck.quantize(io["encoder_out"]).vectors), io["decoded_video"])
-    close(model.decode(io["indices"]), io["decoded_video_from_indices"].clamp(0, 1))
-
-
-@pytest.mark.parametrize("n", [4, 8, 12])
-def test_decoded_video_of_the_first_tokens(golden: Golden, n: int) -> None:
-    model, wanted = golden.model, golden.io[f"decoded_video_first{n}"]
-    vectors = model.bottleneck.regularizer.lookup(golden.io["indices"])
+@pytest.mark.parametrize(("n", "name"), [(16, "from_indices"), (4, "first4"), (8, "first8")])
+def test_decoded_video(golden: Golden, n: int, name: str) -> None:
+    model, codes, wanted = golden.model, golden.io["indices"][:1], golden.io[f"decoded_video_{name}"]
+    vectors = model.bottleneck.regularizer.lookup(codes)
     close(model.reconstruct(vectors[:, :n]), wanted)
-    close(model.reconstruct(vectors, torch.full((4,), n)), wanted)
-    close(model.decode(golden.io["indices"], n), wanted.clamp(0, 1))
+    close(model.reconstruct(vectors, torch.full((1,), n)), wanted)
+    close(model.decode(codes, n), wanted.clamp(0, 1))
 
 
 def test_prior_logits(golden: Golden) -> None:

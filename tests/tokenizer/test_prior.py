@@ -53,10 +53,9 @@ def test_accuracy_takes_any_leading_shape() -> None:
         assert torch.equal(accuracy[path], top_k_accuracy(hits, n_tokens[path]))
 
 
-def test_a_tie_counts_for_the_label() -> None:
-    logits = torch.tensor([[[1.0, 1.0, 1.0, 0.0]]])
-    assert cumulative_hits(logits, torch.tensor([[0, 2]]), k=1)[0, 1] == 1
-    assert cumulative_hits(logits, torch.tensor([[0, 3]]), k=3)[0, 1] == 0
+@pytest.mark.parametrize("logits", [torch.zeros(2, 6, 30), torch.full((2, 6, 30), torch.nan)], ids=["alike", "NaN"])
+def test_logits_that_predict_nothing_hit_nothing(logits: torch.Tensor) -> None:
+    assert not cumulative_hits(logits, torch.ones(2, 7, dtype=torch.int64)).any()
 
 
 @pytest.mark.parametrize("lengths", [[1, 1, 1], [7, 7, 7], [1, 4, 7], [2, 2, 3]])

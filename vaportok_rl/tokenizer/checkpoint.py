@@ -21,6 +21,8 @@ from vaportok_rl.tokenizer.larp import import_larp, is_larp, read_trainer_file
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+# Of weights from before they carried their own: the tables made with them know them by the hash of their file.
+CHECKSUMS_FILE = "checksums.json"
 _SHIPPED = Path(__file__).parent / "pretrained"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _TRAINER_SUFFIXES = (".pth", ".pt")
@@ -193,10 +195,15 @@ def _read_folder(folder: Path, only: str = "") -> tuple[VaporTokConfig, dict[str
             names = [name for name in file.keys() if kept is None or name.startswith(only)]  # noqa: SIM118
             state = {name: file.get_tensor(name) for name in names}
             sums = _parse((file.metadata() or {}).get("crc32", "{}"), f"the metadata of {folder / WEIGHTS_FILE}")
+            beside = folder / CHECKSUMS_FILE
+            if not sums and beside.is_file():
+                sums = _parse(beside.read_bytes(), str(beside))
     except SafetensorError as error:
         raise ValueError(
             f"Expected a whole safetensors file at {folder / WEIGHTS_FILE}, got a damaged one ({error}); copy it again."
         ) from error
+    if not isinstance(sums, dict):
+        raise ValueError(f"Expected checksums of the tensors in {folder / WEIGHTS_FILE}, got {sums!r}; copy it again.")
     changed = [name for name, value in state.items() if sums.get(name, _checksum(value)) != _checksum(value)]
     if changed:
         raise ValueError(

@@ -154,8 +154,9 @@ def cumulative_hits(logits: Tensor, codes: Tensor, k: int = 5) -> Tensor:
     """
     labels = codes[:, 1:]
     chosen = torch.gather(logits, 2, labels[..., None])
-    # A label is in the top k when fewer than k logits beat it; counting is cheaper than sorting V of them.
-    hits = ((logits > chosen).sum(-1) < k).float()
+    # Counting is cheaper than sorting V of them. Whatever is not below the label counts, the label among it:
+    # logits that are all alike or NaN predict nothing.
+    hits = ((~(logits < chosen)).sum(-1) <= k).float()
     return F.pad(hits.cumsum(1), (1, 0))
 
 

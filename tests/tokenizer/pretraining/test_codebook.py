@@ -1,5 +1,6 @@
 """Clustering on the sphere, counting codes and moving the dead ones."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,6 +23,13 @@ def test_kmeans_finds_bundles() -> None:
     torch.testing.assert_close(centres.square().sum(1), torch.ones(12))
     assert (centres @ directions.T).amax(0).min() > 0.99
     assert (unit @ centres.T).amax(1).min() > 0.97
+
+
+def test_kmeans_in_parts_is_kmeans(monkeypatch: pytest.MonkeyPatch) -> None:
+    unit, _ = blobs()
+    whole = spherical_kmeans(unit, 12, 10, torch.Generator().manual_seed(1))
+    monkeypatch.setattr("vaportok_rl.tokenizer.pretraining.codebook.MAX_COSINES", 12 * 7)
+    torch.testing.assert_close(spherical_kmeans(unit, 12, 10, torch.Generator().manual_seed(1)), whole)
 
 
 def test_kmeans_of_as_many_clusters_as_points_is_the_points() -> None:

@@ -66,6 +66,6 @@ def _accuracy(world: VaporTok, codes: Tensor, n: int) -> float:
         return 0.0
     logits = world.prior_logits(codes)[0]
     labels = codes[0, 1:]
-    # A label is among the five best where fewer than five others beat it.
-    better = (logits > logits.gather(1, labels[:, None])).sum(1)
-    return float((better[: n - 1] < 5).float().mean())
+    # A label is among the five best where at most four others are not below it.
+    rank = (~(logits < logits.gather(1, labels[:, None]))).sum(1)
+    return float((rank[: n - 1] <= 5).float().mean())

@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Numbers that `spherical_kmeans` holds at a time.
+MAX_COSINES = 1 << 25
+
 
 def spherical_kmeans(unit: Tensor, codes: int, rounds: int, generator: torch.Generator) -> Tensor:
     """Clusters unit vectors by cosine.
@@ -20,8 +23,10 @@ def spherical_kmeans(unit: Tensor, codes: int, rounds: int, generator: torch.Gen
         ``[V, d]`` unit centres.
     """
     centres = unit[torch.randperm(unit.shape[0], generator=generator)[:codes]]
+    # All cosines at once would be 8.6 GB for 8,192 codes.
+    parts = unit.split(max(1, MAX_COSINES // codes))
     for _ in range(rounds):
-        nearest = (unit @ centres.T).argmax(1)
+        nearest = torch.cat([(part @ centres.T).argmax(1) for part in parts])
         sums = torch.zeros_like(centres).index_add_(0, nearest, unit)
         empty = torch.bincount(nearest, minlength=codes) == 0
         refill = unit[torch.randperm(unit.shape[0], generator=generator)[:codes]]
