@@ -70,7 +70,7 @@ class Pretrain:
     workers: int = 0
     """Processes that decode clips; 0 decodes between the steps."""
     validation_clips: int = 256
-    """Most held-out clips to validate on."""
+    """Maximum number of held-out clips to validate on."""
     config: Annotated[PretrainConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainConfig)
 
     def run(self, console: Console) -> None:
@@ -194,7 +194,7 @@ def describe_complexity(complexity: ComplexityConfig) -> str:
     spatial, temporal = complexity.spatial_quantiles, complexity.temporal_quantiles
     middle = len(spatial) // 2
     return (
-        f"complexity of the training clips (least / median / most): SC {spatial[0]:.2f} / {spatial[middle]:.2f} / "
+        f"complexity of the training clips (minimum / median / maximum): SC {spatial[0]:.2f} / {spatial[middle]:.2f} / "
         f"{spatial[-1]:.2f} bits, TC {temporal[0]:.2f} / {temporal[middle]:.2f} / {temporal[-1]:.2f} grey levels; "
         f"temporal share of the score {complexity.temporal_share}"
     )

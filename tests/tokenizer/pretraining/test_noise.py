@@ -41,5 +41,5 @@ def test_the_global_stream_is_left_alone() -> None:
 
 
 def test_a_wrong_number_of_rows_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"Expected 3 rows, one a clip, got shape \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"Expected 3 rows, one per clip, got shape \(2, 4\)"):
         ClipNoise(0, range(3), CPU).uniform((2, 4))

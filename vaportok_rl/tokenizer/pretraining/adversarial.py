@@ -116,10 +116,10 @@ def discriminator_sizes(config: VaporTokConfig) -> tuple[int, int, int]:
 
 
 class Discriminator(nn.Module):
-    """A pre-norm transformer over the tokenizer's space-time patches with one logit a patch.
+    """A pre-norm transformer over the tokenizer's space-time patches with one logit per patch.
 
     LARP reads one logit off a class token. Here every patch is judged, in the context of the whole clip: the same
-    trunk gives P training signals a clip, and the generator learns where it was caught. The head starts at zero, so
+    trunk gives P training signals per clip, and the generator learns where it was caught. The head starts at zero, so
     that an untrained discriminator has no opinion and pushes the decoder nowhere.
 
     Args:

@@ -65,7 +65,7 @@ class CodebookCare:
         self.counts += torch.bincount(codes.flatten().cpu(), minlength=len(self.counts))
 
     def used_share(self) -> float:
-        """Share of the codes seen since the last `revive`."""
+        """Fraction of the codes seen since the last `revive`."""
         return float((self.counts > 0).float().mean())
 
     @torch.no_grad()

@@ -25,20 +25,16 @@ class LossWeights:
 
     Attributes:
         l1: absolute reconstruction error, pixels in [0, 1].
-        squared_error: squared reconstruction error; 0 in the supplement, useful because the reward is a squared error.
-        perceptual: LPIPS. Needs the weights of its backbone; 0 trains without.
-        adversarial: non-saturating loss of a discriminator that is trained along; 0 trains without.
+        squared_error: squared reconstruction error; 0 in the supplement. The reward is a squared error.
+        perceptual: LPIPS; needs the weights of its backbone. 0 trains without.
+        adversarial: non-saturating loss of a discriminator, which is trained along. 0 trains without.
         commitment: of the quantiser: 0.25 · commitment + 1.0 · codebook, as in LARP.
-        representation: cross-entropy of the prior on retained tokens. Its gradient reaches the encoder; the prior's
-            own optimiser does not care about the scale.
+        representation: cross-entropy of the prior on retained tokens; its gradient reaches the encoder.
         probability: KL(P ‖ Gaussian) of the taildrop module.
-        ordering: how much worse (squared error) each clip gets by its last kept token, where it does; 0 leaves that to
-            chance.
-        predictability: expected cross-entropy of the prior on the codes that the quantiser draws. Its gradient moves
-            the latents to codes that the prior expects, while that of ``representation`` only makes earlier tokens
-            tell more of later ones.
-        codebook_entropy: how far a batch's use of the codes is from uniform (each process's and accumulated part's
-            own); keeps codes in use that predictability would give up.
+        ordering: how much the last kept token raises the squared error of its clip, where it does.
+        predictability: expected cross-entropy of the prior on the codes that the quantiser draws; moves latents to
+            codes that the prior expects.
+        codebook_entropy: KL divergence of a batch's use of the codes from uniform; counters ``predictability``.
     """
 
     l1: _Weight = 1.0
@@ -58,49 +54,48 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """One pretraining run; the defaults are those of the shipped nano weights.
+    """Settings of one run; the defaults are those of the shipped nano weights.
+
+    Moments of the run are given as fractions of its steps, so a shorter run keeps the proportions.
 
     Attributes:
         steps: optimiser steps.
-        batch_size: clips a step, over all processes and accumulated parts.
-        accumulate: parts that a process's share of the batch is split into, to save memory. Each part is averaged on
-            its own: batch statistics (``code_norm="batch"``) and the mean over retained tokens are those of the part.
-        seed: decides initialisation, the order of clips and every draw.
-        precision: what the transformers compute in: ``"float32"``, ``"bfloat16"`` (autocast), or ``"auto"``, bfloat16
-            where the device multiplies it in hardware, since elsewhere it is far slower than float32.
-        muon_learning_rate: for 2-D weights inside transformer blocks (Muon, RMS-matched to AdamW).
-        adam_learning_rate: for everything else (AdamW).
-        weight_decay: of both.
-        warmup: share of the run during which the learning rates rise linearly.
-        decay_from: share of the run after which they fall, by a half cosine, to ``final_learning_rate`` of their peak.
-        final_learning_rate: see ``decay_from``.
+        batch_size: clips per step, over all processes and accumulated parts.
+        accumulate: parts that each process splits its clips into, to save memory. Statistics over a batch
+            (``code_norm="batch"``, the mean over retained tokens) are then those of a part.
+        seed: decides initialisation, the order of clips and every random draw.
+        precision: of the transformers: ``"float32"``, ``"bfloat16"`` (autocast), or ``"auto"``: bfloat16 where the
+            device multiplies it in hardware, float32 elsewhere.
+        muon_learning_rate: peak rate for matrices inside transformer blocks (Muon, RMS-matched to AdamW).
+        adam_learning_rate: peak rate for everything else (AdamW).
+        weight_decay: of both optimisers.
+        warmup: fraction of the run in which the learning rates rise linearly.
+        decay_from: fraction of the run after which the learning rates fall by a half cosine.
+        final_learning_rate: end of the learning rates, as a fraction of their peaks.
         max_grad_norm: gradient clipping, of tokenizer and discriminator each.
-        ema_decay: of the exponential moving average of the weights that is validated and saved; 0 uses the weights
-            themselves.
-        frozen_encoder: keep the encoder and the codebook of the warm start, in evaluation mode: codes stay what they
-            are while decoder, prior and taildrop module are trained.
-        keep_taildrop: go on with the taildrop module of the warm start; otherwise it begins fresh.
-        wake_unheard: tokens of the warm start whose code matters to the decoder less than this share of what the median
-            token's does begin anew, as copies of tokens that matter; 0 leaves them. With a frozen encoder they move in
-            the decoder alone. See `unheard_tokens`.
-        continuous_until: share of the run with continuous latents and full length; the codebook is then initialised
-            from the latents of ``codebook_clips`` clips.
-        quantized_from: share of the run at which the last latent is quantised; the chance rises linearly in between.
-        random_lengths_from: share of the run after which lengths are drawn by the taildrop strategy.
-        uniform_lengths: share of those lengths drawn uniformly from 1 … K instead.
-        full_lengths: share of those lengths set to K instead, so that the last tokens are trained as well.
-        codebook_clips: see ``continuous_until``.
+        ema_decay: decay of the moving average of the weights, which is then validated and saved; 0 keeps no average.
+        frozen_encoder: keep encoder and codebook of the warm start, so that all codes stay what they are; decoder,
+            prior and taildrop module are trained.
+        keep_taildrop: start from the taildrop module of the warm start; by default it starts untrained.
+        wake_unheard: restart the warm start's tokens whose code changes the video less than this fraction of what the
+            median token's does; 0 restarts none. With a frozen encoder they move in the decoder alone.
+        continuous_until: fraction of the run with continuous latents at full length. Then the codebook is initialised.
+        quantized_from: fraction of the run from which all latents are quantised; until then the probability rises.
+        random_lengths_from: fraction of the run after which lengths are drawn by the taildrop strategy.
+        uniform_lengths: fraction of the drawn lengths that is drawn uniformly from 1 … K instead.
+        full_lengths: fraction of the drawn lengths that is K instead, which trains the last tokens.
+        codebook_clips: clips whose latents initialise the codebook.
         revive_every: steps between moving unused codes to current latents; stops at ``decay_from``.
-        sampling_peak: largest share of the prior's inputs replaced by its own samples.
-        sampling_ramp: share of the run, counted from ``continuous_until``, over which that share rises.
-        sampling_rounds: passes of scheduled sampling; 1 is plain teacher forcing.
-        adversarial_from: share of the run after which the discriminator takes part.
-        discriminator_learning_rate: AdamW's, on the tokenizer's schedule.
-        label_smoothing: one-sided; real clips have the target ``1 - label_smoothing``.
+        sampling_peak: maximum fraction of the prior's inputs that its own samples replace.
+        sampling_ramp: fraction of the run, from ``continuous_until`` on, over which that fraction rises.
+        sampling_rounds: passes of the prior in scheduled sampling; 1 is teacher forcing.
+        adversarial_from: fraction of the run after which the discriminator takes part.
+        discriminator_learning_rate: peak rate of the discriminator (AdamW), on the tokenizer's schedule.
+        label_smoothing: one-sided; the target of real clips is ``1 - label_smoothing``.
         lecam: weight of the LeCam regularisation of the discriminator.
         perceptual_network: backbone of LPIPS, ``"vgg"``, ``"alex"`` or ``"squeeze"``.
         perceptual_backbone: file with the backbone's weights; torch's cache if not given.
-        calibration_clips: clips whose complexities calibrate the Gaussian prior.
+        calibration_clips: clips whose complexities calibrate the Gaussian prior of lengths.
         weights: of the loss terms.
         save_every: steps between checkpoints.
         validate_every: steps between validations.
@@ -153,7 +148,7 @@ class PretrainConfig:
             )
         if self.uniform_lengths + self.full_lengths > 1:
             raise ValueError(
-                "Expected uniform_lengths + full_lengths ≤ 1, shares of the same draws, got "
+                "Expected uniform_lengths + full_lengths ≤ 1, fractions of the same draws, got "
                 f"{self.uniform_lengths} + {self.full_lengths}; lower one."
             )
         if self.frozen_encoder and self.quantized_from > 0:

@@ -1,4 +1,4 @@
-"""The complete loss of one batch (Eq. 6–9) and the numbers worth watching."""
+"""The complete loss of one batch (Eq. 6–9) and the metrics that are logged."""
 
 from __future__ import annotations
 

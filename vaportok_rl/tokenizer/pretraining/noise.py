@@ -11,7 +11,7 @@ from vaportok_rl.runtime.seeds import derive_seed
 
 
 class ClipNoise:
-    """Uniform numbers for a batch, a stream a clip, addressed by the clip's position in the training order.
+    """Uniform numbers for a batch, one stream per clip, addressed by the clip's position in the training order.
 
     What a clip draws depends on neither the batch, the process nor the device count it is trained in. So a resumed run
     needs no random state, and several processes draw what one process would.
@@ -41,7 +41,7 @@ class ClipNoise:
             ValueError: the first axis is not the number of clips.
         """
         if shape[0] != len(self._streams):
-            raise ValueError(f"Expected {len(self._streams)} rows, one a clip, got shape {tuple(shape)}.")
+            raise ValueError(f"Expected {len(self._streams)} rows, one per clip, got shape {tuple(shape)}.")
         numbers = torch.empty(tuple(shape), device=self.device)
         for row, stream in zip(numbers, self._streams, strict=True):
             row.uniform_(generator=stream)

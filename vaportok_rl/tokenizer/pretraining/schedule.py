@@ -15,7 +15,7 @@ class Phase:
     Attributes:
         quantized_share: probability that a latent is quantised rather than left continuous.
         random_lengths: whether lengths are drawn; otherwise all K tokens are kept.
-        sampling_ratio: share of the prior's inputs replaced by its own samples (scheduled sampling).
+        sampling_ratio: fraction of the prior's inputs replaced by its own samples (scheduled sampling).
         sampling_rounds: passes of scheduled sampling.
         uniform_lengths: see `length_strategies.training_lengths`.
         full_lengths: see `length_strategies.training_lengths`.
@@ -51,7 +51,7 @@ class Schedule:
         )
 
     def learning_rate_factor(self, step: int) -> float:
-        """Learning rate as a share of its peak: linear warm-up, plateau, half-cosine decay."""
+        """Learning rate as a fraction of its peak: linear warm-up, plateau, half-cosine decay."""
         config, progress = self.config, (step + 1) / self.config.steps
         if progress < config.warmup:
             return progress / config.warmup
@@ -75,7 +75,7 @@ class Schedule:
         return min(1.0, max(0.0, (progress - config.continuous_until) / span))
 
     def sampling_ratio(self, step: int) -> float:
-        """Share of the prior's inputs replaced by its own samples."""
+        """Fraction of the prior's inputs replaced by its own samples."""
         config = self.config
         since = step / config.steps - config.continuous_until
         return config.sampling_peak * min(1.0, max(0.0, since / max(1e-9, config.sampling_ramp)))

@@ -1,4 +1,4 @@
-"""The pretraining loop: on one process or many, resumable to the bit, stopped by numbers that are not finite."""
+"""The pretraining loop: on one process or many, resumable to the bit; stops at numbers that are not finite."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ class Pretrainer:
         """Leaves the gradients of one step in the parameters, averaged over processes and accumulated parts.
 
         Args:
-            clips: ``uint8 [B, C, T, H, W]``, this process's share of the step's batch.
+            clips: ``uint8 [B, C, T, H, W]``, this process's part of the step's batch.
             phase: the schedule's values at the step.
 
         Returns:
@@ -274,7 +274,7 @@ class Pretrainer:
         self._codebook_given = True
 
     def _care_for_codes(self, codes: Tensor, unit: Tensor) -> float:
-        """Counts the codes and revives unused ones when it is time; returns the share in use."""
+        """Counts the codes and revives unused ones when it is time; returns the fraction in use."""
         self.care.record(self.accelerator.gather(codes))
         share = self.care.used_share()
         if self.schedule.revives_codes(self.step):
