@@ -14,6 +14,7 @@ from vaportok_rl.experiments.reports.pictures import (
     comparison_frames,
     contact_sheet,
     gif_bytes,
+    legible_rows,
     spread_rows,
     write_video,
 )
@@ -24,6 +25,15 @@ def test_rows_run_from_simple_to_complex() -> None:
     assert spread_rows(score, 4) == [1, 3, 2, 0]
     assert spread_rows(score, 2) == [1, 0]
     assert spread_rows(score, 9) == [1, 3, 2, 0]
+
+
+def test_a_sheet_shows_the_clip_of_the_strongest_contrast_in_each_range_of_complexity() -> None:
+    contrast = torch.tensor([0.1, 0.4, 0.3, 0.2])
+    pattern = torch.tensor([-1.0, 1.0]).repeat(4, 3, 5, 2, 1)
+    clips = 0.5 + contrast[:, None, None, None, None] * pattern
+    clips[0, :, :2] += torch.rand(3, 2, 2, 2, generator=torch.Generator().manual_seed(0))  # not in the middle frame
+    assert legible_rows(torch.tensor([0.9, 0.1, 0.5, 0.3]), clips, 2) == [1, 2]
+    assert legible_rows(torch.tensor([0.9, 0.1, 0.5, 0.3]), clips, 9) == [1, 3, 2, 0]
 
 
 def test_comparisons_are_tiled_decisions(tiny_world: str) -> None:

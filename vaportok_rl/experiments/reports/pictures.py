@@ -25,6 +25,21 @@ def spread_rows(score: Tensor, count: int) -> list[int]:
     return order.cpu()[picks].tolist()
 
 
+def legible_rows(score: Tensor, clips: Tensor, count: int) -> list[int]:
+    """The clip of the strongest contrast in each of ``count`` equal ranges of complexity, simple to complex.
+
+    Flat, dark clips say nothing in a picture of a thumb's size.
+
+    Args:
+        score: complexity scores ``[N]``.
+        clips: ``[N, 3, T, H, W]``.
+        count: how many at most.
+    """
+    contrast = clips[:, :, clips.shape[2] // 2].float().flatten(1).std(1)
+    ranges = score.flatten().argsort().tensor_split(min(count, score.numel()))
+    return [int(rows[contrast[rows].argmax()]) for rows in ranges]
+
+
 def contact_sheet(engine: Engine, scene: Scene, score: Tensor, chosen: dict[str, Tensor], count: int = 8) -> Figure:
     """Middle frames of some clips: the original, fixed lengths 1, 4, 16, K, and what policies chose.
 
@@ -35,13 +50,13 @@ def contact_sheet(engine: Engine, scene: Scene, score: Tensor, chosen: dict[str,
         chosen: lengths ``int64 [P, L]`` by policy name, one column each.
         count: rows.
     """
-    rows = spread_rows(score, count)
+    originals = scene.clips.flatten(0, 1).float() / 255
+    rows = legible_rows(score.flatten(), originals, count)
     tokens = scene.tokens
     columns: list[tuple[str, Tensor]] = [
         (f"n = {n}", torch.full_like(scene.ids, n)) for n in sorted({1, min(4, tokens), min(16, tokens), tokens})
     ]
     columns += list(chosen.items())
-    originals = scene.clips.flatten(0, 1).float() / 255
     middle = originals.shape[2] // 2
     figure, axes = plt.subplots(
         len(rows), len(columns) + 1, figsize=(1.5 * (len(columns) + 1), 1.7 * len(rows)), squeeze=False

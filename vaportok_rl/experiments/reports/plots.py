@@ -16,7 +16,14 @@ from vaportok_rl.agents.comparison import BEST_FIXED, ORACLE
 from vaportok_rl.experiments.reports.tables import spoken
 from vaportok_rl.runtime.whole_writes import whole_write
 
-COLOURS = {"trained": "tab:blue", "pretrained": "tab:orange", "best_fixed": "tab:gray", "oracle": "tab:green"}
+COLOURS = {
+    "trained": "tab:red",
+    "pretrained": "tab:orange",
+    "best_fixed": "tab:gray",
+    "oracle": "tab:green",
+    "random": "tab:purple",
+    "complexity": "tab:brown",
+}
 _MARKERS = "osD^vP<>Xhpd"
 _PANELS_A_ROW = 4
 
@@ -49,10 +56,11 @@ def allocation_figure(comparison: Comparison, score: Tensor, labels: Tensor, nam
         lengths = comparison.scores[name].n_tokens
         axis.scatter(score.flatten().cpu(), lengths.flatten().cpu(), c=labels.flatten().cpu(), cmap="tab20", s=10, lw=0)
         rank = comparison.spearman[name]
-        axis.set_title(spoken(name) + ("" if math.isnan(rank) else f": ρ = {rank:.2f}"), fontsize=9)
+        axis.set_title(spoken(name) + ("" if math.isnan(rank) else f" (Spearman {rank:.2f})"), fontsize=9)
         axis.set_xlim(-0.03, 1.03)
     for axis in panels[len(names) :]:
         axis.set_axis_off()
+    figure.suptitle("Tokens kept of each held-out clip; colours are the clips' classes", fontsize=10)
     for number in range(len(names)):
         if number + columns >= len(names):
             panels[number].set_xlabel("complexity score")
@@ -84,8 +92,9 @@ def rate_distortion_figure(comparison: Comparison) -> Figure:
             ls="",
             label=spoken(name),
         )
-    axis.set_xlabel("mean tokens kept")
-    axis.set_ylabel("mean squared error")
+    axis.set_title("Error against tokens: below the solid line a policy beats every fixed length", fontsize=10)
+    axis.set_xlabel("mean tokens kept per clip")
+    axis.set_ylabel("mean squared error (pixels in 0 … 1)")
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
     axis.xaxis.set_major_formatter(lambda tokens, _: f"{tokens:g}")
@@ -106,7 +115,7 @@ def reward_curves_figure(runs: Mapping[str, Curves], comparison: Comparison) -> 
         runs: curves by run name.
         comparison: gives the horizontal lines.
     """
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(6.4, 5.6), sharex=True, height_ratios=(2, 1))
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(6.4, 6), sharex=True, height_ratios=(2, 1), layout="constrained")
     single = len(runs) == 1
     for number, (name, curves) in enumerate(runs.items()):
         colour = f"C{number}"
@@ -118,11 +127,11 @@ def reward_curves_figure(runs: Mapping[str, Curves], comparison: Comparison) -> 
         if name in comparison.scores:
             level = comparison.reward(name)
             top.axhline(level, color=COLOURS[name], ls=style, lw=1, label=f"{spoken(name)} (held-out)")
-    top.set_ylabel("path reward")
-    top.legend(frameon=False, fontsize=8)
-    bottom.set_ylabel("mean tokens")
+    top.set_title("Reward during training", fontsize=10)
+    top.set_ylabel("reward per path")
+    figure.legend(*top.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside lower center", ncols=3)
+    bottom.set_ylabel("mean tokens kept")
     bottom.set_xlabel("decisions")
-    figure.tight_layout()
     return figure
 
 
