@@ -118,7 +118,7 @@ def test_pictures_hold_every_policy(evaluation: Evaluation, runs: tuple[AgentRun
     comparison, scene = evaluation.comparison, evaluation.held_out.scene
     names = list(comparison.scores)
     panels = allocation_figure(comparison, evaluation.held_out.score, scene.labels, names)
-    titles = [axis.get_title().split(": ρ")[0] for axis in panels.axes if axis.axison]
+    titles = [axis.get_title().split(" (")[0] for axis in panels.axes if axis.axison]
     assert titles == [name.replace("_", " ") for name in names]
     assert not any("nan" in axis.get_title() for axis in panels.axes)
     spread = rate_distortion_figure(comparison)
