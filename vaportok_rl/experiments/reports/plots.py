@@ -115,7 +115,9 @@ def reward_curves_figure(runs: Mapping[str, Curves], comparison: Comparison) -> 
         runs: curves by run name.
         comparison: gives the horizontal lines.
     """
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(6.4, 6), sharex=True, height_ratios=(2, 1), layout="constrained")
+    figure, (top, bottom) = plt.subplots(
+        2, 1, figsize=(6.4, 6), sharex=True, height_ratios=(2, 1), layout="constrained"
+    )
     single = len(runs) == 1
     for number, (name, curves) in enumerate(runs.items()):
         colour = f"C{number}"
