@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from vaportok_rl.agents import HeldOut
 from vaportok_rl.envs import (
     DEFAULT_WEIGHTS,
     Outcome,
@@ -133,6 +134,9 @@ def test_a_pixel_term_is_a_measure_and_a_term(tiny_world: str) -> None:
         for name, value in expected.items():
             assert info["reward_terms"][name] == pytest.approx(value, abs=1e-5)
         assert reward == pytest.approx((expected["brightness"] + 2 * expected["ssim"]) / LENGTH, abs=1e-5)
+    # And a column of every table of policies.
+    columns = HeldOut(env.process, scenes=1).evaluate(torch.full((1, LENGTH), 3)).figures()
+    assert {"brightness", "ssim", "reward_brightness", "reward_ssim"} <= columns.keys()
     with pytest.raises(ValueError, match="got 'ssim' twice"):
         VaporReward(pixel_terms={"ssim": brightness})
     with pytest.raises(ValueError, match=r"pixel term 'brightness' to return floats \[B\]"):

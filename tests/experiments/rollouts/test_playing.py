@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor
 
 import vaportok_rl  # noqa: F401  (registers the environments)
 from vaportok_rl.agents import build_length_policy
@@ -39,7 +40,11 @@ def test_one_row_a_decision_in_order(tiny_world: str) -> None:
 
 @pytest.mark.parametrize("limits", [{}, {"min_tokens": 3, "max_tokens": 9, "token_budget": 20}])
 def test_rows_are_bitwise_what_the_gymnasium_environment_returns(tiny_world: str, limits: dict[str, int]) -> None:
-    env = gymnasium.make("vaportok/Taildrop-v0", tokenizer=tiny_world, path_length=3, reward=_REWARD, **limits)
+    def brightness(decoded: Tensor, clip: Tensor) -> Tensor:
+        return -(decoded - clip).flatten(1).mean(1).abs()
+
+    paid = {**_REWARD, "pixel_terms": [brightness]}
+    env = gymnasium.make("vaportok/Taildrop-v0", tokenizer=tiny_world, path_length=3, reward=paid, **limits)
     done = rollout(env, "random", episodes=3, seed=7, paths=2)
     assert len(done.path_rewards) == 6
     for ((episode, _), rows), path_reward in zip(done.rows.groupby(["scene", "path"]), done.path_rewards, strict=True):
@@ -52,6 +57,7 @@ def test_rows_are_bitwise_what_the_gymnasium_environment_returns(tiny_world: str
             for name in ("clip_id", "n_tokens", "mse", "psnr", "accuracy"):
                 assert info[name] == getattr(row, name)
             assert env.unwrapped.process.source.label_names[info["label"]] == row.label
+            assert info["reward_terms"]["brightness"] == row.brightness
             for name, value in info["reward_terms"].items():
                 # A path term is 0 until the last step; rows repeat it along the path.
                 if name != "diversity" or terminated:
