@@ -46,7 +46,7 @@ def settings(tiny_world: str) -> Optimisers:
         held_out_scenes=2,
         decisions=16,
         seeds=(0, 1),
-        variants=("grpo", "grpo-path", "ppo"),
+        variants=("grpo", "ppo"),
     )
 
 
@@ -74,7 +74,7 @@ def test_a_comparison_writes_its_files_and_is_not_repeated(settings: Optimisers,
     main(out, settings, docs)
     rows = pd.read_csv(out / CSV_FILE)
     assert {"variant", "seed", "decisions", "seconds", "reward", "gap_closed", "tokens", "mse", "psnr"} <= set(rows)
-    assert list(rows.groupby(["variant", "seed"]).size()) == [2] * 6
+    assert list(rows.groupby(["variant", "seed"]).size()) == [2] * 4
     assert set(rows["decisions"]) == {0, 16}
     start = rows[rows["decisions"] == 0]
     assert (start["seconds"] == 0).all()
@@ -86,16 +86,10 @@ def test_a_comparison_writes_its_files_and_is_not_repeated(settings: Optimisers,
     assert f"images/{FIGURE_FILE}" in page
     assert (docs / "images" / FIGURE_FILE).stat().st_size > 5000
     agents = {path: path.stat().st_mtime_ns for path in out.glob(f"*/{AGENT_FILE}")}
-    assert len(agents) == 6
+    assert len(agents) == 4
     main(out, settings, docs)
     assert {path: path.stat().st_mtime_ns for path in agents} == agents
     pd.testing.assert_frame_equal(pd.read_csv(out / CSV_FILE), rows)
-
-
-def test_seeds_decide_everything_but_the_time(settings: Optimisers, held_out: HeldOut, tmp_path: Path) -> None:
-    frames = [run_all(settings, tmp_path / name, held_out, SILENT) for name in ("first", "second")]
-    first, second = (frame.drop(columns="seconds") for frame in frames if frame is not None)
-    pd.testing.assert_frame_equal(first, second)
 
 
 def test_an_interrupted_comparison_goes_on(

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from vaportok_rl.runtime.messages import did_you_mean
+from vaportok_rl.runtime.declared import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, Range, check_fields
 from vaportok_rl.tokenizer.perceptual import PerceptualNetwork
 
 PresetName = Literal["balanced", "paper", "rate-distortion", "spread"]
 ThresholdUnit = Literal["tokens", "K", "prior"]
 Reduction = Literal["mean", "sum"]
+_THRESHOLDS = {"tokens": Range(1), "K": Range(0, 1, open_low=True), "prior": POSITIVE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,28 +27,28 @@ class RewardOptions:
     preset: PresetName = "balanced"
     """`balanced`: for use; `paper`: the signature of the source's Table 1; `rate-distortion`: efficiency and
     reconstruction alone; `spread`: the default of versions before 0.2, which pays for spread without a limit."""
-    scale: float | None = None
+    scale: Annotated[float | None, NOT_NEGATIVE] = None
     """Factor of the squared error in `reconstruction`; at least 0."""
-    n_threshold: float | None = None
+    n_threshold: Annotated[float | None, POSITIVE] = None
     """Below this length `penalty` starts; in the unit that `threshold_unit` names."""
     threshold_unit: ThresholdUnit | None = None
     """Unit of `n_threshold`: `tokens`, `K` (a share of all tokens, in (0, 1]), or `prior` (a multiple of the mean of
     the clip's Gaussian length prior)."""
-    penalty_power: float | None = None
+    penalty_power: Annotated[float | None, POSITIVE] = None
     """Exponent of `penalty`; above 0."""
     penalty_reduction: Reduction | None = None
     """Whether a path is charged the mean of its clips' penalties or, as Eq. 10 is written, their sum."""
-    diversity_cap: float | None = None
+    diversity_cap: Annotated[float | None, Range(0, 0.5, open_low=True)] = None
     """Standard deviation of n/K from which on `diversity` pays no more, in (0, 0.5]; 0.5 never binds."""
-    diversity_scale: float | None = None
+    diversity_scale: Annotated[float | None, NOT_NEGATIVE] = None
     """Factor of the capped standard deviation in `diversity`; at least 0."""
-    generation_scale: float | None = None
+    generation_scale: Annotated[float | None, NOT_NEGATIVE] = None
     """Factor of the top-5 accuracy in `generation`; at least 0."""
-    token_budget: int | None = None
+    token_budget: Annotated[int | None, AT_LEAST_1] = None
     """Tokens of a path before `budget_overrun` starts; a quarter of L·K if not given."""
     constraint: str | None = None
     """A bound on a mean, such as `tokens<=20` or `psnr>=24`, kept by a multiplier that is learnt; see `Constraint`."""
-    constraint_rate: float | None = None
+    constraint_rate: Annotated[float | None, POSITIVE] = None
     """What 1,000 decisions add to the multiplier where the bound is exceeded by all of itself; above 0."""
     perceptual_network: PerceptualNetwork | None = None
     """Backbone of `lpips`: `vgg`, `alex` or `squeeze`."""
@@ -110,63 +109,21 @@ PRESETS: Mapping[str, Preset] = {
 DEFAULT_WEIGHTS: dict[str, float] = dict(_EQUAL)
 
 
-def find_preset(name: str) -> Preset:
-    """A preset by name.
-
-    Raises:
-        ValueError: there is no such preset.
-    """
-    if name not in PRESETS:
-        hint = did_you_mean(str(name), PRESETS, "choose one of them.")
-        raise ValueError(f"Expected a reward preset among {', '.join(PRESETS)}; got {name!r}; {hint}")
-    return PRESETS[name]
-
-
 def resolved(options: RewardOptions) -> dict[str, Any]:
     """Every constant of the options, from the preset where it is None.
 
     Raises:
+        TypeError: a constant is no number.
         ValueError: there is no such preset, or a constant is out of range.
     """
-    preset = find_preset(options.preset)
-    names = [field.name for field in fields(RewardOptions) if field.name != "preset"]
-    given = {name: getattr(options, name) for name in names}
-    constants = {name: preset.constants.get(name) if value is None else value for name, value in given.items()}
-    _check(constants)
+    check_fields(options, only=RewardOptions)
+    given = {field.name: getattr(options, field.name) for field in fields(RewardOptions) if field.name != "preset"}
+    usual = PRESETS[options.preset].constants
+    constants = {name: usual.get(name) if value is None else value for name, value in given.items()}
+    unit, threshold = constants["threshold_unit"], constants["n_threshold"]
+    if not _THRESHOLDS[unit].holds(threshold):
+        raise ValueError(
+            f"Expected {_THRESHOLDS[unit].describe('n_threshold')} where threshold_unit={unit!r}, got {threshold}; "
+            "change either."
+        )
     return constants
-
-
-def _check(constants: Mapping[str, Any]) -> None:
-    def number(name: str, low: float, high: float = math.inf, *, open_low: bool = False, advice: str = "") -> None:
-        value = constants[name]
-        real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-        if not real or not (low < value if open_low else low <= value) or value > high:
-            lower = f"> {low:g}" if open_low else f"≥ {low:g}"
-            upper = "" if high == math.inf else f" and ≤ {high:g}"
-            raise ValueError(
-                f"Expected {name} to be a finite number {lower}{upper}, got {value!r}; {advice or 'correct it.'}"
-            )
-
-    choices = {
-        "threshold_unit": ThresholdUnit,
-        "penalty_reduction": Reduction,
-        "perceptual_network": PerceptualNetwork,
-    }
-    for name, kind in choices.items():
-        if constants[name] not in kind.__args__:  # type: ignore[attr-defined]
-            offered = ", ".join(kind.__args__)  # type: ignore[attr-defined]
-            raise ValueError(f"Expected {name} among {offered}; got {constants[name]!r}; choose one of them.")
-    number("scale", 0)
-    number("penalty_power", 0, open_low=True)
-    number("diversity_cap", 0, 0.5, open_low=True, advice="0.5 never binds.")
-    number("diversity_scale", 0)
-    number("generation_scale", 0)
-    number("constraint_rate", 0, open_low=True)
-    if constants["threshold_unit"] == "tokens":
-        number("n_threshold", 1, advice="or pass threshold_unit='K' for a share of all tokens.")
-    else:
-        highest = 1.0 if constants["threshold_unit"] == "K" else math.inf
-        number("n_threshold", 0, highest, open_low=True, advice="or pass threshold_unit='tokens'.")
-    budget = constants["token_budget"]
-    if budget is not None and (not isinstance(budget, numbers.Integral) or isinstance(budget, bool) or budget < 1):
-        raise ValueError(f"Expected token_budget to be an integer ≥ 1, got {budget!r}; pass None for a quarter of L·K.")

@@ -36,7 +36,7 @@ from vaportok_rl.envs.rewards.dynamics import (
     as_weight,
     checked_number,
 )
-from vaportok_rl.envs.rewards.presets import RewardOptions, find_preset, resolved
+from vaportok_rl.envs.rewards.presets import PRESETS, RewardOptions, resolved
 from vaportok_rl.envs.rewards.terms import FIVE_TERMS, FURTHER_TERMS
 from vaportok_rl.envs.scene import Outcome
 from vaportok_rl.runtime.messages import did_you_mean
@@ -177,7 +177,7 @@ class VaporReward(RewardOptions):
                 f"Expected scalarise as a function of a path's terms or 'module:name', got {scalarise!r}; see "
                 "VaporReward."
             )
-        usual = dict.fromkeys(functions, 1.0) | dict(find_preset(self.preset).weights)
+        usual = dict.fromkeys(functions, 1.0) | dict(PRESETS[self.preset].weights)
         if scalarise is not None:
             usual = dict.fromkeys(functions, 0.0) | {SCALARISED: 1.0}
         if constraint is not None:
