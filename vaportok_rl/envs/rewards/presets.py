@@ -120,7 +120,7 @@ def resolved(options: RewardOptions) -> dict[str, Any]:
     given = {field.name: getattr(options, field.name) for field in fields(RewardOptions) if field.name != "preset"}
     usual = PRESETS[options.preset].constants
     constants = {name: usual.get(name) if value is None else value for name, value in given.items()}
-    unit, threshold = constants["threshold_unit"], constants["n_threshold"]
+    unit, threshold = str(constants["threshold_unit"]), constants["n_threshold"]
     if not _THRESHOLDS[unit].holds(threshold):
         raise ValueError(
             f"Expected {_THRESHOLDS[unit].describe('n_threshold')} where threshold_unit={unit!r}, got {threshold}; "
