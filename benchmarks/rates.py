@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.engine import decode_products, encode_products
-from benchmarks.timing import interleaved, table
+from benchmarks.timing import interleaved, multiplications, table
 from benchmarks.worlds import in_precision, large_world, random_clips
 from vaportok_rl.tokenizer import Precision
 
@@ -33,7 +32,8 @@ def section(quick: bool) -> str:
 
 
 def _rates(precision: Precision, quick: bool) -> list[list[str]]:
-    world = in_precision(large_world(quick), precision)
+    exact = large_world(quick)
+    world = in_precision(exact, precision)
     config = world.config
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     left, right = torch.randn(ROWS, config.width, dtype=dtype), torch.randn(config.width, 4 * config.width, dtype=dtype)
@@ -45,8 +45,8 @@ def _rates(precision: Precision, quick: bool) -> list[list[str]]:
         codes = torch.randint(config.codebook_size, (batch, kept))
         runs[f"encode {batch}"] = lambda clips=clips: world.encode(clips)
         runs[f"decode {batch}"] = lambda codes=codes: world.decode(codes)
-        products[f"encode {batch}"] = batch * encode_products(world)
-        products[f"decode {batch}"] = batch * decode_products(world, kept)
+        products[f"encode {batch}"] = multiplications(lambda clips=clips: exact.encode(clips))
+        products[f"decode {batch}"] = multiplications(lambda codes=codes: exact.decode(codes))
     taken = interleaved(runs, 1 if quick else 3)
     rates = {name: 2e-9 * products[name] / spent for name, spent in taken.items()}
     row = [precision, f"{rates['mm']:.0f}"]

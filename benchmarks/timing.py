@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from vaportok_rl.runtime.machine import processor_name
 from vaportok_rl.tokenizer.precision import multiplies_bfloat16
@@ -34,6 +36,13 @@ def interleaved(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[
             if turn:
                 taken[name].append(spent)
     return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def multiplications(run: Callable[[], object]) -> float:
+    """How many torch counts in a call; not every version counts those of the fused attention on a CPU."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+        run()
+    return counter.get_total_flops() / 2
 
 
 def machine() -> str:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import engine, growth, memory, table, timing, training, worlds
+from benchmarks import engine, growth, kernels, memory, rates, table, timing, training, worlds
 from vaportok_rl.envs import ScoringEngine, shared_world
 from vaportok_rl.tokenizer import VaporTok
 
@@ -20,28 +17,9 @@ def tiny(tiny_world: str) -> VaporTok:
     return shared_world(tiny_world)
 
 
-def counted(run: Callable[[], object]) -> float:
-    """Multiplications that torch counts in a call; not every version counts those of the fused attention on a CPU."""
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
-        run()
-    return counter.get_total_flops() / 2
-
-
-@pytest.mark.parametrize("n", [1, 3, 8])
-def test_products_are_those_that_torch_counts(tiny: VaporTok, n: int) -> None:
-    config = tiny.config
-    clips = worlds.random_clips(tiny, 1, 2)[0]
-    codes = torch.zeros(2, n, dtype=torch.int64)
-    patch = math.prod(tiny.x_embedder.proj.weight.shape[1:])
-    outside = {
-        "encode": config.patches * patch * config.width
-        + config.tokens * (config.width * config.code_width + config.code_width * config.codebook_size),
-        "decode": n * config.code_width * config.width + config.patches * config.width * patch,
-    }
-    encode = counted(lambda: tiny.encode(clips))
-    decode = counted(lambda: tiny.decode(codes))
-    assert encode / 2 - outside["encode"] == pytest.approx(engine.encode_products(tiny), rel=0.02)
-    assert decode / 2 - outside["decode"] == pytest.approx(engine.decode_products(tiny, n), rel=0.02)
+def test_products_are_those_of_a_linear_layer() -> None:
+    layer = torch.nn.Linear(3, 5)
+    assert timing.multiplications(lambda: layer(torch.ones(7, 3))) == 7 * 3 * 5
 
 
 def test_lengths_have_the_mean_that_is_asked_for() -> None:
@@ -59,15 +37,20 @@ def test_alternatives_take_turns() -> None:
 
 
 def test_sections(tiny: VaporTok, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (engine, growth, worlds, memory, training):
+    for module in (engine, growth, kernels, memory, rates, training, worlds):
         if hasattr(module, "nano"):
             monkeypatch.setattr(module, "nano", lambda: tiny)
         if hasattr(module, "large_world"):
             monkeypatch.setattr(module, "large_world", lambda quick, depth=None: tiny)
+    monkeypatch.setattr(kernels, "POSITIONS", 16)
+    monkeypatch.setattr(kernels, "busy", nullcontext)
     monkeypatch.setattr(growth, "TOKENS", (4, 8))
     monkeypatch.setattr(growth, "random_world", lambda config: tiny)
     assert "vaportok-b geometry" in engine.section(quick=True)
     assert "clips/s | clips | forward" in training.section(quick=True)
+    monkeypatch.setattr(rates, "ROWS", 16)
+    assert kernels.section(quick=True).count("plain /") == 2
+    assert "matrix product rate" in rates.section(quick=True)
     assert "How cost grows" in growth.section(quick=True)
     for name in ("nano", "vaportok-b"):
         peak, at_once = memory.measure(name, 4, quick=True).split(", ")
