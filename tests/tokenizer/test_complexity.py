@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from vaportok_rl.tokenizer import ComplexityConfig, clip_complexity
-from vaportok_rl.tokenizer.complexity import ComplexityScale, calibrate, grey_levels
+from vaportok_rl.tokenizer.complexity import ComplexityScale, calibrate
 
 SHAPES = st.tuples(st.integers(1, 2), st.sampled_from([1, 3]), st.integers(2, 4), st.integers(1, 4), st.integers(1, 4))
 
@@ -91,18 +91,6 @@ def test_known_values() -> None:
     assert temporal == pytest.approx(sum(expected) / 256)
     black_white = torch.tensor([0, 255], dtype=torch.uint8).reshape(1, 1, 2, 1, 1).expand(1, 3, 2, 4, 4)
     assert clip_complexity(black_white)[0].tolist() == pytest.approx([0.0, 255.0])
-
-
-def test_bytes_and_floats_agree() -> None:
-    clips = torch.randint(256, (4, 3, 4, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(clip_complexity(clips), clip_complexity(clips.float() / 255), rtol=1e-3, atol=1e-3)
-
-
-def test_luma_weights() -> None:
-    pure = torch.eye(3).reshape(3, 3, 1, 1, 1) * 255
-    assert grey_levels(pure.to(torch.uint8)).flatten().tolist() == pytest.approx(
-        [0.299 * 255, 0.587 * 255, 0.114 * 255]
-    )
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 1, 8, 8), (3, 4, 8, 8)])

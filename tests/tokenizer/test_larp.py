@@ -174,11 +174,6 @@ class TestFolding:
         with pytest.raises(ValueError, match=rf"floating-point {name} of shape \(\), .* got none"):
             import_larp(larp.arguments, larp.state)
 
-    def test_learned_latent_positions_come_from_the_file(self, larp: Larp) -> None:
-        larp.arguments["learned_decoder_latent_pe"] = True
-        _, state = import_larp(larp.arguments, larp.state)
-        assert state["decoder_latent_pe"] is larp.state["decoder_latent_pe"]
-
     @pytest.mark.parametrize("table", [torch.zeros(1, 1, 3, 1, 16), torch.zeros(1, 1, 2, 1, 16, dtype=torch.int64)])
     def test_a_table_that_does_not_fit(self, larp: Larp, table: Tensor) -> None:
         larp.arguments["learned_encoder_patch_pe"] = True
@@ -218,19 +213,6 @@ class TestRefused:
         with pytest.raises(ValueError, match="Expected") as raised:
             import_larp(larp.arguments, larp.state)
         assert message in str(raised.value)
-
-    def test_another_number_of_tokens(self, larp: Larp, hub_folder: WriteFolder, tmp_path: Path) -> None:
-        larp.arguments["bottleneck_token_num"] = 8
-        with pytest.raises(
-            ValueError, match=r"2 of another shape \(first: encoder_latent_query_embed, \(6, 16\) for \(8, 16\)\)"
-        ):
-            load_checkpoint(hub_folder(tmp_path, larp.arguments, larp.state))
-
-    def test_weights_of_ours_beside_a_configuration_of_larp_s(
-        self, larp: Larp, tiny: VaporTok, hub_folder: WriteFolder, tmp_path: Path
-    ) -> None:
-        with pytest.raises(ValueError, match=r"unknown \(first: .*belong to different models"):
-            load_checkpoint(hub_folder(tmp_path, larp.arguments, tiny.state_dict()))
 
     def test_a_taildrop_module_that_larp_cannot_have(self, larp: Larp, hub_folder: WriteFolder, tmp_path: Path) -> None:
         state = VaporTok(import_larp(larp.arguments, larp.state)[0]).state_dict()

@@ -180,13 +180,6 @@ def test_stays_frozen_in_evaluation_mode_and_float32(squeeze: PerceptualDistance
         assert torch.equal(squeeze(first, second), before)
 
 
-def test_building_draws_no_random_number(standin: Callable[[str], Path]) -> None:
-    torch.manual_seed(3)
-    before = torch.get_rng_state()
-    PerceptualDistance("squeeze", standin("squeeze"))
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 @pytest.mark.parametrize("network", NETWORKS)
 def test_torch_cache(
     network: PerceptualNetwork, standin: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
