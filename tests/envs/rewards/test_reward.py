@@ -255,6 +255,7 @@ def test_custom_term_by_name_or_function(tmp_path: Path, monkeypatch: pytest.Mon
         ({"weights": {"penalty": True}}, "finite weight for 'penalty', got True"),
         ({"weights": {"penalty": None}}, "finite weight for 'penalty', got None"),
         ({"weights": {"penalty": math.nan}}, "finite weight for 'penalty', got nan"),
+        ({"weights": {"penalty": 1e308}}, "finite weight for 'penalty', got 1e\\+308"),
         ({"weights": {"penalty": -math.inf}}, "finite weight for 'penalty', got -inf"),
         ({"preset": "papr"}, "preset 'balanced' or 'paper' .*got 'papr'"),
         ({"n_threshold": 5}, "n_threshold ≤ 1 where threshold_unit='K', got 5"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,19 @@ def test_an_interrupted_run_keeps_what_was_learnt(tiny_world: str, tmp_path: Pat
     assert run.interrupted
     assert {path.name for path in run.folder.iterdir()} >= _FILES
     assert json.loads((run.folder / "results.json").read_text())["interrupted"] is True
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("--max-grad-norm 0", "--max-grad-norm -1", "--kl-coef -1", "--target-kl nan", "--decisions 0", "--seed -1"),
+        *("--algo ppo --ppo.clip-range -1", "--algo ppo --ppo.gae-lambda 5", "--algo a2c --a2c.max-grad-norm 0"),
+        *("--reward.weights diversity 1e308", "--reward.weights diversity 0:1e308@1:2", "--reward.scale nan"),
+    ],
+)
+def test_what_is_out_of_range_is_refused_before_anything_is_made(
+    given: str, fails: Callable[..., str], tmp_path: Path
+) -> None:
+    message = fails("train", *given.split(), "--out", str(tmp_path / "run"))
+    assert message.startswith("error: Expected")
+    assert not (tmp_path / "run").exists()

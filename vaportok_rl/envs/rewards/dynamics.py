@@ -16,6 +16,8 @@ from vaportok_rl.envs.scene import Outcome
 Schedule = Callable[[int], float]
 OF_OUTCOMES = ("tokens", "mse", "psnr", "accuracy")
 _NUMBER = r"([-+]?[0-9.]+(?:e[-+]?\d+)?)"
+LARGEST_WEIGHT = 1e6
+"""A weighted term stays a number in float32, with digits to tell paths apart by the other terms."""
 _RAMP = re.compile(rf"{_NUMBER}:{_NUMBER}@(\d+):(\d+)")
 _CONSTRAINT = re.compile(rf"\s*([A-Za-z_]\w*)\s*(<=|>=)\s*{_NUMBER}\s*")
 
@@ -31,7 +33,7 @@ class Ramp:
         finish: decisions at which it has arrived.
 
     Raises:
-        ValueError: not 0 ≤ begin < finish, or a weight is not finite.
+        ValueError: not 0 ≤ begin < finish, or a weight is beyond ± `LARGEST_WEIGHT`.
     """
 
     start: float
@@ -40,8 +42,10 @@ class Ramp:
     finish: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.begin < self.finish or not (math.isfinite(self.start) and math.isfinite(self.end)):
-            raise ValueError(f"Expected a Ramp of finite weights with 0 ≤ begin < finish, got {self}; correct it.")
+        if not 0 <= self.begin < self.finish:
+            raise ValueError(f"Expected a Ramp with 0 ≤ begin < finish, got {self}; correct it.")
+        for weight in (self.start, self.end):
+            checked_number("a Ramp", weight)
 
     def __call__(self, decisions: int) -> float:
         """The weight after so many decisions."""
@@ -74,19 +78,19 @@ def as_weight(name: str, weight: object) -> float | Schedule:
 
 
 def checked_number(name: str, weight: object) -> float:
-    """A finite weight.
+    """A weight between ± `LARGEST_WEIGHT`.
 
     Raises:
-        ValueError: it is no number, or not finite.
+        ValueError: it is no number, or beyond that.
     """
     try:
         number = float(weight) if not isinstance(weight, bool | str) else math.nan  # type: ignore[arg-type]
     except (TypeError, ValueError):
         number = math.nan
-    if not math.isfinite(number):
+    if not abs(number) <= LARGEST_WEIGHT:
         raise ValueError(
-            f"Expected a finite weight for {name!r}, got {weight!r}; use 0 to switch a term off, or a schedule "
-            "'0:3@1000:5000' (0 until 1,000 decisions, 3 from 5,000 on)."
+            f"Expected a finite weight for {name!r}, got {weight!r}; give one of ±{LARGEST_WEIGHT:g} at most, 0 to "
+            "switch a term off, or a schedule '0:3@1000:5000' (0 until 1,000 decisions, 3 from 5,000 on)."
         )
     return number
 

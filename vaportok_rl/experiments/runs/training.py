@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +24,7 @@ from vaportok_rl.agents.grpo.options import GRPOOptions
 from vaportok_rl.agents.lengths.scripted import complexity_lengths, pretrained_lengths, random_lengths
 from vaportok_rl.envs import TaildropProcess, TaildropVecEnv
 from vaportok_rl.envs.rewards.contract import NonFiniteRewardError
+from vaportok_rl.envs.rewards.reward import build_reward
 from vaportok_rl.experiments.reports.evaluation import Evaluation, explained_share, judged
 from vaportok_rl.experiments.reports.pictures import comparison_frames, contact_sheet, spread_rows, write_video
 from vaportok_rl.experiments.reports.plots import allocation_figure, rate_distortion_figure, reward_figure, save_figure
@@ -91,10 +92,11 @@ class TrainSettings(GRPOOptions, WorldSettings):
         """Refuses what could not change anything.
 
         Raises:
-            ValueError: a setting out of range, or one of another algorithm than the chosen one.
+            ValueError: a setting or weight out of range, or one of another algorithm than the chosen one.
         """
         check_fields(self)
         self.check_options()
+        build_reward(asdict(self.reward))
         for own in (self.ppo, self.a2c, self.reinforce):
             check_fields(own)
         usual = TrainSettings()
