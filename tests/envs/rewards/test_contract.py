@@ -148,7 +148,7 @@ def test_a_group_term_sees_its_group_and_no_more() -> None:
     ("term", "message"),
     [
         (lambda outcome: outcome.psnr, r"return a tensor \[G, P\] = .*got \(.*5\)"),
-        (lambda outcome: outcome.psnr.mean(-1) - outcome.psnr.mean(), "the other scene gone"),
+        (lambda outcome: outcome.psnr.mean(-1) - outcome.psnr.mean(), "another scene gone"),
         (lambda outcome: outcome.psnr.mean(-1).cumsum(0), "in any order"),
         (lambda outcome: outcome.psnr.mean(-1).std(0, True).expand(outcome.psnr.shape[:2]), "to be finite"),
     ],

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
-from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -251,17 +250,22 @@ def dry_run_term(
         tried(synthetic_outcome(lengths, tokens, device, measures))
     outcome = synthetic_outcome(mixed_lengths(path_length, tokens), tokens, device, measures)
     value = tried(outcome)
+    alone = [([0], [0]), ([1], [1])]
     if looks_across_group(term):
-        _check_group_term(name, tried, outcome, value)
-        return value
-    for member in (0, 1):
-        alone = tried(_single_path(outcome, member))
-        if not torch.allclose(alone[0, 0], value[member, member], rtol=1e-4, atol=1e-6):
-            raise ValueError(
-                f"Expected reward term {name!r} to score each path by itself, got another value with the other paths "
-                "gone; keep it free of chance and of sums over P, and decorate it with across_group if it is to "
-                "compare the G paths of a scene."
+        for group, scenes in alone:
+            tried(_picked(outcome, group, scenes))
+        alone = [([0, 1], [0]), ([0, 1], [1]), ([1, 0], [0, 1])]
+    for group, scenes in alone:
+        found = tried(_picked(outcome, group, scenes))
+        if not torch.allclose(found, value[group][:, scenes], rtol=1e-4, atol=1e-6):
+            whole = (
+                "the paths through a scene by themselves, in any order, got another value with another scene gone or "
+                "the paths turned; keep it free of chance and of sums over P."
+                if looks_across_group(term)
+                else "each path by itself, got another value with the other paths gone; keep it free of chance and of "
+                "sums over P, and decorate it with across_group if it is to compare the G paths of a scene."
             )
+            raise ValueError(f"Expected reward term {name!r} to score {whole}")
     if value.dim() == 3:
         for turn in (0, 1):
             kept = torch.arange(value.shape[-1], device=value.device) % 2 == turn
@@ -272,26 +276,6 @@ def dry_run_term(
                     "other clips changed; return [G, P] for what looks across a path."
                 )
     return value
-
-
-def _check_group_term(name: str, tried: RewardTerm, outcome: Outcome, value: Tensor) -> None:
-    for scene in (0, 1):
-        row = slice(scene, scene + 1)
-        tried(_single_path(outcome, scene))
-        # The other scene gone, and the paths in another order.
-        alone = tried(outcome.rearrange(partial(_taken, row=(slice(None), row)), partial(_taken, row=(row,))))
-        turned = tried(outcome.rearrange(lambda part: part.flip(0), lambda part: part))
-        sound = ((alone, value[:, row]), (turned, value.flip(0)))
-        if not all(torch.allclose(found, expected, rtol=1e-4, atol=1e-6) for found, expected in sound):
-            raise ValueError(
-                f"Expected group term {name!r} to score the paths through each scene by themselves and in any order, "
-                "got another value with the other scene gone or the paths turned; keep it free of chance and of sums "
-                "over P."
-            )
-
-
-def _taken(value: Tensor, row: tuple[slice, ...]) -> Tensor:
-    return value[row]
 
 
 def not_finite(terms: Mapping[str, Tensor], n_tokens: Tensor, ids: Tensor) -> str | None:
@@ -321,10 +305,9 @@ def _tensors_of(outcome: Outcome) -> dict[str, Tensor]:
     return {**scene, "n_tokens": outcome.n_tokens, "mse": outcome.mse, "accuracy": outcome.accuracy, **outcome.measures}
 
 
-def _single_path(outcome: Outcome, member: int) -> Outcome:
-    """Path ``member`` through scene ``member``, alone."""
-    row = slice(member, member + 1)
-    return outcome.rearrange(lambda value: value[row, row], lambda value: value[row])
+def _picked(outcome: Outcome, group: list[int], scenes: list[int]) -> Outcome:
+    """Some of the paths through some of the scenes, in the order given."""
+    return outcome.rearrange(lambda value: value[group][:, scenes], lambda value: value[scenes])
 
 
 def _with_other_clips(outcome: Outcome, kept: Tensor) -> Outcome:
