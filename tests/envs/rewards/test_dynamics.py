@@ -192,6 +192,8 @@ def test_a_scalarisation_is_a_path_term_of_weight_one(tiny_world: str) -> None:
     assert torch.equal(result.total, expected)
     assert not result.per_decision[..., :-1].any()
     assert {name for name, weight in reward.weights_now().items() if weight} == {"scalarised"}
+    writes = VaporReward(scalarise=lambda terms: terms["diversity"].mul_(2))(scored)
+    assert torch.equal(writes.raw["diversity"], result.raw["diversity"])
     # Linear terms on top of it, if they are asked for.
     more = VaporReward({"penalty": 2.0}, scalarise=crooked)(scored)
     assert torch.allclose(more.total, expected + 2 * more.terms["penalty"])

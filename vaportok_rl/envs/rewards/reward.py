@@ -328,7 +328,8 @@ class VaporReward(RewardOptions):
             return RewardResult(raw, result.weights, result.path_length)
         raw = {name: evaluate_term(name, term, outcome) for name, term in self.functions.items()}
         if callable(self.scalarise):
-            means = {name: value.mean(-1) if value.dim() == 3 else value for name, value in raw.items()}
+            # Copies: a function that writes into them harms no other term.
+            means = {name: value.mean(-1) if value.dim() == 3 else value.clone() for name, value in raw.items()}
             scalarise = self.scalarise
             raw[SCALARISED] = evaluate_term(SCALARISED, lambda _: scalarise(means), outcome)
             if raw[SCALARISED].dim() == 3:
