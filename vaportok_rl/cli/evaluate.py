@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Literal
 
 import tyro
@@ -78,6 +79,12 @@ class Evaluate:
         for run in agents:
             check_inputs(run.inputs, hashes, run.label, self.accept_differences)
             warn_if_renamed(run.record, run.label)
+        states = [run.record["reward"] for run in agents if run.label in own]
+        if states:
+            # Schedules and a constraint's multiplier stand where training left them; of several agents, at the mean.
+            process.reward.restore(
+                {name: type(value)(fmean(state[name] for state in states)) for name, value in states[0].items()}
+            )
         calibration = Calibration(process)
         chosen = {
             run.label: build_length_policy(run.spec, process, trust_archives=self.trust_archives) for run in agents

@@ -96,7 +96,9 @@ def test_an_agent_is_judged_by_its_own_reward(
 ) -> None:
     (tmp_path / "other_term.py").write_text("def fee(outcome):\n    return 0 * outcome.mse - 100\n")
     monkeypatch.syspath_prepend(tmp_path)
-    plain, other, own = train("plain"), train("other", "--seed", "1"), train("own", "--reward.terms", "other_term:fee")
+    plain, other = train("plain"), train("other", "--seed", "1")
+    bound = ("--reward.constraint", "tokens<=1", "--reward.constraint-rate", "100")
+    own = train("own", "--reward.terms", "other_term:fee", *bound)
 
     def judged(name: str, *agents: Path, more: tuple[str, ...] = ()) -> dict[str, dict[str, float]]:
         command = ["evaluate", "--agent", *map(str, agents), "--tokenizer", str(world), "--path-length", "2"]
@@ -107,6 +109,8 @@ def test_an_agent_is_judged_by_its_own_reward(
 
     by_own = judged("a", own)
     assert by_own["own"]["reward"] < -100
+    # With the multiplier that was learnt, as at the end of training on the same clips.
+    assert by_own["own"]["reward"] == json.loads((own / "results.json").read_text())["trained"]["reward"]
     assert "other_term:fee" in str(by_own["notes"])
     everything = judged("b", plain, other, own, more=("--other-reward",))
     assert everything["own"]["reward"] > -100
