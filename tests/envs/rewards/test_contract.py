@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -207,34 +206,6 @@ def test_the_environment_refuses_a_broken_term_when_it_is_made(tiny_world: str) 
         TaildropEnv(tokenizer=tiny_world, path_length=3, reward={"terms": terms})
 
 
-@pytest.fixture
-def module_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "contract_terms.py").write_text("def motion(outcome):\n    return outcome.psnr\n\nnumber = 3\n")
-    (tmp_path / "contract_broken.py").write_text("1 / 0\n")
-    (tmp_path / "contract_unfinished.py").write_text("def motion(outcome:\n")
-    monkeypatch.syspath_prepend(tmp_path)
-
-
-@pytest.mark.usefixtures("module_of_a_user")
-def test_a_term_is_imported() -> None:
-    outcome = made_up("cpu", [])
-    assert torch.equal(load_term("contract_terms:motion")(outcome), outcome.psnr)
-
-
-@pytest.mark.usefixtures("module_of_a_user")
-@pytest.mark.parametrize(
-    ("path", "message"),
-    [
-        ("motion", "as 'module:name', got 'motion'"),
-        (":motion", "as 'module:name'"),
-        ("contract_terms:", "as 'module:name'"),
-        ("no_such_module_here:f", "got ModuleNotFoundError.*PYTHONPATH"),
-        ("contract_terms:emotion", "got AttributeError.*emotion"),
-        ("contract_terms:number", "Expected a function at 'contract_terms:number', got int"),
-        ("contract_broken:motion", "got ZeroDivisionError"),
-        ("contract_unfinished:motion", "got SyntaxError"),
-    ],
-)
-def test_what_cannot_be_imported_is_refused(path: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        load_term(path)
+def test_a_term_by_name_is_a_function() -> None:
+    with pytest.raises(ValueError, match="Expected a function at 'math:pi', got float"):
+        load_term("math:pi")
