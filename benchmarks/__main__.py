@@ -8,13 +8,12 @@ from pathlib import Path
 
 import tyro
 
-from benchmarks import engine, faces, growth, kernels, memory, rates, table, training
+from benchmarks import engine, faces, growth, kernels, memory, table, training
 from benchmarks.timing import machine
 
 PARTS = {
     "engine": engine,
     "kernels": kernels,
-    "rates": rates,
     "faces": faces,
     "table": table,
     "growth": growth,

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from benchmarks import engine, growth, kernels, memory, rates, table, timing, training, worlds
+from benchmarks import engine, growth, kernels, memory, table, timing, training, worlds
 from vaportok_rl.envs import ScoringEngine, shared_world
 from vaportok_rl.tokenizer import VaporTok
 
@@ -37,7 +37,7 @@ def test_alternatives_take_turns() -> None:
 
 
 def test_sections(tiny: VaporTok, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (engine, growth, kernels, memory, rates, training, worlds):
+    for module in (engine, growth, kernels, memory, training, worlds):
         if hasattr(module, "nano"):
             monkeypatch.setattr(module, "nano", lambda: tiny)
         if hasattr(module, "large_world"):
@@ -48,9 +48,8 @@ def test_sections(tiny: VaporTok, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(growth, "random_world", lambda config: tiny)
     assert "vaportok-b geometry" in engine.section(quick=True)
     assert "clips/s | clips | forward" in training.section(quick=True)
-    monkeypatch.setattr(rates, "ROWS", 16)
+    monkeypatch.setattr(training, "ROWS", 16)
     assert kernels.section(quick=True).count("plain /") == 2
-    assert "matrix product rate" in rates.section(quick=True)
     assert "How cost grows" in growth.section(quick=True)
     for name in ("nano", "vaportok-b"):
         peak, at_once = memory.measure(name, 4, quick=True).split(", ")
