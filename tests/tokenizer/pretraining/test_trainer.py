@@ -82,9 +82,7 @@ class KilledError(Exception):
     ("killed_at", "settings"),
     [
         (2, {}),
-        (4, {"accumulate": 2}),
-        (5, {"precision": "bfloat16"}),
-        (8, {"ema_decay": 0.8}),
+        (5, {"accumulate": 2}),
         (11, {"precision": "bfloat16", "ema_decay": 0.5, "weights": LossWeights(adversarial=0.1)}),
     ],
 )
@@ -152,15 +150,10 @@ def test_validation_and_checkpoints_do_not_change_the_run(tiny_config: VaporTokC
     assert_same(snapshot(watched), expected)
 
 
-def test_seeds_decide_everything(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
-    short = replace(RUN, steps=6)
-    ends = []
-    for seed in (0, 0, 1):
-        one = trainer(tiny_config, replace(short, seed=seed), tmp_path)
-        one.run()
-        ends.append(snapshot(one))
-    assert_same(ends[0], ends[1])
-    assert not torch.equal(ends[0]["model.encoder_latent_query_embed"], ends[2]["model.encoder_latent_query_embed"])
+def test_another_seed_is_another_run(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
+    one, two = (trainer(tiny_config, replace(RUN, seed=seed), tmp_path) for seed in (0, 1))
+    assert not torch.equal(one.model.encoder_latent_query_embed, two.model.encoder_latent_query_embed)
+    assert not torch.equal(one.loader.clips_at(0, 4), two.loader.clips_at(0, 4))
 
 
 def test_a_non_finite_loss_stops_with_the_last_checkpoint_intact(tiny_config: VaporTokConfig, tmp_path: Path) -> None:
