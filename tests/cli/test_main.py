@@ -180,11 +180,3 @@ def test_mistakes_are_answered_with_one_clear_message(
         if "--out" not in arguments and arguments[0] != "pretrain":
             arguments = [*arguments, "--out", str(tmp_path / f"out{number}")]
         assert expected in fails(*arguments), arguments
-
-
-def test_help_reads_like_documentation(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("train", "evaluate", "rollout", "pretrain", "info"):
-        with pytest.raises(SystemExit) as stopped:
-            main([command, "--help"])
-        assert stopped.value.code == 0
-        assert len(capsys.readouterr().out) > 500

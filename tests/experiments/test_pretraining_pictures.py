@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -42,7 +41,6 @@ def test_every_panel_shows_its_numbers(tmp_path: Path) -> None:
     legend = figure.axes[-1].get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["n = 4", "n = 16"]
-    plt.close(figure)
 
 
 @pytest.mark.parametrize("count", [1, 9])

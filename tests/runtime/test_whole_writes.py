@@ -128,3 +128,9 @@ def test_a_full_disk_is_named(file: Path, error: Exception, monkeypatch: pytest.
         monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 0}))
     with pytest.raises(UnwritableError, match=rf"Expected to write {file}, got: .*make room"), whole_write(file):
         raise error
+
+
+def test_a_library_that_says_that_the_disk_is_full(tmp_path: Path) -> None:
+    # As safetensors does, which takes its half-written file away: the disk has room again by then.
+    with pytest.raises(UnwritableError, match=r"state.*make room"), whole_write(tmp_path / "state"):
+        raise RuntimeError("I/O error: No space left on device (os error 28)")

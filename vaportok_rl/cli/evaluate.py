@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 
 from vaportok_rl.cli.progress import progress_bar
+from vaportok_rl.experiments.console import tell_written
 from vaportok_rl.experiments.run_folder import create_run_folder, write_config
 from vaportok_rl.experiments.runs.world_settings import RewardSettings, WorldSettings
 
@@ -98,7 +99,7 @@ class Evaluate:
             for spec in (*(baselines if baselines != (NONE,) else ()), *self.policies):
                 progress.update(task, live=spec)
                 chosen[spec] = build_length_policy(spec, process, calibration, trust_archives=self.trust_archives)
-            progress.update(task, description="scoring every length", live="", completed=0)
+            progress.update(task, description="scoring held-out clips", live="", completed=0, total=self.scenes)
             evaluation = evaluate(
                 process,
                 chosen,
@@ -116,11 +117,11 @@ class Evaluate:
         console.print(headline, evaluation.title(), highlight=False)
         console.print(scoreboard(evaluation.comparison, evaluation.intervals, console.width), READING, highlight=False)
         if evaluation.runs:
-            console.print(runs_table(evaluation.runs))
+            console.print(runs_table(evaluation.runs, console.width))
         for note in evaluation.notes[1:]:
             console.print(note, style="dim", highlight=False)
         written = [write_config(folder, replace(self, out=None, settings=settings)), *evaluation.write(folder)]
-        console.print("written: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
+        tell_written(console, folder, written)
 
     def _own_reward(self, own: Mapping[str, RewardSettings]) -> RewardSettings:
         """The one reward that the agents were trained under.

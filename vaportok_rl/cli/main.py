@@ -1,57 +1,83 @@
-"""Entry point: parses the sub-command, and turns the package's errors into one clear message."""
+"""Entry point: imports the sub-command that was asked for, and turns the package's errors into one clear message."""
 
 from __future__ import annotations
 
+import argparse
+import ast
+import importlib
+import io
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 from rich.text import Text
 
-from vaportok_rl.cli.evaluate import Evaluate
-from vaportok_rl.cli.info import Info
-from vaportok_rl.cli.pretrain import Pretrain
-from vaportok_rl.cli.rollout import RolloutCommand
-from vaportok_rl.cli.table import TableCommand
-from vaportok_rl.cli.train import Train
-from vaportok_rl.clips import UnreadableVideoError
+from vaportok_rl.cli.quick_help import stand_in
 from vaportok_rl.experiments.console import plain_console
+from vaportok_rl.runtime.messages import did_you_mean
 from vaportok_rl.runtime.whole_writes import is_unwritable, unwritable
+from vaportok_rl.version import __version__
 
-Command = (
-    Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[RolloutCommand, tyro.conf.subcommand("rollout")]
-    | Annotated[Pretrain, tyro.conf.subcommand("pretrain")]
-    | Annotated[TableCommand, tyro.conf.subcommand("table")]
-    | Annotated[Info, tyro.conf.subcommand("info")]
-)
+# Each in the module of its name, which is imported when it is run: what trains takes seconds to import.
+COMMANDS = {
+    "train": "Train",
+    "evaluate": "Evaluate",
+    "rollout": "RolloutCommand",
+    "pretrain": "Pretrain",
+    "table": "TableCommand",
+    "info": "Info",
+}
+
+
+def _summary(command: str) -> str:
+    """First line of a command's docstring, read without importing it."""
+    body = ast.parse(Path(__file__).with_name(f"{command}.py").read_text(encoding="utf-8")).body
+    found = next(node for node in body if isinstance(node, ast.ClassDef) and node.name == COMMANDS[command])
+    return (ast.get_docstring(found) or "").splitlines()[0]
+
+
+def _overview(arguments: Sequence[str]) -> None:
+    """Answers ``--help``, ``--version`` and whatever names no command; always exits."""
+    parser = argparse.ArgumentParser(
+        "vaportok-rl", description="Adaptive video tokenization as a reinforcement-learning environment."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", description="Each has a --help of its own.")
+    for command in COMMANDS:
+        commands.add_parser(command, help=_summary(command).replace("%", "%%"))
+    if arguments and arguments[0] not in ("-h", "--help", "--version"):
+        hint = did_you_mean(arguments[0], COMMANDS, "see vaportok-rl --help.")
+        parser.error(f"Expected a command first ({', '.join(COMMANDS)}), got {arguments[0]!r}; {hint}")
+    parser.parse_args(arguments)
+    parser.error("Expected a command first, got none; see vaportok-rl --help.")
 
 
 def _is_ours(error: BaseException) -> bool:
     """Whether this package raised an error itself: torch, too, has messages that begin with what it expected."""
-    if not str(error).startswith("Expected"):
+    if not str(error).startswith(("Expected", "Cannot read video")):
         return False
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return not frames or Path(frames[-1].f_code.co_filename).is_relative_to(Path(__file__).parents[1])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command.
+    """Runs a command.
 
     Args:
         arguments: what follows ``vaportok-rl``; the process's own by default.
     """
-    command = tyro.cli(
-        Command,
-        prog="vaportok-rl",
-        description="Adaptive video tokenization as a reinforcement-learning environment.",
-        args=arguments,
-    )
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal or file that cannot hold a character shows a question mark in its place.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] not in COMMANDS:
+        _overview(given)
+    if arguments is None and {"-h", "--help"} & set(given):
+        stand_in()
     console, errors = plain_console(), plain_console(stderr=True)
 
     def tell(kind: str, style: str, message: object) -> None:
@@ -69,15 +95,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with warnings.catch_warnings():
         warnings.showwarning = show_warning
         try:
-            command.run(console)
+            command = getattr(importlib.import_module(f"vaportok_rl.cli.{given[0]}"), COMMANDS[given[0]])
+            tyro.cli(command, prog=f"vaportok-rl {given[0]}", args=given[1:]).run(console)
         except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
             # What the package checks itself says what was expected, what came and what to do; a traceback would
             # bury it. Everything else is a bug and keeps its traceback.
             if is_unwritable(error):
                 error = unwritable(getattr(error, "filename", None) or "the run folder", error)
-            elif not (
-                isinstance(error, UnreadableVideoError) or (str(error).startswith("Expected") and _is_ours(error))
-            ):
+            elif not _is_ours(error):
                 raise
             tell("error:", "bold red", error)
             sys.exit(2)

@@ -30,6 +30,7 @@ from vaportok_rl.experiments.run_folder import (
     release_run_folder,
     write_config,
 )
+from vaportok_rl.runtime.machine import usable_device
 from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.runtime.whole_writes import whole_write
 from vaportok_rl.tokenizer import PRESETS, VaporTok
@@ -92,7 +93,7 @@ class Pretrain:
             for split in ("train", "test")
         )
         # Only one process makes the folder; the others may find it there already.
-        processes = PartialState(cpu=torch.device(self.device).type == "cpu")
+        processes = PartialState(cpu=usable_device(self.device).type == "cpu")
         atexit.register(processes.destroy_process_group)
         main = processes.is_main_process
         folder = self._take_folder() if main else self.out or Path()

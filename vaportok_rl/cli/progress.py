@@ -1,19 +1,72 @@
-"""Progress bars in one style."""
+"""Progress in one style: percentage, rate and time left first, in a terminal of 60 columns and in a log file."""
 
 from __future__ import annotations
 
+import time
+from datetime import timedelta
+from typing import Any
+
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
+from rich.text import Text
+
+LOG_SECONDS = 30.0
+"""Where the output is no terminal, a line is printed this often."""
+SPEED_SECONDS = 600.0
+"""What the rate is an average over: a round may take a minute."""
+
+
+def numbers(task: Task) -> str:
+    """``" 45 %   31/s  0:01:23 left"``; only what is done where the total is not known."""
+    done = f"{task.percentage:3.0f} %" if task.total else f"{task.completed:,.0f} done"
+    speed = task.finished_speed or task.speed
+    rate = "  –/s" if not speed else f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.1f}/s"
+    if task.total is None:
+        return f"{done} {rate:>8}"
+    seconds = 0.0 if task.finished else task.time_remaining
+    left = "-:--:--" if seconds is None else str(timedelta(seconds=round(seconds)))
+    return f"{done} {rate:>8}  {left} left"
+
+
+class _Numbers(ProgressColumn):
+    max_refresh = 0.5
+
+    def __init__(self) -> None:
+        super().__init__(Column(no_wrap=True, min_width=28))
+
+    def render(self, task: Task) -> Text:
+        return Text(numbers(task))
+
+
+class _Log(Progress):
+    """Progress of a command whose output is a pipe or a file: a line at a time."""
+
+    def __init__(self, *columns: ProgressColumn, **options: Any) -> None:
+        super().__init__(*columns, disable=True, **options)
+        self._told = time.monotonic()
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        """Changes a task; see `rich.progress.Progress.update`."""
+        super().update(task_id, **changes)
+        self._tell(task_id)
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        """Counts on; see `rich.progress.Progress.advance`."""
+        super().advance(task_id, advance)
+        self._tell(task_id)
+
+    def _tell(self, task_id: TaskID) -> None:
+        now = time.monotonic()
+        if now - self._told < LOG_SECONDS:
+            return
+        self._told = now
+        task = self._tasks[task_id]
+        self.console.print(f"{numbers(task)}  {task.description}  {task.fields['live']}", highlight=False)
 
 
 def progress_bar(console: Console) -> Progress:
-    """A bar with count, time gone and left, and a ``live`` text field for current figures."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[live]}"),
-        console=console,
-    )
+    """Progress of tasks with a ``live`` text field for current metrics."""
+    columns = (_Numbers(), TextColumn("{task.description}"), TextColumn("{task.fields[live]}", table_column=Column()))
+    kind = Progress if console.is_terminal or console.is_jupyter else _Log
+    return kind(*columns, console=console, speed_estimate_period=SPEED_SECONDS)

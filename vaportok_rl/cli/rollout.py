@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vaportok_rl.cli.progress import progress_bar
+from vaportok_rl.experiments.console import tell_written
 from vaportok_rl.experiments.run_folder import create_run_folder, write_config
 from vaportok_rl.experiments.runs.world_settings import WorldSettings
 
@@ -108,7 +109,7 @@ class RolloutCommand:
         written += [folder / VIDEO_FILE] if video is not None else []
         written += [recorder.save()] if recorder is not None else []
         console.print(_table(self.policy, done.summary()))
-        console.print("written: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
+        tell_written(console, folder, written)
 
 
 def _table(policy: str, summary: dict[str, Any]) -> Table:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from vaportok_rl.agents.agent_file import AGENT_FILE
 from vaportok_rl.cli.progress import progress_bar
+from vaportok_rl.experiments.console import tell_written
 from vaportok_rl.experiments.reports.tables import READING, cautions, scoreboard, verdict
 from vaportok_rl.experiments.run_folder import create_run_folder, hold_run_folder
 from vaportok_rl.experiments.runs.training import (
@@ -61,11 +62,11 @@ class Train:
         else:
             folder = create_run_folder(Path("runs"), self.name or settings.algo, self.out)
         with progress_bar(console) as progress:
-            held_out_task = progress.add_task("scoring every length", total=None, live="held-out clips")
+            held_out_task = progress.add_task("scoring held-out clips", total=settings.held_out_scenes, live="")
             pool = settings.clip_pool()
             held_out = open_held_out(settings, lambda: progress.advance(held_out_task), pool)
             progress.remove_task(held_out_task)
-            task = progress.add_task(f"{settings.algo} decisions", total=settings.decisions, live="")
+            task = progress.add_task(settings.algo, total=settings.decisions, live="")
 
             def on_round(decisions: int, live: dict[str, float]) -> None:
                 text = f"saved {100 * live['saved']:+.1f} %  tokens {live['tokens']:.1f}  reward {live['reward']:.3f}"
@@ -86,4 +87,4 @@ class Train:
         console.print(verdict(evaluation.comparison, evaluation.intervals), highlight=False, style="bold")
         for caution in cautions(evaluation.comparison, run.explained):
             console.print(caution, highlight=False, style="yellow")
-        console.print(f"written to {run.folder}: {', '.join(run.files)}", highlight=False, soft_wrap=True)
+        tell_written(console, run.folder, map(run.folder.joinpath, run.files))

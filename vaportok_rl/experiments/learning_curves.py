@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -161,8 +159,8 @@ def learning_figure(curves: Sequence[LearningCurve]) -> Figure:
     """Gap closed on training clips (dashed) and on held-out clips by training done: a row a start, a panel a method."""
     starts = list(dict.fromkeys(curve.start for curve in curves))
     methods = list(dict.fromkeys(curve.method for curve in curves))
-    size = (3.6 * len(methods), 0.6 + 2.8 * len(starts))
-    figure, axes = plt.subplots(len(starts), len(methods), figsize=size, sharex=True, sharey=True, squeeze=False)
+    figure = Figure(figsize=(3.6 * len(methods), 0.6 + 2.8 * len(starts)))
+    axes = figure.subplots(len(starts), len(methods), sharex=True, sharey=True, squeeze=False)
     for row, start in zip(axes, starts, strict=True):
         for axis, method in zip(row, methods, strict=True):
             runs = [curve for curve in curves if (curve.start, curve.method) == (start, method)]
@@ -210,7 +208,6 @@ def write(folder: Path, curves: Sequence[LearningCurve], heading: str, docs: Pat
         heading: see `page`.
         docs: the page once more, with its picture in ``images`` beside it.
     """
-    matplotlib.use("Agg")
     rows = [
         {
             "variant": curve.method,

@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import tyro
@@ -152,7 +150,8 @@ def last_points(rows: pd.DataFrame) -> pd.DataFrame:
 
 def optimisers_figure(rows: pd.DataFrame) -> Figure:
     """Held-out gap closed against decisions and against seconds: means over seeds and their 95 % intervals."""
-    figure, axes = plt.subplots(1, 2, figsize=(9.6, 3.8), sharey=True)
+    figure = Figure(figsize=(9.6, 3.8))
+    axes = figure.subplots(1, 2, sharey=True)
     for variant in rows["variant"].unique():
         at = rows[rows["variant"] == variant].groupby("decisions")
         decisions, mean = np.array(list(at.groups)), at["gap_closed"].mean().to_numpy()
@@ -216,7 +215,6 @@ def _percent(values: Any, sign: str = "") -> str:
 
 def write(settings: Optimisers, rows: pd.DataFrame, held_out: HeldOut, out: Path, docs: Path | None) -> list[Path]:
     """Writes the CSV, the picture and the page; the latter two to ``docs`` as well if it is given."""
-    matplotlib.use("Agg")
     csv, png = out / CSV_FILE, out / "images" / FIGURE_FILE
     png.parent.mkdir(parents=True, exist_ok=True)
     rows.to_csv(csv, index=False)

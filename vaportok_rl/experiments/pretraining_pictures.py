@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import tyro
@@ -52,7 +51,8 @@ def _smooth(values: list[float], window: int) -> np.ndarray:
 
 def curves_figure(curves: dict[str, Curve]) -> Figure:
     """Losses, codes in use and lengths against steps, and held-out PSNR, a line a length."""
-    figure, axes = plt.subplots(2, 3, figsize=(10, 5.4))
+    figure = Figure(figsize=(10, 5.4))
+    axes = figure.subplots(2, 3)
     for axis, name in zip(axes.flat, PANELS, strict=True):
         tags = [tag for tag in curves if tag == name or re.fullmatch(rf"{name}/\d+", tag)]
         for tag in sorted(tags, key=lambda tag: (len(tag), tag)):

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
 
-import matplotlib.pyplot as plt
 import torch
 import tyro
 from matplotlib.figure import Figure
@@ -133,7 +132,8 @@ def _row(kept: Kept) -> str:
 
 def figure(measured: Mapping[str, Measured]) -> Figure:
     """PSNR against length for each strategy, with the length it chooses itself marked."""
-    drawn, axis = plt.subplots(figsize=(5.6, 4))
+    drawn = Figure(figsize=(5.6, 4))
+    axis = drawn.subplots()
     for name, entry in measured.items():
         axis.plot(entry.curve.lengths, entry.curve.psnr, color=COLOURS[name], lw=1.4, label=name)
         axis.plot(entry.kept.tokens, entry.kept.psnr, "o", color=COLOURS[name], ms=7)

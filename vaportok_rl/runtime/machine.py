@@ -25,6 +25,22 @@ def processor_name() -> str:
     return names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
 
 
+def usable_device(device: str | torch.device) -> torch.device:
+    """The device of that name, on which torch can compute here.
+
+    Raises:
+        ValueError: there is none of that name, or torch was built without it.
+    """
+    try:
+        torch.empty(0, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(
+            f"Expected a device that torch can use here, got {device!r} ({str(error).partition('. ')[0]}); pass "
+            "device='cpu', or install the driver and torch's build for this device."
+        ) from error
+
+
 def describe_machine(device: str | torch.device = "cpu") -> dict[str, str | int]:
     """What decides the last bits of a run beside its seed, as plain data for the run's record.
 

@@ -46,7 +46,9 @@ def whole_write(path: Path) -> Iterator[Path]:
         scratch.replace(path)
     except BaseException as error:
         # Libraries raise errors of their own where a disk is full: what is left of it tells.
-        full = isinstance(error, Exception) and path.parent.is_dir() and shutil.disk_usage(path.parent).free < _NO_ROOM
+        full = isinstance(error, Exception) and (
+            "No space left" in str(error) or (path.parent.is_dir() and shutil.disk_usage(path.parent).free < _NO_ROOM)
+        )
         with contextlib.suppress(OSError):
             scratch.unlink(missing_ok=True)
         if full or is_unwritable(error):

@@ -14,6 +14,7 @@ from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
+from vaportok_rl.runtime.machine import usable_device
 from vaportok_rl.tokenizer.checkpoint import (
     MODEL_CARD,
     HubOptions,
@@ -331,6 +332,7 @@ def load_checkpoint(
         FileNotFoundError: there is no such checkpoint.
         ValueError: the files are damaged, do not fit each other, hold NaN, or ask for code to be run.
     """
+    device = usable_device(device)
     stored = read_checkpoint(source, weights, **hub)
     resolved = resolve_precision(precision, stored.config, device)
     return _filled(lambda: VaporTok(stored.config, resolved), stored).to(device).freeze()

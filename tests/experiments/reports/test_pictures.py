@@ -4,7 +4,6 @@ from pathlib import Path
 
 import decord
 import imageio.v3 as imageio
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
@@ -86,4 +85,3 @@ def test_the_contact_sheet_labels_what_was_kept(tiny_world: str) -> None:
     assert labels[5] == f"complexity {most_complex:.2f}"
     kept = [label.partition(" · ")[0] for label in labels]
     assert kept[1:5] == kept[6:] == ["1 token", "4 tokens", "16 tokens", "7 tokens"]
-    plt.close(figure)

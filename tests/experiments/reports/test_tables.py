@@ -35,6 +35,7 @@ def comparison(tiny_world: str) -> Comparison:
 def test_the_scoreboard_fits_a_terminal_and_ranks_by_what_is_saved(comparison: Comparison, width: int) -> None:
     console = Console(width=width, file=io.StringIO())
     intervals = policy_intervals(comparison)
+    intervals["best_fixed"] = {"saved": (-1.16, 1.06)}
     console.print(scoreboard(comparison, intervals, width))
     text = console.file.getvalue()
     assert "…" not in text
@@ -91,6 +92,6 @@ def test_cautions(comparison: Comparison) -> None:
 def test_runs_with_their_intervals() -> None:
     metric = {"interquartile_mean": 0.5, "interval": (0.25, 0.75), "values": [0.25, 0.5, 0.75]}
     console = Console(width=100, file=io.StringIO())
-    console.print(runs_table({"grpo": dict.fromkeys(("tokens", "saved", "saved_share", "reward"), metric)}))
+    console.print(runs_table({"grpo": dict.fromkeys(("tokens", "saved", "saved_share", "reward"), metric)}, width=100))
     row = " ".join(console.file.getvalue().splitlines()[-1].split())
     assert row == "grpo 3 0.5 [0.2, 0.8] +50.0 [+25.0, +75.0] 50 [25, 75] 0.500 [0.250, 0.750]"

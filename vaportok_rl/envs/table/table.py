@@ -14,6 +14,7 @@ from vaportok_rl.clips import ClipSource, open_clips
 from vaportok_rl.envs.table.grid import interpolate
 from vaportok_rl.envs.table.manifest import SplitRecord, TableManifest, read_manifest
 from vaportok_rl.envs.table.shards import is_local, read_shard, weights_digest
+from vaportok_rl.runtime.machine import usable_device
 from vaportok_rl.tokenizer.complexity import ComplexityScale
 
 
@@ -84,7 +85,7 @@ class OutcomeTable:
     def __init__(self, folder: Path, manifest: TableManifest, device: str | torch.device = "cpu") -> None:
         self.folder = folder
         self.manifest = manifest
-        self.device = torch.device(device)
+        self.device = usable_device(device)
         self._loaded: dict[str, TableSplit] = {}
 
     @classmethod

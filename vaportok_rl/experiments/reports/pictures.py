@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import imageio.v3 as imageio
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -58,9 +57,8 @@ def contact_sheet(engine: Engine, scene: Scene, score: Tensor, chosen: dict[str,
     ]
     columns += list(chosen.items())
     middle = originals.shape[2] // 2
-    figure, axes = plt.subplots(
-        len(rows), len(columns) + 1, figsize=(1.5 * (len(columns) + 1), 1.7 * len(rows)), squeeze=False
-    )
+    figure = Figure(figsize=(1.5 * (len(columns) + 1), 1.7 * len(rows)))
+    axes = figure.subplots(len(rows), len(columns) + 1, squeeze=False)
     complexity = score.flatten()[rows].tolist()
     flat_codes = scene.codes.flatten(0, 1)[rows]
     for column, (title, lengths) in enumerate([("original", torch.full_like(scene.ids, tokens)), *columns]):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -32,10 +32,9 @@ Curves = Mapping[str, Sequence[tuple[float, float]]]
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Writes a figure as PNG and closes it."""
+    """Writes a figure as PNG."""
     with whole_write(path) as scratch:
         figure.savefig(scratch, dpi=130, metadata={"Software": None})
-    plt.close(figure)
     return path
 
 
@@ -50,7 +49,8 @@ def allocation_figure(comparison: Comparison, score: Tensor, labels: Tensor, nam
     """
     columns = min(len(names), _PANELS_A_ROW)
     rows = -(-len(names) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(3.4 * columns, 3.2 * rows), sharey=True, squeeze=False)
+    figure = Figure(figsize=(3.4 * columns, 3.2 * rows))
+    axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
     panels = list(axes.flat)
     for axis, name in zip(panels, names, strict=False):
         lengths = comparison.scores[name].n_tokens
@@ -72,13 +72,14 @@ def allocation_figure(comparison: Comparison, score: Tensor, labels: Tensor, nam
 
 def rate_distortion_figure(comparison: Comparison) -> Figure:
     """Mean error against mean tokens: every policy, between all fixed lengths and what no policy can go below."""
-    figure, axis = plt.subplots(figsize=(7.6, 4.4))
+    figure = Figure(figsize=(7.6, 4.4))
+    axis = figure.subplots()
     every = comparison.every
     axis.plot(
         every.n_tokens[:, 0, 0].cpu(), every.mse.flatten(1).mean(1).cpu(), color="black", lw=1, label="fixed length"
     )
     axis.plot(*comparison.equal_tokens.envelope.curve(), color="black", lw=1, ls=":", label="best allocation")
-    palette = plt.get_cmap("tab20")
+    palette = matplotlib.colormaps["tab20"]
     for number, (name, score) in enumerate(comparison.scores.items()):
         figures = score.figures()
         axis.plot(
@@ -115,9 +116,8 @@ def reward_curves_figure(runs: Mapping[str, Curves], comparison: Comparison) -> 
         runs: curves by run name.
         comparison: gives the horizontal lines.
     """
-    figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(6.4, 6), sharex=True, height_ratios=(2, 1), layout="constrained"
-    )
+    figure = Figure(figsize=(6.4, 6), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     single = len(runs) == 1
     for number, (name, curves) in enumerate(runs.items()):
         colour = f"C{number}"

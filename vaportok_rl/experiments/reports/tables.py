@@ -54,30 +54,37 @@ def scoreboard(comparison: Comparison, intervals: Intervals, width: int = 80) ->
     Args:
         comparison: the policies.
         intervals: of ``saved`` at least.
-        width: the terminal's columns; below 80, intervals are folded too.
+        width: the terminal's columns.
     """
-    table = _terminal_table("", "policy", [heading for heading, _, _ in SCOREBOARD], folded=width < 80)
-    for name, row in _ranked(comparison):
-        cells = [
-            _with_interval(write, row[metric], intervals[name].get(metric) if metric == "saved" else None)
-            for _, metric, write in SCOREBOARD
+    rows = [
+        [
+            spoken(name),
+            *(
+                _with_interval(write, row[metric], intervals[name].get(metric) if metric == "saved" else None)
+                for _, metric, write in SCOREBOARD
+            ),
         ]
-        table.add_row(spoken(name), *cells)
-    return table
+        for name, row in _ranked(comparison)
+    ]
+    return _terminal_table("", ["policy", *(heading for heading, _, _ in SCOREBOARD)], rows, width)
 
 
-def runs_table(runs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
+def runs_table(runs: Mapping[str, Mapping[str, Mapping[str, Any]]], width: int = 80) -> Table:
     """The interquartile means over the runs of each algorithm, with 95 % bootstrap intervals over runs."""
     shown = [column for column in SCOREBOARD if column[1] in ("tokens", "saved", "saved_share", "reward")]
-    headings = ["runs", *(heading for heading, _, _ in shown)]
-    table = _terminal_table("interquartile mean over runs, 95 % intervals", "algorithm", headings)
-    for name, metrics in runs.items():
-        cells = [
-            _with_interval(write, metrics[metric]["interquartile_mean"], metrics[metric]["interval"])
-            for _, metric, write in shown
+    rows = [
+        [
+            name,
+            str(len(metrics["reward"]["values"])),
+            *(
+                _with_interval(write, metrics[metric]["interquartile_mean"], metrics[metric]["interval"])
+                for _, metric, write in shown
+            ),
         ]
-        table.add_row(name, str(len(metrics["reward"]["values"])), *cells)
-    return table
+        for name, metrics in runs.items()
+    ]
+    headings = ["algorithm", "runs", *(heading for heading, _, _ in shown)]
+    return _terminal_table("interquartile mean over runs, 95 % intervals", headings, rows, width)
 
 
 def report_tables(comparison: Comparison, intervals: Intervals) -> list[str]:
@@ -176,11 +183,17 @@ def _with_interval(write: Callable[[float], str], value: float, interval: Interv
     return f"{cell} [{low}, {high}]"
 
 
-def _terminal_table(title: str, first: str, headings: Sequence[str], folded: bool = True) -> Table:
-    """Names and headings may be folded where the terminal is narrow; numbers never are."""
+def _terminal_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table:
+    """Names are folded where the terminal is narrow, headings and intervals between words; numbers never are."""
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    table.add_column(first, overflow="fold", min_width=6)
-    for heading in headings:
-        saved = heading.startswith("saved")
-        table.add_column(heading, justify="right", style="bold" if saved else "", no_wrap=saved and not folded)
+    table.add_column(headings[0], overflow="fold", min_width=6)
+    columns = [list(cells) for cells in zip(headings, *rows, strict=True)]
+    least = min(10, max(map(len, columns[0])))
+    narrow = least + sum(1 + max(map(len, cells)) for cells in columns[1:]) > width
+    for cells in columns[1:] if narrow else ():
+        cells[:] = [cell.replace(" ", "\n") for cell in cells]
+    for heading, *_ in columns[1:]:
+        table.add_column(heading, justify="right", style="bold" if heading.startswith("saved") else "", no_wrap=True)
+    for row in zip(*(cells[1:] for cells in columns), strict=True):
+        table.add_row(*row)
     return table

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vaportok_rl.clips.loading import ClipLoader
 from vaportok_rl.clips.source import ClipSource
-from vaportok_rl.runtime.machine import describe_machine, warn_if_other_machine
+from vaportok_rl.runtime.machine import describe_machine, usable_device, warn_if_other_machine
 from vaportok_rl.runtime.seeds import derive_seed
 from vaportok_rl.tokenizer.complexity import calibrate, clip_complexity
 from vaportok_rl.tokenizer.config import ComplexityConfig, VaporTokConfig
@@ -385,7 +385,7 @@ def _accelerator(device: str) -> Accelerator:
         if value.lower() != neutral:
             raise ValueError(f"Expected accelerate's {option.lower()} to be {neutral}, got {value}; {instead}.")
     return Accelerator(
-        cpu=torch.device(device).type == "cpu",
+        cpu=usable_device(device).type == "cpu",
         # Prior and codebook take no part while latents are continuous.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
