@@ -114,7 +114,11 @@ def test_a_step_after_the_end(tiny_world: str, make: Make) -> None:
     refusal(RuntimeError, lambda: env.step(action))
 
 
+@pytest.mark.parametrize(
+    ("seed", "error", "said"),
+    [(np.int64(3), TypeError, "pass int(seed)"), (2.0, TypeError, "got 2.0"), (-1, ValueError, "got -1")],
+)
 @one_of(SCALARS | VECTORS)
-def test_a_seed_of_numpys(tiny_world: str, make: Make) -> None:
+def test_seeds(tiny_world: str, make: Make, seed: Any, error: type[Exception], said: str) -> None:
     env = make(tokenizer=tiny_world, path_length=1)
-    assert "pass int(seed)" in refusal(TypeError, lambda: env.reset(seed=np.int64(3)))
+    assert said in refusal(error, lambda: env.reset(seed=seed))

@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from vaportok_rl.agents import HeldOut
 from vaportok_rl.clips import ProceduralClips
-from vaportok_rl.envs import Outcome, TaildropProcess, VaporReward, shared_world
+from vaportok_rl.envs import TaildropProcess, VaporReward, shared_world
 
 
 def test_spaces_follow_the_world(tiny_world: str) -> None:
@@ -111,12 +111,3 @@ def test_scenes_of_one_video(tiny_world: str, monkeypatch: pytest.MonkeyPatch) -
     assert sorted(measured[1]) == [[2, 3, 4, 5], [3, 4, 5, 6], [7, 8, 9, 10]]
     with pytest.raises(ValueError, match="Expected a video of at least path_length=6 clips for ordering='video'"):
         TaildropProcess(tokenizer=tiny_world, path_length=6, ordering="video")
-
-
-def bad_term(outcome: Outcome) -> torch.Tensor:
-    return outcome.mse / (outcome.n_tokens - 1)
-
-
-def test_a_bad_term_is_found_at_construction(tiny_world: str) -> None:
-    with pytest.raises(ValueError, match="Expected reward term 'bad' to be finite"):
-        TaildropProcess(tokenizer=tiny_world, path_length=2, reward={"terms": {"bad": bad_term}})

@@ -5,7 +5,6 @@ from dataclasses import fields
 from typing import get_type_hints
 
 import gymnasium
-import pytest
 
 from vaportok_rl.envs import MOTaildropEnv, TaildropArguments, TaildropEnv, TaildropSettings
 from vaportok_rl.experiments.environment_pages import environment_page
@@ -33,9 +32,3 @@ def test_settings_rebuild_the_environment(tiny_world: str) -> None:
 def test_observed_lists_kinds_in_order() -> None:
     assert TaildropSettings(obs="codes").observed == ("codes",)
     assert TaildropSettings(obs=["clip", "codes"]).observed == ("clip", "codes")
-
-
-@pytest.mark.parametrize("path_length", [0, -1])
-def test_empty_paths_are_refused(path_length: int) -> None:
-    with pytest.raises(ValueError, match=f"Expected path_length ≥ 1, got {path_length}"):
-        TaildropSettings(path_length=path_length)

@@ -11,7 +11,6 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_sb3_env
 
@@ -29,8 +28,7 @@ from vaportok_rl.envs import (
 )
 from vaportok_rl.envs.table.building import TableBuilder, plan_table
 from vaportok_rl.envs.table.table import OutcomeTable
-from vaportok_rl.experiments.rollouts.playing import rollout
-from vaportok_rl.registration import MO_TAILDROP_ID, TAILDROP_ID
+from vaportok_rl.registration import TAILDROP_ID
 
 COUNTS = {"train": 12, "test": 7}
 REWARD = {"weights": {"efficiency": 0.7, "diversity": 1.3, "prior_bits": 0.2, "log_mse": 0.1, "codebook_usage": 0.4}}
@@ -145,15 +143,6 @@ def test_grpo_learns_on_a_table(full_table: Path) -> None:
     assert other.vector_env.settings["table"] == str(full_table)
 
 
-def test_rollouts(full_table: Path) -> None:
-    rows = rollout(TaildropEnv(table=str(full_table), path_length=2), "random", 3, 5).rows
-    env = TaildropEnv(table=str(full_table), path_length=2)
-    for scene, episode in rows.groupby("scene"):
-        env.reset(seed=5 + int(scene))
-        paid = [env.step(n - 1)[1] for n in episode["n_tokens"]]
-        assert np.allclose(paid, episode["reward"], atol=1e-6)
-
-
 @pytest.mark.parametrize("obs", ["latents", "complexity", "codes", ("codes", "complexity")])
 @pytest.mark.filterwarnings("ignore:.*Box observation space.*")
 def test_the_checkers_are_content(full_table: Path, obs: Any) -> None:
@@ -162,15 +151,6 @@ def test_the_checkers_are_content(full_table: Path, obs: Any) -> None:
     if obs == "complexity":
         check_sb3_env(env.unwrapped)
     check_vector_env(TaildropVectorEnv(4, group_size=2, table=str(full_table), path_length=2, obs=obs), steps=5)
-
-
-@pytest.mark.parametrize("name", [TAILDROP_ID, MO_TAILDROP_ID])
-def test_the_spec_survives_json(full_table: Path, name: str) -> None:
-    env = gymnasium.make(name, table=str(full_table), path_length=2, obs="codes", reward=REWARD)
-    again = EnvSpec.from_json(env.spec.to_json()).make()
-    assert again.unwrapped.process.settings == env.unwrapped.process.settings
-    assert np.array_equal(again.reset(seed=1)[0], env.reset(seed=1)[0])
-    assert np.array_equal(again.step(3)[1], env.step(3)[1])
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])

@@ -83,16 +83,6 @@ def test_a_clip_term_is_paid_before_the_path_is_known(tiny_world: str) -> None:
     assert seen[-2:] == [(1, 1, 2)] * 2
 
 
-def test_nothing_before_begin(process: TaildropProcess) -> None:
-    walk = GroupWalk(process, 1)
-    with pytest.raises(RuntimeError, match=r"Expected reset\(\) before step\(\)"):
-        walk.observe()
-    with pytest.raises(RuntimeError, match=r"Expected reset\(\) before step\(\)"):
-        walk.step(np.array([[1]]))
-    with pytest.raises(RuntimeError, match=r"Expected reset\(\) before step\(\)"):
-        walk.action_masks()
-
-
 def test_lengths_are_kept_within_the_range_and_the_budget(tiny_world: str) -> None:
     bounded = TaildropProcess(tokenizer=tiny_world, path_length=3, min_tokens=2, max_tokens=9, token_budget=14)
     walk = GroupWalk(bounded, group_size=3)

@@ -15,6 +15,7 @@ from torch import Tensor
 from vaportok_rl.clips.cache import ClipCache
 from vaportok_rl.clips.footage.decoding import resize_and_crop
 from vaportok_rl.clips.source import ClipBatch, ClipOrigin, ClipSource, check_split
+from vaportok_rl.runtime.declared import checked
 from vaportok_rl.runtime.messages import did_you_mean
 
 # Pygame greets on standard output, which belongs to whoever runs us.
@@ -58,6 +59,7 @@ class GameplayClips(ClipSource):
             its range. A game that fails or renders anything but RGB frames raises it when its clips are asked for.
     """
 
+    @checked
     def __init__(
         self,
         environments: str | Sequence[str],

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vaportok_rl.clips.source import ClipBatch, ClipOrigin, ClipSource
+from vaportok_rl.runtime.declared import checked
 
 
 class MixedClips(ClipSource):
@@ -26,6 +27,7 @@ class MixedClips(ClipSource):
         ValueError: no sources, or sources of different geometry or split.
     """
 
+    @checked
     def __init__(self, sources: Sequence[ClipSource], turns: Sequence[int] | None = None) -> None:
         kinds = {(source.frames, source.size, source.split) for source in sources}
         if len(kinds) != 1:

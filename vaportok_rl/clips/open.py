@@ -12,6 +12,7 @@ from vaportok_rl.clips.gameplay import GameplayClips
 from vaportok_rl.clips.mixed import MixedClips
 from vaportok_rl.clips.procedural.source import ProceduralClips
 from vaportok_rl.clips.source import ClipSource, Split, check_split
+from vaportok_rl.runtime.declared import checked
 
 PROCEDURAL = "procedural"
 PROCEDURAL_PREFIX = "procedural:"
@@ -23,6 +24,7 @@ FOLD_PREFIX = "fold:"
 _FOLDS = ("1", "2", "3")
 
 
+@checked
 def open_clips(
     clips: str | Sequence[str],
     *,

@@ -39,8 +39,10 @@ class TokenRange:
     budget: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("min_tokens", self.minimum), ("max_tokens", self.maximum), ("token_budget", self.budget)):
-            check_whole(name, 0 if value is None else value)
+        budget = 0 if self.budget is None else self.budget
+        names = ("tokens", "path_length", "min_tokens", "max_tokens", "token_budget")
+        for name, value in zip(names, (self.tokens, self.path_length, self.minimum, self.longest, budget), strict=True):
+            check_whole(name, value)
         if not 1 <= self.minimum <= self.longest <= self.tokens:
             raise ValueError(
                 f"Expected 1 ≤ min_tokens ≤ max_tokens ≤ {self.tokens} (K), got min_tokens={self.minimum}, "

@@ -5,13 +5,20 @@ from __future__ import annotations
 import ast
 import inspect
 import math
+import re
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from functools import cache
+from functools import cache, wraps
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+from typeguard import TypeCheckError, check_type
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,7 @@ def _check(name: str, value: Any, annotation: Any) -> None:
             raise ValueError(f"Expected {name} {offered}, got {value!r}; pass one of them.")
         return
     if kind not in _KINDS:
+        _require_type(name, value, bare)
         return
     wanted, told = _KINDS[kind]
     if not isinstance(value, wanted) or (kind is not bool and isinstance(value, bool)):
@@ -96,6 +104,40 @@ def _check(name: str, value: Any, annotation: Any) -> None:
     allowed = next((mark for mark in marks if isinstance(mark, Range)), Range(infinite=True))
     if not allowed.holds(value):
         raise ValueError(f"Expected {allowed.describe(name)}, got {value}; give a value in this range.")
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Has a function or constructor refuse arguments of other types than its annotations say.
+
+    Raises:
+        TypeError: on the call, with the argument's name and value.
+    """
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        hints = get_type_hints(function)
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError:
+            return function(*args, **kwargs)  # Python's own message
+        for name, value in given.items():
+            kind = signature.parameters[name]
+            if name not in hints or kind.kind is kind.VAR_KEYWORD:
+                continue
+            _require_type(name, value, hints[name])
+        return function(*args, **kwargs)
+
+    return call
+
+
+def _require_type(name: str, value: object, annotation: Any) -> None:
+    try:
+        # NumPy's numbers are numbers.
+        check_type(value.item() if isinstance(value, np.number) else value, annotation)
+    except TypeCheckError as error:
+        told = annotation.__name__ if isinstance(annotation, type) else re.sub(r"\b[a-z_]+\.", "", str(annotation))
+        raise TypeError(f"Expected {name} to be {told}, got {value!r}; pass one.") from error
 
 
 _KINDS: dict[type, tuple[type, str]] = {

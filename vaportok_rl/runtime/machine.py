@@ -35,9 +35,10 @@ def usable_device(device: str | torch.device) -> torch.device:
         torch.empty(0, device=device)
         return torch.device(device)
     except (RuntimeError, AssertionError, TypeError) as error:
+        said = str(error).splitlines()[0].partition(". ")[0]
         raise ValueError(
-            f"Expected a device that torch can use here, got {device!r} ({str(error).partition('. ')[0]}); pass "
-            "device='cpu', or install the driver and torch's build for this device."
+            f"Expected a device that torch can use here, got {device!r} ({said}); pass device='cpu', or install the "
+            "driver and torch's build for this device."
         ) from error
 
 

@@ -90,8 +90,6 @@ class TestEnvironments:
             ({"group_size": 3}, "Expected group_size=4, the environment's own, got 3"),
             ({"scenes": 5}, "Expected scenes=3, the environment's own, got 5"),
             ({"credit": "token"}, "Expected credit 'path' or 'clip' or None, got 'token'"),
-            ({"n_epochs": 0}, "Expected n_epochs ≥ 1"),
-            ({"batch_size": 0}, "batch_size ≥ 1"),
         ],
         ids=str,
     )

@@ -197,12 +197,6 @@ def test_it_pickles_without_its_cache(library: Path) -> None:
     assert again.describe() == source.describe()
 
 
-def test_describe_is_one_line(library: Path) -> None:
-    source = VideoClips(library, frames=8, split="test")
-    assert f"{len(source)} test clips of 8x32x32" in source.describe()
-    assert "\n" not in source.describe()
-
-
 def test_broken_files_are_skipped_with_one_warning_each(library: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mixed"
     shutil.copytree(library, folder)
@@ -295,13 +289,6 @@ def test_bad_arguments_say_what_to_do(library: Path, change: dict[str, object], 
     make: Callable[..., VideoClips] = VideoClips
     with pytest.raises(ValueError, match=message):
         make(library, **change)
-
-
-def test_missing_paths_are_file_not_found(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        VideoClips(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="holds none"):
-        VideoClips(tmp_path)
 
 
 @needs_real_clips

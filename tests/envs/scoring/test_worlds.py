@@ -65,11 +65,6 @@ def test_it_is_frozen(tiny_world: str) -> None:
     assert not any(parameter.requires_grad for parameter in world.parameters())
 
 
-def test_missing_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no-such-world"):
-        shared_world(str(tmp_path / "no-such-world"))
-
-
 def test_networks_of_reward_terms_are_shared_too(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[Any] = []
 

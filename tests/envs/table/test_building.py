@@ -1,10 +1,6 @@
 """Building a table: the same bytes however often it is interrupted and however many processes share the work."""
 
 import os
-import random
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -62,44 +58,6 @@ def test_a_damaged_shard_is_mended(plan: TableBuild, coarse_table: Path) -> None
     third.unlink()
     TableBuilder(plan, coarse_table).run()
     assert contents(coarse_table) == before
-
-
-_CHILD = """
-import sys
-import torch
-torch.set_num_threads(1)
-from vaportok_rl.envs.table.building import TableBuilder, plan_table
-plan = plan_table(tokenizer=sys.argv[1], count=12, held_out=7, grid=4, shard_clips=8)
-builder = TableBuilder(plan, sys.argv[2])
-print("ready", flush=True)
-sys.stdin.readline()
-builder.run(lambda count: print(count, flush=True))
-"""
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
-def test_killed_anywhere_it_ends_with_the_same_bytes(tiny_world: str, coarse_table: Path, tmp_path: Path) -> None:
-    rng = random.Random(7)
-    folder = tmp_path / "table"
-    for attempt in range(3):
-        child = subprocess.Popen(
-            [sys.executable, "-c", _CHILD, tiny_world, str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert child.stdin is not None
-        assert child.stdout is not None
-        child.stdout.readline()
-        child.stdin.write(b"\n")
-        child.stdin.flush()
-        if attempt:  # the first dies somewhere in the beginning, the others somewhere in the middle
-            child.stdout.readline()
-        time.sleep(rng.uniform(0, 0.03))
-        child.send_signal(signal.SIGKILL)
-        child.communicate()
-    TableBuilder(plan_table(tokenizer=tiny_world, count=12, held_out=7, grid=4, shard_clips=8), folder).run()
-    assert contents(folder) == contents(coarse_table)
 
 
 class Killed(BaseException):

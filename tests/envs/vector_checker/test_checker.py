@@ -92,32 +92,6 @@ def test_shared_observations_are_allowed_where_they_were_asked_for(kind: Any, ch
     checked(lambda: kind([Corridor] * 2, copy=False), steps=24)
 
 
-@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.DISABLED], ids=lambda mode: mode.name)
-@pytest.mark.parametrize("obs", ["latents", "complexity", "codes", "clip", ("clip", "codes")], ids=str)
-def test_our_environment(tiny_world: str, obs: str | tuple[str, ...], mode: AutoresetMode, checked: Any) -> None:
-    def make() -> VectorEnv[Any, Any, Any]:
-        return gymnasium.make_vec(
-            ID,
-            num_envs=4,
-            vectorization_mode="vector_entry_point",
-            group_size=2,
-            tokenizer=tiny_world,
-            path_length=2,
-            obs=obs,
-            autoreset_mode=mode,
-        )
-
-    checked(make, steps=5)
-
-
-@pytest.mark.parametrize("mode", AutoresetMode, ids=lambda mode: mode.name)
-def test_our_scalar_environment_in_gymnasiums_vector_environment(
-    tiny_world: str, mode: AutoresetMode, checked: Any
-) -> None:
-    arguments = {"num_envs": 2, "vectorization_mode": "sync", "vector_kwargs": {"autoreset_mode": mode}}
-    checked(lambda: gymnasium.make_vec(ID, tokenizer=tiny_world, path_length=2, **arguments), steps=5)
-
-
 @pytest.mark.parametrize("mode", ["SameStep", "Disabled"])
 def test_paths_of_one_clip(tiny_world: str, mode: str, checked: Any) -> None:
     settings = {"group_size": 2, "tokenizer": tiny_world, "path_length": 1, "autoreset_mode": mode}

@@ -13,6 +13,7 @@ from vaportok_rl.clips.footage.listed_video import ListedVideo
 from vaportok_rl.clips.footage.source import FootageClips, FootageOptions
 from vaportok_rl.clips.footage.splits import held_out_files
 from vaportok_rl.clips.source import Split
+from vaportok_rl.runtime.declared import checked
 from vaportok_rl.runtime.messages import no_such_path
 
 _PATH_COLUMNS = ("path", "video", "video_path", "file", "filename")
@@ -67,6 +68,7 @@ class KineticsCSV(FootageClips):
         UserWarning: videos were skipped.
     """
 
+    @checked
     def __init__(
         self,
         csv_files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],

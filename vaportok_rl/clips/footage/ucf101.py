@@ -8,6 +8,7 @@ from typing import Unpack
 
 from vaportok_rl.clips.footage.listed_video import ListedVideo
 from vaportok_rl.clips.footage.source import FootageClips, FootageOptions
+from vaportok_rl.runtime.declared import checked
 from vaportok_rl.runtime.messages import no_such_path
 
 _LISTS = "ucfTrainTestlist"
@@ -39,6 +40,7 @@ class UCF101(FootageClips):
         UserWarning: videos were skipped.
     """
 
+    @checked
     def __init__(
         self,
         folder: str | os.PathLike[str],

@@ -9,6 +9,7 @@ from typing import Unpack
 from vaportok_rl.clips.footage.listed_video import ListedVideo
 from vaportok_rl.clips.footage.source import FootageClips, FootageOptions
 from vaportok_rl.clips.footage.splits import find_videos
+from vaportok_rl.runtime.declared import checked
 
 
 class VideoClips(FootageClips):
@@ -52,6 +53,7 @@ class VideoClips(FootageClips):
         UserWarning: a file was skipped, or the only readable file holds a single clip and serves both splits.
     """
 
+    @checked
     def __init__(
         self,
         path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],

@@ -15,6 +15,7 @@ from vaportok_rl.clips.procedural.families import FAMILIES, STRENGTHS
 from vaportok_rl.clips.procedural.motion import camera_grid, draw_sprites
 from vaportok_rl.clips.procedural.textures import TEXTURES, cells, clouds
 from vaportok_rl.clips.source import ClipBatch, ClipOrigin, ClipSource, check_split
+from vaportok_rl.runtime.declared import checked
 
 Range = tuple[float, float]
 
@@ -80,6 +81,7 @@ class ProceduralClips(ClipSource):
         ValueError: an argument is out of range or a family is unknown.
     """
 
+    @checked
     def __init__(
         self,
         seed: int = 0,
