@@ -40,9 +40,9 @@ def _soften(canvas: Tensor) -> Tensor:
     return canvas
 
 
-def _check_range(name: str, value: Range) -> Range:
+def _check_range(name: str, value: Sequence[float]) -> Range:
     """Returns a knob's range if it is one."""
-    ends = tuple(value) if isinstance(value, Sequence) else (value,)
+    ends = tuple(value)
     if len(ends) != 2 or not 0.0 <= ends[0] <= ends[1] <= 1.0:
         raise ValueError(
             f"Expected {name} to be (low, high) with 0 ≤ low ≤ high ≤ 1, got {value}; pass equal ends to pin it."
@@ -90,8 +90,8 @@ class ProceduralClips(ClipSource):
         frames: int = 16,
         size: int = 32,
         families: Sequence[str] | None = None,
-        spatial: Range = (0.0, 1.0),
-        temporal: Range = (0.0, 1.0),
+        spatial: Sequence[float] = (0.0, 1.0),
+        temporal: Sequence[float] = (0.0, 1.0),
         length: int = 1_000_000,
     ) -> None:
         if frames < 1 or size < 4 or length < 1:
