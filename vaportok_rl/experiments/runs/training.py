@@ -49,7 +49,7 @@ from vaportok_rl.experiments.runs.clip_pool import ClipPool
 from vaportok_rl.experiments.runs.inputs import check_inputs, input_hashes
 from vaportok_rl.experiments.runs.progress_report import OnRound, ProgressReport
 from vaportok_rl.experiments.runs.seeded_rounds import SeededRounds
-from vaportok_rl.experiments.runs.world_settings import WorldSettings
+from vaportok_rl.experiments.runs.world_settings import StudySettings
 from vaportok_rl.runtime.declared import AT_LEAST_1, NOT_NEGATIVE, SEED, Range, check_fields
 from vaportok_rl.runtime.machine import describe_machine, warn_if_other_machine
 from vaportok_rl.runtime.ranks import Processes
@@ -57,7 +57,7 @@ from vaportok_rl.tokenizer.pretraining import NonFiniteLossError
 
 
 @dataclass(frozen=True)
-class TrainSettings(GRPOOptions, WorldSettings):
+class TrainSettings(GRPOOptions, StudySettings):
     """Everything a training run depends on."""
 
     algo: Algorithm = "grpo"
