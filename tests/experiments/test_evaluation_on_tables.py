@@ -14,6 +14,7 @@ from vaportok_rl.cli.main import main
 from vaportok_rl.envs import TaildropProcess
 from vaportok_rl.envs.table.building import TableBuilder, plan_table
 from vaportok_rl.experiments.learnable import LearnableSettings, learnable_gap
+from vaportok_rl.experiments.runs.training import TrainSettings, open_held_out
 from vaportok_rl.tokenizer import VaporTok
 
 
@@ -47,6 +48,17 @@ def test_all_policies_without_decoding(table: str, tmp_path: Path, monkeypatch: 
     names = [name for name, entry in results.items() if isinstance(entry, dict) and "reward" in entry]
     assert {"router", "budget:4", "complexity-affine", "loss-proportional", "best_fixed", "oracle"} < set(names)
     assert results["oracle"]["reward"] == max(results[name]["reward"] for name in names)
+
+
+def test_train_holds_out_the_clips_of_another_table(table: str, tiny_world: str, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    plan = plan_table(tokenizer=tiny_world, clip_seed=1, count=0, held_out=6, grid=1)
+    TableBuilder(plan, other).run()
+    settings = TrainSettings(table=table, held_out_table=str(other), path_length=3, held_out_scenes=2)
+    held_out = open_held_out(settings)
+    direct = HeldOut(TaildropProcess(table=str(other), path_length=3, split="test"), scenes=2)
+    assert torch.equal(held_out.every.mse, direct.every.mse)
+    assert settings.environment("train")["table"] == table
 
 
 BRIEF = LearnableSettings(

@@ -45,7 +45,7 @@ class WorldSettings(WorldOptions):
 
 @dataclass(frozen=True)
 class StudySettings(WorldSettings):
-    """Where a study trains and what it holds out."""
+    """Where a run or a study trains, and what it holds out."""
 
     held_out_table: str | None = None
     """Outcome table whose test split is held out, if that is not `--table`'s: other clips than one trained on."""
