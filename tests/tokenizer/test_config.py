@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -100,9 +99,3 @@ def test_impossible_entries_are_named(entries: dict[str, Any], message: str) -> 
 def test_a_configuration_is_an_object() -> None:
     with pytest.raises(ValueError, match="JSON object, got list"):
         VaporTokConfig.from_dict([])  # type: ignore[arg-type]
-
-
-def test_one_token_more_than_positions_is_enough() -> None:
-    # The prior's input lacks the last token.
-    config = VaporTokConfig(tokens=9, prior=PriorConfig(positions=8))
-    assert replace(config, tokens=8).tokens == 8
