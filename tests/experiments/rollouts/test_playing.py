@@ -48,7 +48,7 @@ def test_rows_are_bitwise_what_the_gymnasium_environment_returns(tiny_world: str
     done = rollout(env, "random", episodes=3, seed=7, paths=2)
     assert len(done.path_rewards) == 6
     for ((episode, _), rows), path_reward in zip(done.rows.groupby(["scene", "path"]), done.path_rewards, strict=True):
-        env.reset(seed=7 + episode)
+        env.reset(seed=7 + int(episode))
         total = 0.0
         for row in rows.itertuples():
             _, reward, terminated, _, info = env.step(int(row.n_chosen) - 1)

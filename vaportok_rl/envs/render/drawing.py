@@ -190,7 +190,7 @@ def _column(panel_width: int) -> int:
 @lru_cache(maxsize=1)
 def _font() -> ImageFont.FreeTypeFont:
     # Matplotlib ships this one; Pillow's own lacks most of Unicode, and terms may be named in any alphabet.
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), _FONT_SIZE)
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), _FONT_SIZE)
 
 
 @lru_cache(maxsize=16)
