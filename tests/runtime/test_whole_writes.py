@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
-from vaportok_rl.runtime.whole_writes import UnwritableError, scratch_path, whole_write
+from vaportok_rl.runtime.whole_writes import UnwritableError, order_metadata, scratch_path, whole_write
 
 
 @pytest.fixture(params=[None, b"the old content"], ids=["new", "replaced"])
@@ -134,3 +137,16 @@ def test_a_library_that_says_that_the_disk_is_full(tmp_path: Path) -> None:
     # As safetensors does, which takes its half-written file away: the disk has room again by then.
     with pytest.raises(UnwritableError, match=r"state.*make room"), whole_write(tmp_path / "state"):
         raise RuntimeError("I/O error: No space left on device (os error 28)")
+
+
+def test_equal_tensors_and_metadata_make_equal_bytes(tmp_path: Path) -> None:
+    file, found = tmp_path / "x.safetensors", set()
+    stated = {"sha256": 'a "quoted" name\n/ü', "agent": "{}"}
+    for _ in range(20):
+        save_file({"b": torch.ones(2), "a": torch.zeros(3)}, file, stated)
+        order_metadata(file)
+        found.add(file.read_bytes())
+    assert len(found) == 1
+    with safe_open(file, framework="pt") as opened:
+        assert opened.metadata() == stated
+        assert opened.get_tensor("b").tolist() == [1, 1]

@@ -26,7 +26,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 from torch import Tensor
 
-from vaportok_rl.runtime.whole_writes import whole_write
+from vaportok_rl.runtime.whole_writes import order_metadata, whole_write
 
 AGENT_FILE = "agent.safetensors"
 ARCHIVE_FILE = "agent.zip"
@@ -111,6 +111,7 @@ def save_agent(agent: BaseAlgorithm, file: Path, record: Mapping[str, Any]) -> P
     text = json.dumps(content)
     with whole_write(file) as scratch:
         save_file(tensors, scratch, {"agent": text, "sha256": _digest(text, tensors)})
+        order_metadata(scratch)
     return file
 
 

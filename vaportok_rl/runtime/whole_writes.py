@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -54,6 +55,21 @@ def whole_write(path: Path) -> Iterator[Path]:
         if full or is_unwritable(error):
             raise unwritable(path, error) from error
         raise
+
+
+def order_metadata(file: Path) -> None:
+    """Sorts the metadata of a safetensors file, which the library writes in an order that changes from call to call.
+
+    Equal tensors and metadata then make equal bytes, as hashes of files need it.
+    """
+    with file.open("rb+") as opened:
+        size = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        opened.seek(8)
+        if len(text) <= size:
+            opened.write(text.ljust(size))
 
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vaportok_rl.runtime.messages import did_you_mean
-from vaportok_rl.runtime.whole_writes import whole_write
+from vaportok_rl.runtime.whole_writes import order_metadata, whole_write
 from vaportok_rl.tokenizer.config import VaporTokConfig
 from vaportok_rl.tokenizer.larp import import_larp, is_larp, read_trainer_file
 
@@ -71,6 +71,7 @@ def write_checkpoint(
     # Both are written before either is replaced, the weights first.
     with whole_write(folder / CONFIG_FILE) as config_file, whole_write(folder / WEIGHTS_FILE) as weights:
         save_file(state, weights, metadata={"config": json.dumps(settings), "crc32": json.dumps(sums)})
+        order_metadata(weights)
         config_file.write_text(json.dumps(settings, indent=2) + "\n")
     return folder
 
