@@ -37,3 +37,10 @@ def test_a_pipe_gets_a_line_every_half_minute(monkeypatch: pytest.MonkeyPatch) -
             shown.advance(task)
     lines = console.file.getvalue().splitlines()
     assert [line.split()[:2] for line in lines] == [["31", "done"], ["61", "done"], ["91", "done"]]
+
+
+@pytest.mark.parametrize("widgets", [None, object()])
+def test_a_notebook_gets_a_bar_only_with_widgets(widgets: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "find_spec", lambda name: widgets)
+    console = Console(file=io.StringIO(), force_jupyter=True)
+    assert progress_bar(console).disable == (widgets is None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import Any
 
 from rich.console import Console
@@ -12,7 +13,7 @@ from rich.table import Column
 from rich.text import Text
 
 LOG_SECONDS = 30.0
-"""Where the output is no terminal, a line is printed this often."""
+"""Where there is no bar, a line is printed this often."""
 SPEED_SECONDS = 600.0
 """What the rate is an average over: a round may take a minute."""
 
@@ -40,7 +41,7 @@ class _Numbers(ProgressColumn):
 
 
 class _Log(Progress):
-    """Progress of a command whose output is a pipe or a file: a line at a time."""
+    """Progress of a command whose output is a pipe, a file or a notebook without widgets."""
 
     def __init__(self, *columns: ProgressColumn, **options: Any) -> None:
         super().__init__(*columns, disable=True, **options)
@@ -68,5 +69,7 @@ class _Log(Progress):
 def progress_bar(console: Console) -> Progress:
     """Progress of tasks with a ``live`` text field for current metrics."""
     columns = (_Numbers(), TextColumn("{task.description}"), TextColumn("{task.fields[live]}", table_column=Column()))
-    kind = Progress if console.is_terminal or console.is_jupyter else _Log
+    # A notebook without widgets would show warnings in the bar's place.
+    live = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+    kind = Progress if live else _Log
     return kind(*columns, console=console, speed_estimate_period=SPEED_SECONDS)
