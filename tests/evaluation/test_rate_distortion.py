@@ -103,7 +103,7 @@ def test_markdown() -> None:
     result = RateDistortion((1, 16), (20.126, 30.0), (0.1234, 0.5), (0.01, 0.001), (0.0, 0.456), 0.5, 3)
     assert result.markdown().splitlines() == [
         "| tokens | PSNR (dB) | explained variance (median) | prior top-5 |",
-        "|---:|---:|---:|---:|",
+        "| ---: | ---: | ---: | ---: |",
         "| 1 | 20.13 | 0.123 | 0.0 % |",
         "| 16 | 30.00 | 0.500 | 45.6 % |",
     ]

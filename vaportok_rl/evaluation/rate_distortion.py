@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vaportok_rl.clips import ClipSource
 from vaportok_rl.evaluation.reconstruction import explained_variance, mean_squared_error, psnr
+from vaportok_rl.runtime.markdown import markdown_table
 from vaportok_rl.tokenizer import VaporTok
 from vaportok_rl.tokenizer.prior import cumulative_hits, top_k_accuracy
 
@@ -41,12 +42,11 @@ class RateDistortion:
 
     def markdown(self) -> str:
         """The table in Markdown."""
-        rows = ["| tokens | PSNR (dB) | explained variance (median) | prior top-5 |", "|---:|---:|---:|---:|"]
-        rows += [
-            f"| {n} | {p:.2f} | {v:.3f} | {100 * a:.1f} % |"
+        rows = (
+            (n, f"{p:.2f}", f"{v:.3f}", f"{100 * a:.1f} %")
             for n, p, v, a in zip(self.lengths, self.psnr, self.explained_variance, self.prior_top5, strict=True)
-        ]
-        return "\n".join(rows)
+        )
+        return markdown_table(("tokens", "PSNR (dB)", "explained variance (median)", "prior top-5"), rows, names=0)
 
     def monotony(self) -> str:
         """A sentence: PSNR rises from row to row, or where it falls and by how much, with its standard error."""

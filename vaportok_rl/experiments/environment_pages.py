@@ -15,6 +15,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from vaportok_rl.envs import TaildropSettings
 from vaportok_rl.runtime.declared import options_table
+from vaportok_rl.runtime.markdown import markdown_table
 
 NAMESPACE = "vaportok"
 COMMAND = "python -m vaportok_rl.experiments.environment_pages docs/environments"
@@ -76,7 +77,7 @@ def environment_page(spec: EnvSpec) -> str:
     if hasattr(env, "reward_space"):
         rows.append(("reward space", env.reward_space))
     env.close()
-    table = "\n".join(f"| {name} | `{value}` |" for name, value in rows)
+    table = markdown_table(("", ""), ((name, f"`{value}`") for name, value in rows), names=2)
     sections = sections.replace("See `TaildropSettings`.", options_table(TaildropSettings))
     return f"""\
 <!-- Made from the class documentation by `{COMMAND}`; edit that and run this. -->
@@ -85,8 +86,6 @@ def environment_page(spec: EnvSpec) -> str:
 
 {summary}
 
-| | |
-|---|---|
 {table}
 
 ```python

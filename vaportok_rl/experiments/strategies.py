@@ -23,6 +23,7 @@ from vaportok_rl.evaluation import RateDistortion, rate_distortion
 from vaportok_rl.evaluation.reconstruction import mean_squared_error, psnr
 from vaportok_rl.experiments.console import plain_console
 from vaportok_rl.experiments.reports.plots import save_figure
+from vaportok_rl.runtime.markdown import markdown_table
 from vaportok_rl.tokenizer import PRESETS, VaporTok, load_checkpoint
 from vaportok_rl.tokenizer.config import Strategy
 from vaportok_rl.tokenizer.error_threshold import lengths_under_error
@@ -100,16 +101,16 @@ def table(measured: Mapping[str, Measured], by_threshold: Sequence[Kept]) -> str
     """The Markdown table: a row a strategy, and below it ``naive`` under an error threshold."""
     tokens = next(iter(measured.values())).curve.lengths[-1]
     shown = sorted({min(4, tokens), min(16, tokens), tokens})
-    columns = "".join(f" PSNR at n = {n} |" for n in shown)
-    lines = [
-        f"| strategy | length at inference | tokens | PSNR (dB) | MSE | prior top-5 | codes in use |{columns}",
-        "|---|---|" + "---:|" * (5 + len(shown)),
+    headings = ("strategy", "length at inference", "tokens", "PSNR (dB)", "MSE", "prior top-5", "codes in use")
+    rows = [
+        (
+            *(name, *_cells(entry.kept), f"{100 * entry.curve.codes_used:.0f} %"),
+            *(f"{entry.curve.psnr[n - 1]:.2f}" for n in shown),
+        )
+        for name, entry in measured.items()
     ]
-    for name, entry in measured.items():
-        at = "".join(f" {entry.curve.psnr[n - 1]:.2f} |" for n in shown)
-        lines.append(f"| {name} | {_row(entry.kept)} {100 * entry.curve.codes_used:.0f} % |{at}")
-    lines += [f"| naive | {_row(kept)} |{' |' * len(shown)}" for kept in by_threshold]
-    return "\n".join(lines)
+    rows += [("naive", *_cells(kept), *[""] * (1 + len(shown))) for kept in by_threshold]
+    return markdown_table((*headings, *(f"PSNR at n = {n}" for n in shown)), rows, names=2)
 
 
 def reading(measured: Mapping[str, Measured]) -> str:
@@ -126,8 +127,9 @@ def reading(measured: Mapping[str, Measured]) -> str:
     )
 
 
-def _row(kept: Kept) -> str:
-    return f"{kept.rule} | {kept.tokens:.1f} | {kept.psnr:.2f} | {kept.mse:.5f} | {100 * kept.prior_top5:.1f} % |"
+def _cells(kept: Kept) -> tuple[str, ...]:
+    quality = (f"{kept.psnr:.2f}", f"{kept.mse:.5f}", f"{100 * kept.prior_top5:.1f} %")
+    return kept.rule, f"{kept.tokens:.1f}", *quality
 
 
 def figure(measured: Mapping[str, Measured]) -> Figure:

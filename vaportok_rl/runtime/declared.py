@@ -17,6 +17,8 @@ from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 import numpy as np
 from typeguard import TypeCheckError, check_type
 
+from vaportok_rl.runtime.markdown import markdown_table
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -170,11 +172,9 @@ def field_docs(cls: type) -> dict[str, str]:
 def options_table(cls: type[Any]) -> str:
     """A Markdown table of a dataclass's fields: name, default and docstring."""
     docs = field_docs(cls)
-    lines = ["| option | default | meaning |", "|---|---|---|"]
-    for field in fields(cls):
-        meaning = docs.get(field.name, "").replace("|", "\\|").replace("``", "`")
-        lines.append(f"| `{field.name}` | `{field.default!r}` | {meaning} |")
-    return "\n".join(lines)
+    meanings = {name: text.replace("|", "\\|").replace("``", "`") for name, text in docs.items()}
+    rows = [(f"`{field.name}`", f"`{field.default!r}`", meanings.get(field.name, "")) for field in fields(cls)]
+    return markdown_table(("option", "default", "meaning"), rows, names=3)
 
 
 def signature_with(function: Callable[..., Any], cls: type) -> inspect.Signature:
