@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from vaportok_rl.clips.footage import decord_library  # noqa: F401 - before any test module imports decord itself
-
 PERIOD = 40
 _RIGHT = 250
 

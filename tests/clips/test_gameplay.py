@@ -57,11 +57,6 @@ class BrokenGame(CountingGame):
         raise RuntimeError("no graphics card")
 
 
-class PictureGame(CountingGame):
-    def render(self) -> Any:
-        raise RuntimeError("Error reading the PNG file.")
-
-
 class BlindGame(CountingGame):
     metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
 
@@ -77,7 +72,7 @@ class FallsOver(CountingGame):
 @pytest.fixture(autouse=True, scope="module")
 def registered() -> Iterator[None]:
     games = {"Counting-v0": CountingGame, "Float-v0": FloatGame, "Broken-v0": BrokenGame, "Blind-v0": BlindGame}
-    games |= {"FallsOver-v0": FallsOver, "Picture-v0": PictureGame}
+    games |= {"FallsOver-v0": FallsOver}
     for name, game in games.items():
         gymnasium.register(f"test/{name}", cast(Any, game))
     gymnasium.register("test/Short-v0", cast(Any, CountingGame), kwargs={"shortest": 3, "longest": 3})
@@ -207,7 +202,6 @@ def test_environments_that_cannot_render() -> None:
     ("name", "message"),
     [
         ("test/Broken-v0", "got RuntimeError: no graphics card; try it by itself"),
-        ("test/Picture-v0", "Error reading the PNG file.; import vaportok_rl.clips before decord"),
         ("test/Float-v0", r"got FrameFormatError: float64 \(16, 24, 3\); try it by itself"),
     ],
 )

@@ -130,8 +130,6 @@ class GameplayClips(ClipSource):
         except Exception as error:
             self._open.pop(name, None)  # in the middle of a game, and who knows in what state
             remedy = f"try it by itself (gymnasium.make({name!r}, render_mode='rgb_array')) or choose another"
-            if "png" in str(error).lower():
-                remedy = "import vaportok_rl.clips before decord, whose zlib otherwise replaces the one that reads PNGs"
             raise ValueError(
                 f"Expected {name} to play and to render RGB frames (uint8 [H, W, 3]), got {type(error).__name__}: "
                 f"{error}; {remedy}."

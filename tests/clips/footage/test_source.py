@@ -19,7 +19,7 @@ Numbers = Callable[[Tensor], tuple[list[int], bool]]
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory, write_numbered: Callable[..., Path]) -> Path:
-    """Videos of 30 frames in containers that decord seeks in well and badly, and one shorter than a clip."""
+    """Videos of 30 frames in several containers, and one shorter than a clip."""
     folder = tmp_path_factory.mktemp("library")
     write_numbered(folder / "a.mp4", 30)
     write_numbered(folder / "b.avi", 30, "mpeg4", ("-bf", "2"))

@@ -1,38 +1,26 @@
-"""Frames of one video file, read through decord and brought to clip size."""
+"""Frames of one video file by their place in presentation order, exact in every container, brought to clip size."""
 
 from __future__ import annotations
 
-import re
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
+import av
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from vaportok_rl.clips.footage.decord_library import decord
+# Where a clip is first looked for: from this many key frames back. After that from the beginning of the file.
+_KEYS_BACK = (1, 2, 4)
 
-Result = TypeVar("Result")
-
-# Decoded frames held at their native size at any one time; the float copy for the resize is four times that.
-_CHUNK_BYTES = 4 * 2**20
-
-# Measured on decord 0.6: after a seek in .avi, .wmv, .mpg and .mpeg files the frames that come back can be a
-# dozen (once two hundred) away from the ones asked for. Files of these kinds are read forwards only.
-_EXACT_SEEK_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".flv", ".3gp"})
-
-# Decord's worker thread runs some thirty frames ahead, so damage *behind* the frames asked for raises or does
-# not raise depending on timing. A reading fails only if it fails this often in a row.
-_ATTEMPTS = 3
-
-_PLAIN_REASONS = (
-    ("cannot find video stream", "no video stream that decord can decode (unsupported codec, or no pictures at all)"),
-    ("Error reading", "not a video that decord can open, or cut off before its index"),
-    ("av_read_frame failed", "the file ends before its last frame (truncated)"),
-    ("Error sending packet", "damaged stream (the decoder refused a packet)"),
-    ("Failed to measure duration", "the number of frames cannot be determined (broken or missing metadata)"),
-)
+# To containers and decoders: tell what is damaged rather than conceal it.
+_EXPLODE = {"err_detect": "explode"}
 
 
 class UnreadableVideoError(ValueError):
@@ -52,16 +40,8 @@ class UnreadableVideoError(ValueError):
         return type(self), (self.path, self.reason)
 
 
-def plain_reason(error: BaseException) -> str:
-    """What went wrong inside decord in one readable line: no time stamps, C++ files or conditions."""
-    text = str(error)
-    for mark, reason in _PLAIN_REASONS:
-        if mark in text:
-            return reason
-    text = re.sub(r"\[\d+:\d+:\d+\]\s+\S+:\d+:", " ", text)
-    text = re.sub(r"Check failed:.*?\([^()]* vs\. [^()]*\)", " ", text)
-    text = " ".join(text.split()).strip(" .:")
-    return text or type(error).__name__
+class _OtherFramesError(Exception):
+    """The frames that came are damaged or not those asked for; an earlier start may give them."""
 
 
 def resize_and_crop(frames: Tensor, size: int) -> Tensor:
@@ -88,181 +68,252 @@ def resize_and_crop(frames: Tensor, size: int) -> Tensor:
     return square.contiguous()
 
 
-class VideoFile:
-    """One open video file. Cheap to throw away; not picklable, so nothing should keep it.
+@dataclass(frozen=True)
+class VideoIndex:
+    """Where the frames of a file are, measured when it is first opened.
 
-    Args:
-        path: the file.
-
-    Raises:
-        UnreadableVideoError: the file is missing, empty, or nothing decord can open.
+    Attributes:
+        times: presentation time of each frame that a player shows, ``int64 [N]``, ascending, in the stream's unit;
+            empty where the file does not say, and frames are found by counting from the beginning.
+        keys: presentation and decoding time of the key frames, ``int64 [M, 2]``.
+        count: N, frames.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    times: NDArray[np.int64]
+    keys: NDArray[np.int64]
+    count: int
+
+    @property
+    def access(self) -> str:
+        """How a frame is reached: ``"seeks"``, or ``"counts"`` from the beginning of the file."""
+        return "seeks" if len(self.times) else "counts"
+
+    def key_before(self, frame: int, back: int) -> tuple[int, int] | None:
+        """Times of the key frame ``back`` places at or before a frame; None for the beginning of the file.
+
+        Frames shown after a key frame refer to nothing before it. Those shown before it but stored after (an open
+        group of pictures) may: they are reached from an earlier key frame.
+        """
+        position = int(np.searchsorted(self.keys[:, 0], self.times[frame], side="right")) - back
+        return None if position <= 0 else (int(self.keys[position, 0]), int(self.keys[position, 1]))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    """Container and video stream of a file; errors of the library are told as `UnreadableVideoError`."""
+    try:
+        if not path.is_file() and path.exists():
+            raise UnreadableVideoError(path, "no regular file (a pipe, a device or a folder), which is never read")
+        with path.open("rb") as stream:
+            if not stream.read(1):
+                raise UnreadableVideoError(path, "the file is empty (0 bytes)")
         # Absolute, or ffmpeg would take a file called "a:b.mp4" for a protocol.
-        self._uri = str(path.absolute())
-        self._open()
+        with av.open(f"file:{path.absolute()}", metadata_errors="ignore", options=_EXPLODE) as container:
+            if not container.streams.video:
+                raise UnreadableVideoError(path, "it holds no video, or in no codec that ffmpeg can decode")
+            video = container.streams.video[0]
+            # One decoding thread: callers that want more cores read several files at once, in processes. What is
+            # damaged is told rather than concealed.
+            video.thread_type, video.thread_count = "NONE", 1
+            video.codec_context.options = _EXPLODE
+            yield container, video
+    except (av.FFmpegError, OSError) as error:
+        raise UnreadableVideoError(path, _reason(error)) from error
 
-    def _open(self) -> None:
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, av.InvalidDataError):
+        return "no video that ffmpeg can read"
+    return getattr(error, "strerror", None) or type(error).__name__
+
+
+def _frames(container: Any, video: Any, key: tuple[int, int] | None) -> Iterator[Any]:
+    """Decoded frames in presentation order, from a key frame (its two times) or the beginning on.
+
+    Raises:
+        _OtherFramesError: the file does not go to the key frame, or something is damaged (or refers to what lies before
+            the key frame), but for frames that are stored after the key frame and shown before it.
+    """
+    if key is not None:
+        container.seek(key[1], stream=video)
+    begun = key is None
+    for packet in container.demux(video):
+        if not begun:
+            # A seek may end between key frames, whose neighbours are then decoded from nothing.
+            if not packet.is_keyframe:
+                continue
+            if packet.pts is None or packet.pts > key[0]:  # type: ignore[index]
+                raise _OtherFramesError
+            begun = True
         try:
-            with self.path.open("rb") as stream:
-                empty = not stream.read(1)
-        except OSError as error:
-            raise UnreadableVideoError(self.path, error.strerror or type(error).__name__) from error
-        if empty:
-            raise UnreadableVideoError(self.path, "the file is empty (0 bytes)")
+            frames = packet.decode()
+        except av.InvalidDataError:
+            if key is not None and packet.pts is not None and packet.pts < key[0]:
+                continue
+            raise _OtherFramesError from None
+        for frame in frames:
+            if key is not None and frame.pts is not None and frame.pts < key[0]:
+                continue
+            if frame.is_corrupt:
+                raise _OtherFramesError
+            yield frame
+
+
+def _read(path: Path, index: VideoIndex, first: int, count: int, use: Callable[[int, Any], None]) -> None:
+    """Calls ``use(k, frame)`` with the frames ``first + k``; with all of them again if it has to start earlier.
+
+    Raises:
+        UnreadableVideoError: they cannot be decoded, or others come instead.
+    """
+    keys = [index.key_before(first, back) for back in _KEYS_BACK] if len(index.times) else []
+    attempts = list(dict.fromkeys([*keys, None]))
+    for attempt, key in enumerate(attempts):
         try:
-            # One decoding thread: callers that want more cores read several files at once, in processes.
-            self._reader = decord.VideoReader(self._uri, ctx=decord.cpu(0), num_threads=1)
-        except Exception as error:
-            raise UnreadableVideoError(self.path, plain_reason(error)) from error
-        self._next_frame = 0
+            with _opened(path) as (container, video):
+                place = 0 if not len(index.times) else None
+                taken = 0
+                for frame in _frames(container, video, key):
+                    if place is not None:
+                        place += 1
+                        if place <= first:
+                            continue
+                    elif frame.pts is None or frame.pts < index.times[first]:
+                        continue
+                    elif frame.pts != index.times[first + taken]:
+                        raise _OtherFramesError
+                    use(taken, frame)
+                    taken += 1
+                    if taken == count:
+                        return
+                raise _OtherFramesError
+        except _OtherFramesError as error:
+            if attempt == len(attempts) - 1:
+                reason = f"damaged stream (of frames {first} to {first + count - 1} some are damaged or missing)"
+                raise UnreadableVideoError(path, reason) from error
 
-    def __len__(self) -> int:
-        """The number of frames at native rate."""
-        return len(self._reader)
 
-    def _read(self, first_frame: int, count: int) -> Tensor:
-        """Frames ``first_frame … first_frame + count - 1`` as ``uint8 [count, H, W, 3]``, seeking if need be."""
+def open_video(path: Path, frames: int) -> VideoIndex:
+    """Measures where the frames of a file are, and decodes its first and its last clip to see.
+
+    The container's presentation times are believed if these two clips, which are reached by them, hold the frames that
+    they promise. If not, the whole file is decoded once: its frames' own times serve if they rise, and otherwise frames
+    are counted from the beginning at every reading.
+
+    Args:
+        path: the file.
+        frames: T, frames a clip.
+
+    Returns:
+        Its index, of at least one frame.
+
+    Raises:
+        UnreadableVideoError: the file cannot be opened, ends before its last frame, or one of those clips is damaged.
+    """
+    index = _index_of_packets(path)
+    if len(index.times):
+        last = max(0, index.count // frames - 1) * frames
         try:
-            block = self._reader.get_batch(range(first_frame, first_frame + count))
-            # A program that called decord.bridge.set_bridge gets that framework's arrays here too.
-            frames = torch.from_numpy(block.asnumpy()) if hasattr(block, "asnumpy") else torch.as_tensor(block)
-        except Exception as error:
-            raise UnreadableVideoError(self.path, plain_reason(error)) from error
-        self._next_frame = first_frame + count
-        return frames
-
-    def _blocks(self, first_frame: int, count: int) -> Iterator[Tensor]:
-        """The same frames piece by piece, so that few are in memory at native size."""
-        end, step = first_frame + count, 1  # how large a frame is shows only once one has been decoded
-        while first_frame < end:
-            block = self._read(first_frame, min(step, end - first_frame))
-            step = max(1, _CHUNK_BYTES // block[0].numel())
-            first_frame += len(block)
-            yield block
-
-    def clip(self, first_frame: int, frames: int, size: int) -> Tensor:
-        """Consecutive frames at native rate; past the end of the file the last frame is repeated.
-
-        Args:
-            first_frame: index of the clip's first frame in the file, ``0 … len(self) - 1``.
-            frames: T, frames the clip has.
-            size: H = W, pixels.
-
-        Returns:
-            ``uint8 [3, T, size, size]``, RGB, in memory of its own.
-
-        Raises:
-            UnreadableVideoError: a frame cannot be decoded, or the file no longer holds ``first_frame``.
-        """
-        available = min(frames, len(self) - first_frame)
-        if available < 1:
-            raise UnreadableVideoError(self.path, f"frame {first_frame} asked for, but it now has {len(self)} frames")
-        if self.path.suffix.lower() not in _EXACT_SEEK_SUFFIXES:
-            if first_frame < self._next_frame:
-                self._open()
-            for _ in self._blocks(self._next_frame, first_frame - self._next_frame):
-                pass
-        clip = torch.empty(3, frames, size, size, dtype=torch.uint8)
-        done = 0
-        for block in self._blocks(first_frame, available):
-            clip[:, done : done + len(block)] = resize_and_crop(block, size).transpose(0, 1)
-            done += len(block)
-        clip[:, available:] = clip[:, available - 1 : available]
-        return clip
-
-    def touch(self, first_frame: int, frames: int) -> None:
-        """Decodes frames (as many as the file has) only to see whether they can be decoded.
-
-        The frames may be a little off where seeks are inexact: reading all that comes before them would make
-        opening a large collection as slow as decoding it.
-
-        Raises:
-            UnreadableVideoError: they cannot.
-        """
-        for _ in self._blocks(first_frame, min(frames, len(self) - first_frame)):
-            pass
-
-
-def _read(path: Path, reading: Callable[[VideoFile], Result]) -> Result:
-    """Opens a file and reads from it, more than once if need be (see ``_ATTEMPTS``)."""
-    video = VideoFile(path)
-    for attempts_left in reversed(range(_ATTEMPTS)):
-        try:
-            return reading(video)
-        except UnreadableVideoError:
-            if not attempts_left:
+            for first in sorted({0, last}):
+                _read(path, index, first, min(frames, index.count - first), lambda *_: None)
+            return index
+        except UnreadableVideoError as error:
+            if not isinstance(error.__cause__, _OtherFramesError):
                 raise
-            video = VideoFile(path)  # after an error a decord reader only repeats that error
-    raise AssertionError("unreachable: the last attempt returns or raises")
+    return _index_of_frames(path)
 
 
-def probe(path: Path, frames: int) -> int:
-    """Opens a file, decodes its first and its last clip, and counts its frames.
+def _index_of_packets(path: Path) -> VideoIndex:
+    """What the container says, without decoding."""
+    with _opened(path) as (container, video):
+        packets = [packet for packet in container.demux(video) if packet.size]
+        # This family lists every frame; the count that other containers hold is a guess, or of what damage took.
+        if len(packets) < video.frames and "mov" in container.format.name:
+            raise UnreadableVideoError(path, "the file ends before its last frame (truncated)")
+        shown = [packet.pts for packet in packets if not packet.is_discard]
+        if not shown:
+            raise UnreadableVideoError(path, "it holds no frame")
+        keys = [(packet.pts, packet.dts) for packet in packets if packet.is_keyframe]
+        known = None not in shown and len(set(shown)) == len(shown) and not any(None in key for key in keys)
+    if not known:
+        return VideoIndex(np.zeros(0, np.int64), np.zeros((0, 2), np.int64), len(shown))
+    return VideoIndex(np.sort(np.array(shown, np.int64)), _sorted(keys), len(shown))
+
+
+def _index_of_frames(path: Path) -> VideoIndex:
+    """What comes out of the decoder from the beginning to the end."""
+    times, keys = [], []
+    with _opened(path) as (container, video):
+        try:
+            for frame in _frames(container, video, None):
+                times.append(frame.pts)
+                if frame.key_frame:
+                    keys.append((frame.pts, frame.dts))
+        except _OtherFramesError:
+            raise UnreadableVideoError(path, f"damaged stream (frame {len(times)} cannot be decoded)") from None
+    if not times:
+        raise UnreadableVideoError(path, "it holds no frame that can be decoded")
+    rising = None not in times and all(before < after for before, after in pairwise(times))
+    if not rising or any(None in key for key in keys):
+        return VideoIndex(np.zeros(0, np.int64), np.zeros((0, 2), np.int64), len(times))
+    return VideoIndex(np.array(times, np.int64), _sorted(keys), len(times))
+
+
+def _sorted(keys: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    return np.array(sorted(keys), np.int64).reshape(-1, 2)
+
+
+def _display_matrix(frame: Any) -> list[int]:
+    """How a player turns and mirrors the frames of a file: ``[x to x, x to y, 0, y to x, y to y]``."""
+    told = frame.side_data.get("DISPLAYMATRIX")
+    return [1, 0, 0, 0, 1] if told is None else np.frombuffer(bytes(told), np.int32)[:5].tolist()
+
+
+def _upright(frame: Any, matrix: Sequence[int]) -> NDArray[np.uint8]:
+    """The pixels ``uint8 [H, W, 3]`` as a player shows them."""
+    pixels: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
+    across_x, down_x, _, across_y, down_y = matrix
+    if abs(down_x) > abs(across_x):  # rows become columns
+        pixels, across_x, down_y = pixels.transpose(1, 0, 2), across_y, down_x
+    return np.ascontiguousarray(pixels[:: -1 if down_y < 0 else 1, :: -1 if across_x < 0 else 1])
+
+
+def read_clips(path: Path, index: VideoIndex, first_frames: Sequence[int], frames: int, size: int) -> list[Tensor]:
+    """Several clips of consecutive frames at native rate, all or nothing, read in one go.
+
+    Past the end of the file the last frame is repeated. One frame is held at its native size at a time.
 
     Args:
         path: the file.
-        frames: T, frames a clip.
-
-    Returns:
-        The number of frames in the file, at least 1.
-
-    Raises:
-        UnreadableVideoError: the file cannot be opened, or its first or last clip cannot be decoded.
-    """
-
-    def touch_both_ends(video: VideoFile) -> int:
-        for first_frame in sorted({0, max(0, len(video) // frames - 1) * frames}):
-            video.touch(first_frame, frames)
-        return len(video)
-
-    return _read(path, touch_both_ends)
-
-
-def read_clips(path: Path, first_frames: Sequence[int], frames: int, size: int) -> list[Tensor]:
-    """Several clips of one file, all or nothing.
-
-    All or nothing because decord reports damage somewhat before the frame that is damaged, and how much before
-    depends on timing: which single clips survive would differ from run to run.
-
-    Args:
-        path: the file.
-        first_frames: where the clips begin, ascending (the file is then read forwards once).
+        index: the file's, from `open_video`.
+        first_frames: where the clips begin, each in ``0 … index.count - 1``.
         frames: T, frames a clip.
         size: H = W, pixels.
 
     Returns:
-        For each of ``first_frames`` one ``uint8 [3, T, size, size]``, each in memory of its own.
+        For each of ``first_frames`` one ``uint8 [3, T, size, size]``, RGB, in memory of its own.
 
     Raises:
-        UnreadableVideoError: the file cannot be opened or one of the clips cannot be decoded.
+        UnreadableVideoError: the file cannot be opened or a frame cannot be decoded.
     """
-    return _read(path, lambda video: [video.clip(first_frame, frames, size) for first_frame in first_frames])
+    first, stop = min(first_frames), min(max(first_frames) + frames, index.count)
+    clips = [torch.empty(3, frames, size, size, dtype=torch.uint8) for _ in first_frames]
 
+    matrix: list[int] = []
 
-def read_clip_at(path: Path, fraction: float, frames: int, size: int, within: range | None = None) -> Tensor:
-    """One clip from anywhere in a file whose length need not be known; see `first_frame_at`.
+    def use(position: int, frame: Any) -> None:
+        # Of the first frame alone: a frame that was asked is part of a reference cycle, and stays for a while.
+        matrix[:] = matrix or _display_matrix(frame)
+        places = [(clip, first + position - begin) for clip, begin in zip(clips, first_frames, strict=True)]
+        places = [(clip, place) for clip, place in places if 0 <= place < frames]
+        if places:
+            small = resize_and_crop(torch.from_numpy(_upright(frame, matrix))[None], size)[0]
+            for clip, place in places:
+                clip[:, place if first + position < index.count - 1 else slice(place, None)] = (
+                    small if first + position < index.count - 1 else small[:, None]
+                )
 
-    Args:
-        path: the file.
-        fraction: which of the possible starts, in [0, 1).
-        frames: T, frames the clip has.
-        size: H = W, pixels.
-        within: the frames to choose from; all by default.
-
-    Returns:
-        ``uint8 [3, T, size, size]``.
-
-    Raises:
-        UnreadableVideoError: the file cannot be opened or the clip cannot be decoded.
-    """
-
-    def clip_at(video: VideoFile) -> Tensor:
-        return video.clip(first_frame_at(fraction, within or range(len(video)), frames), frames, size)
-
-    return _read(path, clip_at)
+    _read(path, index, first, stop - first, use)
+    return clips
 
 
 def first_frame_at(fraction: float, within: range, frames: int) -> int:

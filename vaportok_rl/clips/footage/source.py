@@ -16,10 +16,9 @@ from torch import Tensor
 from vaportok_rl.clips.cache import ClipCache
 from vaportok_rl.clips.footage.decoding import (
     UnreadableVideoError,
-    VideoFile,
+    VideoIndex,
     first_frame_at,
-    probe,
-    read_clip_at,
+    open_video,
     read_clips,
 )
 from vaportok_rl.clips.footage.listed_video import ListedVideo
@@ -109,6 +108,7 @@ class FootageClips(ClipSource):
         self._fold = fold
         self._skipped = SkippedFiles(origin, self.on_error)
         self._unreadable: set[int] = set()
+        self._indexes: dict[Path, VideoIndex] = {}
         self._files, self.label_names = self._lay_out(videos, label_names)
         self._offsets = [file.offset for file in self._files]
 
@@ -209,7 +209,7 @@ class FootageClips(ClipSource):
         probed = []
         for video in videos:
             try:
-                probed.append((video, max(1, probe(video.path, self.frames) // self.frames)))
+                probed.append((video, max(1, self._index(video.path).count // self.frames)))
             except UnreadableVideoError as error:
                 self._skipped.skip(error)
         if not probed:
@@ -220,11 +220,17 @@ class FootageClips(ClipSource):
         """Opens one file after the other until one can be opened."""
         for video in videos:
             try:
-                VideoFile(video.path)
+                self._index(video.path)
                 return
             except UnreadableVideoError as error:
                 self._skipped.skip(error)
         raise self._skipped.nothing_readable(len(videos))
+
+    def _index(self, path: Path) -> VideoIndex:
+        """Where a file's frames are, measured once; workers inherit it."""
+        if path not in self._indexes:
+            self._indexes[path] = open_video(path, self.frames)
+        return self._indexes[path]
 
     def __len__(self) -> int:
         return self._files[-1].offset + len(self._files[-1].numbers)
@@ -275,9 +281,8 @@ class FootageClips(ClipSource):
     def _draw(self, index: int, visit: int, seed: int) -> Tensor | None:
         """The clip of the file at ``index`` for one visit of training; None if it cannot be read."""
         file = self._files[index]
-        fraction = fraction_of(f"start/{seed}/{visit}/{index}")
         try:
-            return read_clip_at(file.path, fraction, self.frames, self.size, file.span)
+            return self._read(file, [self._start(file, f"{seed}/{visit}/{index}")])[0]
         except UnreadableVideoError as error:
             self._skipped.skip(error)
             return None
@@ -325,18 +330,25 @@ class FootageClips(ClipSource):
         taken = [file.offset + number - file.numbers.start for number in numbers]
         try:
             if self.starts == "random":
-                clips = [read_clip_at(file.path, self._fixed(file), self.frames, self.size, file.span)]
+                clips = self._read(file, [self._fixed(file)])
             else:
-                clips = read_clips(file.path, [number * self.frames for number in numbers], self.frames, self.size)
+                clips = self._read(file, [number * self.frames for number in numbers])
         except UnreadableVideoError as error:
             self._skipped.skip(error)
             self._unreadable.update(taken)
             return {}
         return dict(zip(taken, clips, strict=True))
 
-    def _fixed(self, file: _File) -> float:
+    def _read(self, file: _File, first_frames: Sequence[int]) -> list[Tensor]:
+        return read_clips(file.path, self._index(file.path), first_frames, self.frames, self.size)
+
+    def _fixed(self, file: _File) -> int:
         """Where a file's one clip begins outside training. By name: other files do not change it."""
-        return fraction_of(f"start/{self.seed}/{file.key}")
+        return self._start(file, f"{self.seed}/{file.key}")
+
+    def _start(self, file: _File, drawn: str) -> int:
+        span = file.span or range(self._index(file.path).count)
+        return first_frame_at(fraction_of(f"start/{drawn}"), span, self.frames)
 
     def _file_of(self, index: int) -> _File:
         return self._files[bisect_right(self._offsets, index) - 1]
@@ -351,8 +363,7 @@ class FootageClips(ClipSource):
         self.check_indices([index])
         file = self._file_of(index)
         if self.starts == "random":
-            span = file.span or range(len(VideoFile(file.path)))
-            return file.path, first_frame_at(self._fixed(file), span, self.frames)
+            return file.path, self._fixed(file)
         return file.path, file.numbers[index - file.offset] * self.frames
 
     def origin(self, index: int) -> ClipOrigin:

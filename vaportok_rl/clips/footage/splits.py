@@ -12,9 +12,11 @@ from pathlib import Path
 from vaportok_rl.clips.source import Split
 from vaportok_rl.runtime.messages import no_such_path
 
-VIDEO_SUFFIXES = (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
-"""What folders and glob patterns are searched for, in any case. Not ``.gif``, ``.ogv`` (decord cannot open
-them) nor ``.ts``, ``.mts``, ``.vob`` (decord loses frames in them)."""
+VIDEO_SUFFIXES = (
+    *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".vob"),
+    *(".webm", ".wmv"),
+)
+"""What folders and glob patterns are searched for, in any case."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,10 @@ def find_videos(paths: Sequence[str | os.PathLike[str]]) -> list[FoundVideo]:
     """
     if not paths:
         raise ValueError("Expected at least one video file, folder or glob pattern, got an empty list; pass a path.")
-    found: dict[Path, FoundVideo] = {}
+    found: dict[str, FoundVideo] = {}
     for path in paths:
         for video in _expand(os.fspath(path)):
-            found.setdefault(video.path.resolve(), video)
+            found.setdefault(os.path.realpath(video.path), video)  # unlike Path.resolve, of a link to itself too
     return sorted(found.values(), key=lambda video: video.path.as_posix())
 
 
