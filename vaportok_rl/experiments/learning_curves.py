@@ -189,10 +189,9 @@ def page(curves: Sequence[LearningCurve], heading: str, picture: str) -> str:
     """
     return (
         "# How much of the gap can be learnt\n\n"
-        "Written by `python -m vaportok_rl.experiments.learnable`. The gap is that between the best fixed length and "
-        "the oracle, which knows all clips of a path where the policy sees one; so a part of it cannot be learnt. "
-        "`grpo` learns from a few sampled lengths; `enumerated` is the same network with the gradient over all K "
-        "lengths, `router` the same taught the oracle's lengths. Medians over seeds on held-out clips of "
+        "Written by `python -m vaportok_rl.experiments.learnable`. 0 % is the best fixed length, 100 % the oracle. The "
+        "oracle sees the whole path, the policy one clip, so 100 % cannot be reached. `grpo` learns from a few sampled "
+        "lengths, `enumerated` sums over all K lengths, `router` is the same network taught the oracle's lengths. Medians over seeds on held-out clips of "
         f"{heading}\n\n{markdown_table(curves)}\n\n![Gap closed during training]({picture})\n\n"
         "Dashed: on clips that it was trained on. The router's figures in the table are those of its best pass, judged "
         "on training scenes that it is not taught on; the others' are of the end of training.\n"

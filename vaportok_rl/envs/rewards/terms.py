@@ -84,9 +84,9 @@ def prior_bits(outcome: Outcome) -> Tensor:
 
 
 def codebook_usage(outcome: Outcome) -> Tensor:
-    """A path term: how many different codes the kept tokens use, as a share of the L·K a path could: ``[G, P]``.
+    """A path term: how many different codes the kept tokens use, divided by L·K, the maximum of a path: ``[G, P]``.
 
-    Weighted like `efficiency`, it refunds what a token costs when its code is new on the path: only repeats then cost.
+    At `efficiency`'s weight, a token with a new code is free, and only repeats cost.
     """
     position = torch.arange(outcome.tokens, device=outcome.codes.device)
     kept = position < outcome.n_tokens[..., None]

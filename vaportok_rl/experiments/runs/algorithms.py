@@ -34,10 +34,9 @@ class PPOSettings:
     n_epochs: Annotated[int, AT_LEAST_1] = 2
     """Passes over a rollout; four learnt no faster."""
     minibatches: Annotated[int, AT_LEAST_1] = 4
-    """Gradient steps a pass."""
+    """Gradient steps per pass."""
     gae_lambda: Annotated[float, SHARE] = 1.0
-    """1 takes the critic as a baseline only. Smaller values also trust what it says about the clips to come, which it
-    has not seen: 0.5 learnt markedly less."""
+    """At 1 the critic is a baseline only. Below 1, its estimates of unseen later clips bias the advantage."""
     clip_range: Annotated[float, POSITIVE] = 0.2
     """Of the ratio."""
     ent_coef: Annotated[float, NOT_NEGATIVE] = 0.0

@@ -1,4 +1,4 @@
-"""Follows a training run, whatever the algorithm: curves, held-out scores, TensorBoard, checkpoints, the way out."""
+"""Stable-Baselines3 callback of a training run: learning curves, held-out evaluation, checkpoints, a clean Ctrl-C."""
 
 from __future__ import annotations
 
