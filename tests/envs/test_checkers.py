@@ -65,19 +65,23 @@ def test_stable_baselines_has_one_remark_about_shaped_observations(tiny_world: s
 
 
 @pytest.mark.parametrize(
-    ("obs", "mode"),
-    [*((obs, AutoresetMode.SAME_STEP) for obs in EVERY_OBS), (("latents", "codes"), AutoresetMode.DISABLED)],
+    ("obs", "mode", "length"),
+    [
+        *((obs, AutoresetMode.SAME_STEP, 2) for obs in EVERY_OBS),
+        (("latents", "codes"), AutoresetMode.DISABLED, 2),
+        *(("complexity", mode, 1) for mode in (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED)),
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("name", IDS)
-def test_vector(tiny_world: str, name: str, obs: str | tuple[str, ...], mode: AutoresetMode) -> None:
+def test_vector(tiny_world: str, name: str, obs: str | tuple[str, ...], mode: AutoresetMode, length: int) -> None:
     envs = gymnasium.make_vec(
         name,
         num_envs=4,
         vectorization_mode="vector_entry_point",
         group_size=2,
         tokenizer=tiny_world,
-        path_length=2,
+        path_length=length,
         obs=obs,
         autoreset_mode=mode,
     )

@@ -74,13 +74,6 @@ def test_steps_add_up_to_the_path_reward_of_the_shipped_world() -> None:
     np.testing.assert_allclose(returns, by_path.numpy(), rtol=0, atol=1e-6)
 
 
-def test_what_a_group_is_scored_with_changes_no_bit(tiny_world: str) -> None:
-    alone = TaildropVectorEnv(1, tokenizer=tiny_world, **SETTINGS)
-    alone.reset(seed=31)
-    scalar = scalar_rewards(tiny_world)
-    assert [alone.step(row[1, :1])[1].item() for row in ACTIONS] == scalar[:, 1, 0].tolist()
-
-
 @pytest.mark.parametrize("face", ["TaildropVectorEnv", "MOTaildropVectorEnv"])
 def test_same_seed_same_bits_in_another_process(tiny_world: str, face: str) -> None:
     program = (

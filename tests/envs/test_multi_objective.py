@@ -57,30 +57,6 @@ def test_vector_environment_pays_each_row(tiny_world: str, mode: str) -> None:
         assert rewards.sum(1) == pytest.approx(totals, abs=1e-6)
 
 
-def test_linear_reward_of_mo_gymnasium_is_the_scalar_environment(tiny_world: str) -> None:
-    wrappers = pytest.importorskip("mo_gymnasium.wrappers")
-    settings: dict[str, Any] = {"tokenizer": tiny_world, "path_length": 3, "reward": REWARD}
-    bare = gymnasium.make(MO_TAILDROP_ID, **settings)
-    linear = wrappers.LinearReward(bare, weight=bare.unwrapped.reward_weights)
-    scalar = TaildropEnv(**settings)
-    linear.reset(seed=8)
-    scalar.reset(seed=8)
-    for action in (2, 14, 9):
-        assert linear.step(action)[1] == pytest.approx(scalar.step(action)[1], abs=1e-6)
-
-
-def test_statistics_and_normalisation_of_mo_gymnasium_run(tiny_world: str) -> None:
-    wrappers = pytest.importorskip("mo_gymnasium.wrappers")
-    env = gymnasium.make(MO_TAILDROP_ID, tokenizer=tiny_world, path_length=3)
-    env = wrappers.MORecordEpisodeStatistics(wrappers.MONormalizeReward(env, idx=3), gamma=1.0)
-    env.reset(seed=0)
-    total = np.zeros(5)
-    for action in (1, 5, 9):
-        _, rewards, _, _, info = env.step(action)
-        total += rewards
-    assert info["episode"]["r"] == pytest.approx(total, abs=1e-5)
-
-
 def test_vectors_of_mo_gymnasium_hold_it(tiny_world: str) -> None:
     vector = pytest.importorskip("mo_gymnasium.wrappers.vector")
     settings: dict[str, Any] = {"tokenizer": tiny_world, "path_length": 2}

@@ -1,7 +1,5 @@
 """Drawing scenes and presenting observations."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -48,16 +46,6 @@ def test_observe_shows_each_path_its_own_step(tiny_world: str) -> None:
         for row, step in enumerate((0, 2, 2)):
             assert np.array_equal(shown[name][row], held[row, step].numpy())
         assert not np.shares_memory(shown[name], held.numpy())
-
-
-@pytest.mark.parametrize("obs", ["codes", ("codes",), ["complexity", "codes"]], ids=str)
-def test_present_fits_the_space(tiny_world: str, obs: Any) -> None:
-    process = TaildropProcess(tokenizer=tiny_world, path_length=2, obs=obs)
-    scene = process.sample_scene([np.random.default_rng(0)])
-    shown = {name: values[0] for name, values in process.observe(scene, np.array([1])).items()}
-    presented = process.present(shown)
-    assert isinstance(presented, np.ndarray if isinstance(obs, str) else dict)
-    assert process.single_observation_space.contains(presented)
 
 
 def test_splits_and_clip_seeds_are_different_clips(tiny_world: str) -> None:

@@ -38,12 +38,6 @@ def make_outcome(paths: int = 3, length: int = 4, tokens: int = 6) -> OutcomeOfA
     return OutcomeOfAllLengths(make_scene(paths, length), lengths, mse, accuracy)
 
 
-def test_shape_and_tokens() -> None:
-    scene = make_scene(3, 5)
-    assert scene.shape == (3, 5)
-    assert scene.tokens == 6
-
-
 def test_at_picks_one_clip_of_each_path() -> None:
     scene = make_scene(4, 5)
     paths, steps = [2, 0, 2], [4, 1, 0]

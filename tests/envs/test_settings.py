@@ -27,8 +27,3 @@ def test_settings_rebuild_the_environment(tiny_world: str) -> None:
     again = TaildropEnv(**env.settings)
     assert again.process.settings == env.process.settings
     assert MOTaildropEnv(**env.settings).process.settings == env.process.settings
-
-
-def test_observed_lists_kinds_in_order() -> None:
-    assert TaildropSettings(obs="codes").observed == ("codes",)
-    assert TaildropSettings(obs=["clip", "codes"]).observed == ("clip", "codes")

@@ -3,7 +3,6 @@
 import itertools
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,17 +62,3 @@ def test_masks_broadcast_groups_over_members() -> None:
     masks = limits.masks(np.array([[0], [1]]), np.array([[0, 0], [1, 4]]))
     assert masks.shape == (2, 2, TOKENS)
     assert masks.sum(-1).tolist() == [[4, 4], [4, 1]]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"minimum": 3, "maximum": 2}, "leave at least one length"),
-        ({"maximum": 5}, "≤ 4"),
-        ({"minimum": 2, "budget": 5}, "Expected token_budget ≥ 6, 2 tokens for each of 3 clips, got 5"),
-    ],
-    ids=str,
-)
-def test_impossible_ranges_are_refused(arguments: dict[str, int], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        TokenRange(TOKENS, 3, **arguments)

@@ -103,16 +103,3 @@ def test_lengths_are_kept_within_the_range_and_the_budget(tiny_world: str) -> No
     # A group that begins anew has its budget back, the other one has not.
     walk.begin(generators(3), np.array([1]))
     assert walk.action_masks()[1].sum(-1).tolist() == [8, 8, 8]
-
-
-def test_terms_that_measure_more_run_stepwise_too(tiny_world: str) -> None:
-    weights = {"prior_bits": 0.5, "codebook_usage": 2.0, "log_mse": 1.0}
-    process = TaildropProcess(tokenizer=tiny_world, path_length=3, reward={"weights": weights})
-    walk = GroupWalk(process, group_size=2)
-    walk.begin(generators(4))
-    n_tokens = np.random.default_rng(5).integers(1, 17, (3, 1, 2))
-    steps = [walk.step(row) for row in n_tokens]
-    result = process.reward(process.engine.score(walk.scene, torch.from_numpy(n_tokens).permute(2, 1, 0).contiguous()))
-    assert set(weights) <= set(result.raw)
-    for j, step in enumerate(steps):
-        assert np.array_equal(step.rewards, result.per_decision[..., j].T.double().numpy())

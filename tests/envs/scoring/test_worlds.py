@@ -59,12 +59,6 @@ def test_auto_is_the_world_that_it_chooses(tiny_world: str, monkeypatch: pytest.
     assert rounded == (chosen == "bfloat16")
 
 
-def test_it_is_frozen(tiny_world: str) -> None:
-    world = shared_world(tiny_world)
-    assert not world.training
-    assert not any(parameter.requires_grad for parameter in world.parameters())
-
-
 def test_networks_of_reward_terms_are_shared_too(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[Any] = []
 
