@@ -47,18 +47,6 @@ def to_frames(video: Tensor) -> Frames:
     return video.permute(1, 2, 3, 0).cpu().numpy()
 
 
-def enlarge(pixels: Frames, factor: int) -> Frames:
-    """Repeats each pixel ``factor`` times along both sides: ``[..., H, W, C]`` to ``[..., H·factor, W·factor, C]``."""
-    return pixels.repeat(factor, axis=-3).repeat(factor, axis=-2)
-
-
-def amplified_error(original: Frames, reconstruction: Frames) -> Frames:
-    """``ERROR_GAIN · |original - reconstruction|`` a colour channel, cut at 255: ``uint8``, shapes alike."""
-    difference = np.abs(original.astype(np.int16) - reconstruction.astype(np.int16))
-    amplified: Frames = np.minimum(ERROR_GAIN * difference, 255).astype(np.uint8)
-    return amplified
-
-
 def render_decision(
     original: Frames,
     reconstruction: Frames | None,
@@ -71,28 +59,21 @@ def render_decision(
 ) -> Frames:
     """Draws one frame of a decision.
 
-    The size of the picture depends on the clip's size, the number of terms and the scale alone, and both its sides
-    are even, as video encoders want them. Bars of terms end at ±1; one that goes further carries an arrowhead, and its
-    value is written out.
+    The picture's size depends only on the clip's size, the number of terms and the scale. Both sides are even, as video
+    encoders require. Bars of terms are clipped at ±1 with an arrowhead; the value is written beside them.
 
     Args:
         original: the clip, ``uint8 [T, H, W, 3]``.
         reconstruction: the clip decoded from the tokens kept, of the same shape; None before the first decision.
         n_tokens: how many tokens were kept, 1 … K; None before the first decision.
         tokens: K.
-        terms: value by name, drawn in this order; a value that is not known yet is NaN and has no bar.
+        terms: value by name, drawn in this order; NaN means not known yet and draws no bar.
         frame: which frame of the clip, 0 … T - 1.
-        scale: pixels a side that one pixel of the clip becomes; by default the first that makes it 160 high or higher.
+        scale: integer zoom factor; by default the smallest that makes the clip at least 160 pixels high.
 
     Returns:
         ``uint8 [H', W', 3]`` in fresh memory.
-
-    Raises:
-        TypeError: a clip is not ``uint8``.
-        ValueError: the shapes differ, only one of ``reconstruction`` and ``n_tokens`` is given, or a number is out of
-            range.
     """
-    _check(original, reconstruction, n_tokens, tokens, frame, scale)
     count, height, width = original.shape[:3]
     factor = scale or -(-PANEL_HEIGHT // height)
     titles = ("original", "reconstruction", f"absolute error × {ERROR_GAIN}")
@@ -115,31 +96,24 @@ def render_decision(
     picture = np.array(image)
     panels = [original[frame]]
     if reconstruction is not None:
-        panels += [reconstruction[frame], amplified_error(original[frame], reconstruction[frame])]
+        difference = np.abs(original[frame].astype(np.int16) - reconstruction[frame])
+        panels += [reconstruction[frame], np.minimum(ERROR_GAIN * difference, 255).astype(np.uint8)]
     for index, panel in enumerate(panels):
         y, x = _MARGIN + _LINE, _MARGIN + index * (column + _MARGIN)
-        picture[y : y + height * factor, x : x + width * factor] = enlarge(panel, factor)
+        picture[y : y + height * factor, x : x + width * factor] = panel.repeat(factor, 0).repeat(factor, 1)
     return picture
 
 
 def tile_frames(frames: Sequence[Frames], columns: int | None = None) -> Frames:
-    """Pictures of equal size in a grid, row by row; the sides of the whole are even.
+    """Tiles pictures of equal size row by row; both sides of the result are even.
 
     Args:
         frames: each ``uint8 [H, W, 3]``.
-        columns: as near to a square as can be by default.
+        columns: near-square by default.
 
     Returns:
         ``uint8 [H', W', 3]``; cells without a picture are white.
-
-    Raises:
-        ValueError: there is no frame, their sizes differ, or ``columns`` is below 1.
     """
-    shapes = {frame.shape for frame in frames}
-    if len(shapes) != 1:
-        raise ValueError(f"Expected at least one frame, all of one size, got sizes {sorted(shapes)}; tile like frames.")
-    if columns is not None and columns < 1:
-        raise ValueError(f"Expected columns ≥ 1, got {columns}; pass None for a near-square grid.")
     across = columns or math.ceil(math.sqrt(len(frames)))
     down = -(-len(frames) // across)
     height, width = frames[0].shape[:2]
@@ -148,34 +122,6 @@ def tile_frames(frames: Sequence[Frames], columns: int | None = None) -> Frames:
         y, x = index // across * height, index % across * width
         whole[y : y + height, x : x + width] = frame
     return whole
-
-
-def _check(
-    original: Frames,
-    reconstruction: Frames | None,
-    n_tokens: int | None,
-    tokens: int,
-    frame: int,
-    scale: int | None,
-) -> None:
-    for clip in (original, reconstruction):
-        if clip is not None and clip.dtype != np.uint8:
-            raise TypeError(f"Expected uint8 clips, got {clip.dtype}; convert with to_frames.")
-    if original.ndim != 4 or original.shape[-1] != 3:
-        raise ValueError(f"Expected a clip [T, H, W, 3], got shape {original.shape}; convert with to_frames.")
-    if reconstruction is not None and reconstruction.shape != original.shape:
-        raise ValueError(
-            f"Expected a reconstruction of the clip's shape {original.shape}, got {reconstruction.shape}; pass the "
-            "same clip, decoded."
-        )
-    if (reconstruction is None) != (n_tokens is None):
-        raise ValueError("Expected reconstruction and n_tokens together, got only one; pass None for both or neither.")
-    if n_tokens is not None and not 1 <= n_tokens <= tokens:
-        raise ValueError(f"Expected n_tokens in 1…{tokens}, got {n_tokens}; n_tokens = action + 1.")
-    if not 0 <= frame < len(original):
-        raise ValueError(f"Expected frame in 0…{len(original) - 1}, got {frame}; the clip has no other frames.")
-    if scale is not None and scale < 1:
-        raise ValueError(f"Expected scale ≥ 1, got {scale}; pass None to choose one by the clip's size.")
 
 
 def _even(length: int) -> int:

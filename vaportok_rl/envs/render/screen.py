@@ -1,4 +1,4 @@
-"""What the faces show of themselves: one picture a decision."""
+"""Rendering for the environments: one picture per decision."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RENDER_FPS = 4
 
 @dataclass(frozen=True)
 class _Shot:
-    """A clip and what the members of a group made of it: ``n_tokens [G]``, or None before they have decided."""
+    """A clip and the decisions of a group's members: ``n_tokens [G]``, or None before the decision."""
 
     scene: Scene
     n_tokens: NDArray[np.int64] | None
@@ -34,13 +34,13 @@ class _Shot:
 
 
 class Screen:
-    """Draws the last decision of every path, its clip's middle frame, when it is asked to.
+    """Draws the last decision of each path: the middle frame of its clip.
 
-    After a reset, the clip to be decided about is shown without a reconstruction. An automatic reset leaves the last
-    decision of the finished path on the screen, so that no decision is missing from a recording.
+    After `reset`, the next clip is shown without a reconstruction. After an automatic reset, the last decision of the
+    finished path stays until the next step, so that recordings contain every decision.
 
     Args:
-        process: draws the reconstructions.
+        process: decodes the reconstructions.
         group_size: G.
         mode: ``"rgb_array"``, or None to show nothing.
     """
@@ -52,7 +52,7 @@ class Screen:
         self._last: list[_Shot] = []
 
     def begin(self, walk: GroupWalk, groups: NDArray[np.int64] | None = None) -> None:
-        """Shows the next clip of all groups, or of the chosen ones, as not yet decided about."""
+        """Shows the next clip of all groups, or of some, without a reconstruction."""
         if self.mode is None:
             return
         steps = torch.as_tensor(np.minimum(walk.steps, self.process.path_length - 1), device=walk.scene.codes.device)
@@ -86,7 +86,7 @@ class Screen:
         ]
 
     def render(self) -> list[Frames] | None:
-        """The pictures, ``uint8 [H', W', 3]`` arrays, one an environment; None without a mode.
+        """The pictures, one ``uint8 [H', W', 3]`` array per environment; None without a render mode.
 
         Raises:
             RuntimeError: there was no reset.
@@ -96,10 +96,7 @@ class Screen:
             return None
         if not self._last:
             raise RuntimeError("Expected reset() before render(), got none yet; call env.reset(seed=...) first.")
-        return self._draw(self._last)
-
-    def _draw(self, shots: list[_Shot]) -> list[Frames]:
-        return [picture for shot in shots for picture in self._draw_group(shot)]
+        return [picture for shot in self._last for picture in self._draw_group(shot)]
 
     def _draw_group(self, shot: _Shot) -> list[Frames]:
         original = to_frames(shot.scene.clips[0, 0])

@@ -43,7 +43,7 @@ class Tidy(VectorEnv[Any, Any, Any]):
         return self.observe(), {}
 
     def seed_all(self, seed: Any) -> None:
-        if isinstance(seed, int):
+        if type(seed) is int:
             seed = (seed + self.of_group).tolist()
         if seed is not None:
             for env in np.flatnonzero(self.to_seed):
@@ -95,88 +95,47 @@ class Tidy(VectorEnv[Any, Any, Any]):
         return {"energy": energy, "_energy": present.copy(), "parts": clock, "_parts": present.copy()}
 
 
-def changed(index: int, change: Callable[[Any], Any]) -> type[Tidy]:
+def faulty(**methods: Callable[..., Any]) -> type[Tidy]:
+    """A tidy environment with other methods: each gets the environment, its tidy self, and what it is called with."""
+
+    class Faulty(Tidy):
+        pass
+
+    def bound(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda self, *given, **named: method(self, getattr(super(Faulty, self), name), *given, **named)
+
+    for name, method in methods.items():
+        setattr(Faulty, name, bound(name, method))
+    return Faulty
+
+
+def returning(index: int, change: Callable[[Any], Any]) -> type[Tidy]:
     """An environment whose step returns something else at one place of its tuple."""
 
-    class Changed(Tidy):
-        def step(self, actions: np.ndarray) -> Any:
-            result = list(super().step(actions))
-            result[index] = change(result[index])
-            return tuple(result)
+    def step(self: Tidy, tidy: Callable[..., Any], actions: np.ndarray) -> Any:
+        result = list(tidy(actions))
+        result[index] = change(result[index])
+        return tuple(result)
 
-    return Changed
+    return faulty(step=step)
 
 
 def with_infos(change: Callable[[dict[str, Any]], Any]) -> type[Tidy]:
     """An environment whose step changes its infos in place."""
+    return returning(4, lambda infos: (change(infos), infos)[1])
 
-    def apply(infos: dict[str, Any]) -> dict[str, Any]:
-        change(infos)
-        return infos
 
-    return changed(4, apply)
+def seeded(change: Callable[[Any], Any]) -> type[Tidy]:
+    """An environment that seeds by other seeds than it is given."""
+    return faulty(seed_all=lambda self, tidy, seed: tidy(change(seed)))
+
+
+def without(*names: str) -> type[Tidy]:
+    return with_infos(lambda infos: [infos.pop(name, None) for name in names])
 
 
 def with_attribute(name: str, value: Any) -> type[Tidy]:
-    class Attributed(Tidy):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
-            setattr(self, name, value)
-
-    return Attributed
-
-
-class ResetReturnsObservationsOnly(Tidy):
-    def reset(self, **arguments: Any) -> Any:
-        return super().reset(**arguments)[0]
-
-
-class StepReturnsFour(Tidy):
-    def step(self, actions: np.ndarray) -> Any:
-        obs, rewards, ended, _, infos = super().step(actions)
-        return obs, rewards, ended, infos
-
-
-class FinalObsOutsideTheSpace(Tidy):
-    def last_observations(self, ended: np.ndarray) -> Any:
-        entries = super().last_observations(ended)
-        for env in np.flatnonzero(ended):
-            entries[env] += 1000
-        return entries
-
-
-class FinalObsForAll(Tidy):
-    def last_observations(self, ended: np.ndarray) -> Any:
-        return super().last_observations(np.ones_like(ended))
-
-
-class FinalObsIsABatch(Tidy):
-    def last_observations(self, ended: np.ndarray) -> Any:
-        return self.observe()
-
-
-class InfoChangesItsType(Tidy):
-    def describe(self, present: np.ndarray) -> dict[str, Any]:
-        infos = super().describe(present)
-        return infos | {"energy": infos["energy"].astype(np.float64 if self.state[0, 2] > 1 else np.float32)}
-
-
-class InfoComesAndGoes(Tidy):
-    def describe(self, present: np.ndarray) -> dict[str, Any]:
-        infos = super().describe(present)
-        return infos | ({"late": infos["energy"], "_late": present.copy()} if self.state[0, 2] > 1 else {})
-
-
-class ChangesTheActions(Tidy):
-    def move(self, actions: np.ndarray, idle: np.ndarray) -> None:
-        actions += 1
-        super().move(actions, idle)
-
-
-class ReturnsTheActions(Tidy):
-    def step(self, actions: np.ndarray) -> Any:
-        *result, infos = super().step(actions)
-        return *result, infos | {"actions": actions[:], "_actions": np.ones(self.num_envs, dtype=np.bool_)}
+    return faulty(__init__=lambda self, tidy, *given: (tidy(*given), setattr(self, name, value))[0])
 
 
 class ReusesTheObservation(Tidy):
@@ -189,19 +148,6 @@ class ReusesTheObservation(Tidy):
         return self.buffer
 
 
-class ReusesConstantFlags(Tidy):
-    never = np.zeros(4, dtype=np.bool_)
-
-    def step(self, actions: np.ndarray) -> Any:
-        obs, rewards, ended, _, infos = super().step(actions)
-        return obs, rewards, ended, self.never, infos
-
-
-class IgnoresTheSeed(Tidy):
-    def seed_all(self, seed: Any) -> None:
-        pass
-
-
 class SeedsOnlyOnce(Tidy):
     seeded = False
 
@@ -209,23 +155,6 @@ class SeedsOnlyOnce(Tidy):
         if not self.seeded:
             super().seed_all(seed)
         self.seeded = self.seeded or seed is not None
-
-
-class ForgetsTheSeed(Tidy):
-    def seed_all(self, seed: Any) -> None:
-        super().seed_all(np.random.SeedSequence().generate_state(self.num_envs).tolist() if seed is None else seed)
-
-
-class StartsOver(Tidy):
-    def seed_all(self, seed: Any) -> None:
-        super().seed_all(0 if seed is None else seed)
-
-
-class UnseededSteps(Tidy):
-    entropy = np.random.default_rng()
-
-    def move_and_pay(self, actions: np.ndarray, idle: np.ndarray) -> np.ndarray:
-        return super().move_and_pay(actions, idle) * self.entropy.uniform(1, 2)
 
 
 class UnseededAutoreset(Tidy):
@@ -243,41 +172,10 @@ class ResetLeavesAutoresetPending(Tidy):
         return result
 
 
-class SeedsAllAlike(Tidy):
-    def seed_all(self, seed: Any) -> None:
-        super().seed_all([seed] * self.num_envs if isinstance(seed, int) else seed)
-
-
-class IgnoresListsOfSeeds(Tidy):
-    def seed_all(self, seed: Any) -> None:
-        super().seed_all(0 if isinstance(seed, list) else seed)
-
-
-class TakesEntropyForLists(Tidy):
-    def seed_all(self, seed: Any) -> None:
-        super().seed_all(None if isinstance(seed, list) else seed)
-
-
-class AnotherNpRandom(Tidy):
-    @property
-    def np_random(self) -> np.random.Generator:
-        return np.random.default_rng()
-
-
-class MembersSeeDifferentClips(Tidy):
-    def seed_all(self, seed: Any) -> None:
-        super().seed_all([seed + env for env in range(self.num_envs)] if isinstance(seed, int) else seed)
-
-
 class MembersPartAtTheNextEpisode(Tidy):
     def begin_next(self, mask: np.ndarray) -> None:
         super().begin_next(mask)
         self.state[mask, 0] += np.arange(self.num_envs)[mask] / 10
-
-
-class ShowsItsState(Tidy):
-    def observe(self) -> np.ndarray:
-        return self.state
 
 
 class KeepsTheActions(Tidy):
@@ -305,27 +203,12 @@ class ShowsTheFinalObsAgain(Tidy):
         return self.shown, *rest
 
 
-class PaysWhileResetting(Tidy):
-    def move_and_pay(self, actions: np.ndarray, idle: np.ndarray) -> np.ndarray:
-        return super().move_and_pay(actions, idle) + idle
-
-
-class ResetsAtOnceAndIdles(Tidy):
-    def begin_next(self, mask: np.ndarray) -> None:
-        self.begin(self.ended)
-
-
 class TakesActionsWhileResetting(Tidy):
     def step(self, actions: np.ndarray) -> Any:
         idle = self.ended
         result = super().step(actions)
         self.state[idle, 1] += actions[idle]
         return self.observe(), *result[1:]
-
-
-class ResetsEveryone(Tidy):
-    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
-        return super().reset(seed=seed)
 
 
 class ResetsNobody(Tidy):
@@ -368,93 +251,127 @@ class ReseedsEveryone(Tidy):
         super().seed_all(seed)
 
 
-def drop(*names: str) -> type[Tidy]:
-    return with_infos(lambda infos: [infos.pop(name, None) for name in names])
-
-
-def floats(value: np.ndarray) -> np.ndarray:
-    return value.astype(np.float64)
-
-
-ATTRIBUTES: list[tuple[str, str, type[Tidy], AutoresetMode]] = [
-    ("attributes", "no number of environments", with_attribute("num_envs", None), SAME_STEP),
-    ("attributes", "a shape for a space", with_attribute("single_observation_space", (3,)), SAME_STEP),
-    ("batched_spaces", "unbatched", with_attribute("observation_space", spaces.Box(-1, 1, (3,))), SAME_STEP),
-    ("batched_spaces", "too few actions", with_attribute("action_space", spaces.MultiDiscrete([5] * 3)), SAME_STEP),
-    ("autoreset_mode", "missing", with_attribute("metadata", {}), SAME_STEP),
-    ("autoreset_mode", "a string", with_attribute("metadata", {"autoreset_mode": "SameStep"}), SAME_STEP),
-    ("autoreset_mode", "two modes", with_attribute("autoreset_mode", DISABLED), SAME_STEP),
+far = np.frompyfunc(lambda entry: None if entry is None else entry + 1000, 1, 1)
+NEVER, ENTROPY = np.zeros(4, dtype=np.bool_), np.random.default_rng()
+# Check, fault, environment and mode; SAME_STEP where none is given.
+Fault = tuple[str, str, type[Tidy]] | tuple[str, str, type[Tidy], AutoresetMode]
+ATTRIBUTES: list[Fault] = [
+    ("attributes", "no number of environments", with_attribute("num_envs", None)),
+    ("attributes", "a shape for a space", with_attribute("single_observation_space", (3,))),
+    ("batched_spaces", "unbatched", with_attribute("observation_space", spaces.Box(-1, 1, (3,)))),
+    ("batched_spaces", "too few actions", with_attribute("action_space", spaces.MultiDiscrete([5] * 3))),
+    ("autoreset_mode", "missing", with_attribute("metadata", {})),
+    ("autoreset_mode", "a string", with_attribute("metadata", {"autoreset_mode": "SameStep"})),
+    ("autoreset_mode", "two modes", with_attribute("autoreset_mode", DISABLED)),
 ]
-RESULTS: list[tuple[str, str, type[Tidy], AutoresetMode]] = [
-    ("reset_result", "observations only", ResetReturnsObservationsOnly, SAME_STEP),
-    ("step_result", "four values", StepReturnsFour, SAME_STEP),
-    ("step_result", "infos as a list", changed(4, lambda infos: [infos]), SAME_STEP),
-    ("flags", "integers", changed(2, lambda flags: flags.astype(int)), SAME_STEP),
-    ("flags", "a list", changed(3, lambda flags: flags.tolist()), NEXT_STEP),
-    ("flags", "a column", changed(2, lambda flags: flags[:, None]), DISABLED),
-    ("observations", "another dtype", changed(0, floats), SAME_STEP),
-    ("observations", "another shape", changed(0, lambda obs: obs[:, :2].copy()), NEXT_STEP),
-    ("observations", "out of bounds", changed(0, lambda obs: obs + 1000), DISABLED),
-    ("observations", "not a number", changed(0, lambda obs: obs * np.float32("nan")), SAME_STEP),
-    ("rewards", "a column", changed(1, lambda rewards: rewards[:, None]), SAME_STEP),
-    ("rewards", "integers", changed(1, lambda rewards: rewards.astype(int)), NEXT_STEP),
-    ("rewards", "a list", changed(1, lambda rewards: rewards.tolist()), NEXT_STEP),
-    ("rewards", "not a number", changed(1, lambda rewards: rewards * np.nan), DISABLED),
-    ("rewards", "objects", changed(1, lambda rewards: rewards.astype(object)), DISABLED),
-    ("final_obs", "missing", drop("final_obs", "_final_obs"), SAME_STEP),
-    ("final_obs", "without its mask", drop("_final_obs"), SAME_STEP),
-    ("final_obs", "out of bounds", FinalObsOutsideTheSpace, SAME_STEP),
-    ("final_obs", "where nothing ended", FinalObsForAll, SAME_STEP),
-    ("final_obs", "a batch", FinalObsIsABatch, SAME_STEP),
+RESULTS: list[Fault] = [
+    ("reset_result", "observations only", faulty(reset=lambda self, tidy, **named: tidy(**named)[0])),
+    ("step_result", "four values", faulty(step=lambda self, tidy, actions: tidy(actions)[1:])),
+    ("step_result", "infos as a list", returning(4, lambda infos: [infos])),
+    ("flags", "integers", returning(2, lambda flags: flags.astype(int))),
+    ("flags", "a list", returning(3, lambda flags: flags.tolist()), NEXT_STEP),
+    ("flags", "a column", returning(2, lambda flags: flags[:, None]), DISABLED),
+    ("observations", "another dtype", returning(0, lambda obs: obs.astype(np.float64))),
+    ("observations", "another shape", returning(0, lambda obs: obs[:, :2].copy()), NEXT_STEP),
+    ("observations", "out of bounds", returning(0, lambda obs: obs + 1000), DISABLED),
+    ("observations", "not a number", returning(0, lambda obs: obs * np.float32("nan"))),
+    ("rewards", "a column", returning(1, lambda rewards: rewards[:, None])),
+    ("rewards", "integers", returning(1, lambda rewards: rewards.astype(int)), NEXT_STEP),
+    ("rewards", "a list", returning(1, lambda rewards: rewards.tolist()), NEXT_STEP),
+    ("rewards", "not a number", returning(1, lambda rewards: rewards * np.nan), DISABLED),
+    ("rewards", "objects", returning(1, lambda rewards: rewards.astype(object)), DISABLED),
+    ("final_obs", "missing", without("final_obs", "_final_obs")),
+    ("final_obs", "without its mask", without("_final_obs")),
+    ("final_obs", "out of bounds", faulty(last_observations=lambda self, tidy, ended: far(tidy(ended)))),
+    ("final_obs", "where nothing ended", faulty(last_observations=lambda self, tidy, ended: tidy(np.ones_like(ended)))),
+    ("final_obs", "a batch", faulty(last_observations=lambda self, tidy, ended: self.observe())),
     (
         "final_obs",
         "in another mode",
         with_infos(lambda infos: infos.update(final_obs=np.full(4, 0.0), _final_obs=np.full(4, True))),
         NEXT_STEP,
     ),
-    ("final_info", "missing", drop("final_info", "_final_info"), SAME_STEP),
+    ("final_info", "missing", without("final_info", "_final_info")),
     (
         "final_info",
         "a list",
         with_infos(lambda infos: infos.update(final_info=[None] * 4) if "final_info" in infos else None),
-        SAME_STEP,
     ),
-    ("info_format", "no mask", drop("_energy"), NEXT_STEP),
-    ("info_format", "no mask of a dict", drop("_parts"), SAME_STEP),
+    ("info_format", "no mask", without("_energy"), NEXT_STEP),
+    ("info_format", "no mask of a dict", without("_parts")),
     ("info_format", "integer mask", with_infos(lambda infos: infos.update(_energy=np.ones(4, int))), NEXT_STEP),
     ("info_format", "a list", with_infos(lambda infos: infos.update(energy=[0.0] * 4)), NEXT_STEP),
     ("info_format", "a scalar", with_infos(lambda infos: infos.update(energy=np.array(1.0))), DISABLED),
     ("info_format", "too short", with_infos(lambda infos: infos["parts"].update(clock=np.zeros(3))), DISABLED),
-    ("info_types", "later wider", InfoChangesItsType, NEXT_STEP),
-    ("info_keys", "sometimes", InfoComesAndGoes, NEXT_STEP),
+    (
+        "info_types",
+        "later wider",
+        with_infos(lambda infos: infos["parts"]["clock"][0] > 1 and infos.update(energy=infos["energy"].astype(float))),
+        NEXT_STEP,
+    ),
+    (
+        "info_keys",
+        "sometimes",
+        with_infos(
+            lambda infos: infos["parts"]["clock"][0] > 1 and infos.update(late=infos["energy"] + 1, _late=~NEVER)
+        ),
+        NEXT_STEP,
+    ),
 ]
-MEMORY: list[tuple[str, str, type[Tidy], AutoresetMode]] = [
-    ("actions_untouched", "changed", ChangesTheActions, SAME_STEP),
-    ("actions_untouched", "returned", ReturnsTheActions, SAME_STEP),
-    ("shared_memory", "one buffer", ReusesTheObservation, SAME_STEP),
-    ("shared_memory", "a constant", ReusesConstantFlags, DISABLED),
-    ("exposed_state", "the state itself", ShowsItsState, NEXT_STEP),
+MEMORY: list[Fault] = [
+    (
+        "actions_untouched",
+        "changed",
+        faulty(move=lambda self, tidy, actions, idle: tidy(np.add(actions, 1, out=actions), idle)),
+    ),
+    (
+        "actions_untouched",
+        "returned",
+        faulty(step=lambda self, tidy, a: (*(r := tidy(a))[:4], r[4] | {"actions": a[:], "_actions": ~NEVER})),
+    ),
+    ("shared_memory", "one buffer", ReusesTheObservation),
+    ("shared_memory", "a constant", returning(3, lambda flags: NEVER), DISABLED),
+    ("exposed_state", "the state itself", faulty(observe=lambda self, tidy: self.state), NEXT_STEP),
     ("kept_actions", "used a step later", KeepsTheActions, DISABLED),
 ]
-SEEDING: list[tuple[str, str, type[Tidy], AutoresetMode]] = [
-    ("seeded_reset", "ignored", IgnoresTheSeed, SAME_STEP),
+SEEDING: list[Fault] = [
+    ("seeded_reset", "ignored", faulty(seed_all=lambda self, tidy, seed: None)),
     ("seeded_reset", "only once", SeedsOnlyOnce, DISABLED),
-    ("unseeded_reset", "fresh entropy", ForgetsTheSeed, SAME_STEP),
-    ("unseeded_reset", "starts over", StartsOver, NEXT_STEP),
-    ("seeded_trajectory", "unseeded steps", UnseededSteps, SAME_STEP),
-    ("seeded_trajectory", "unseeded autoreset", UnseededAutoreset, SAME_STEP),
-    ("different_seeds", "all alike", SeedsAllAlike, SAME_STEP),
-    ("seed_list", "ignored", IgnoresListsOfSeeds, SAME_STEP),
-    ("seed_list", "not repeatable", TakesEntropyForLists, SAME_STEP),
-    ("np_random", "another each time", AnotherNpRandom, SAME_STEP),
+    (
+        "unseeded_reset",
+        "fresh entropy",
+        faulty(
+            seed_all=lambda self, tidy, seed: tidy(ENTROPY.integers(2**31, size=4).tolist() if seed is None else seed)
+        ),
+    ),
+    ("unseeded_reset", "starts over", seeded(lambda seed: seed or 0), NEXT_STEP),
+    (
+        "seeded_trajectory",
+        "unseeded steps",
+        faulty(move_and_pay=lambda self, tidy, *given: tidy(*given) * ENTROPY.uniform(1, 2)),
+    ),
+    ("seeded_trajectory", "unseeded autoreset", UnseededAutoreset),
+    ("different_seeds", "all alike", seeded(lambda seed: [seed] * 4 if type(seed) is int else seed)),
+    ("seed_list", "ignored", seeded(lambda seed: 0 if type(seed) is list else seed)),
+    ("seed_list", "not repeatable", seeded(lambda seed: None if type(seed) is list else seed)),
+    (
+        "np_random",
+        "another each time",
+        type("Another", (Tidy,), {"np_random": property(lambda self: np.random.default_rng())}),
+    ),
 ]
-AUTORESET: list[tuple[str, str, type[Tidy], AutoresetMode]] = [
+AUTORESET: list[Fault] = [
     ("reset_after_end", "still pending", ResetLeavesAutoresetPending, NEXT_STEP),
-    ("same_step_obs", "the old observation", ShowsTheFinalObsAgain, SAME_STEP),
-    ("next_step_idle", "pays", PaysWhileResetting, NEXT_STEP),
-    ("next_step_obs", "resets at once", ResetsAtOnceAndIdles, NEXT_STEP),
+    ("same_step_obs", "the old observation", ShowsTheFinalObsAgain),
+    (
+        "next_step_idle",
+        "pays",
+        faulty(move_and_pay=lambda self, tidy, actions, idle: tidy(actions, idle) + idle),
+        NEXT_STEP,
+    ),
+    ("next_step_obs", "resets at once", faulty(begin_next=lambda self, tidy, mask: self.begin(self.ended)), NEXT_STEP),
     ("next_step_actions", "moves", TakesActionsWhileResetting, NEXT_STEP),
-    ("reset_mask", "everyone", ResetsEveryone, DISABLED),
+    ("reset_mask", "everyone", faulty(reset=lambda self, tidy, seed=None, options=None: tidy(seed=seed)), DISABLED),
     ("reset_mask", "nobody", ResetsNobody, DISABLED),
     ("reset_mask_state", "everyone's clock", ResetsEveryonesClock, DISABLED),
     ("reset_mask_state", "one stream for all", SharesOneStream, DISABLED),
@@ -471,7 +388,7 @@ def test_the_tidy_environment_passes(mode: AutoresetMode, group_size: int) -> No
 
 @pytest.mark.parametrize(
     ("check", "kind", "mode"),
-    [pytest.param(check, kind, mode, id=f"{check}: {title}") for check, title, kind, mode in FAULTS],
+    [pytest.param(check, kind, *(mode or [SAME_STEP]), id=f"{check}: {title}") for check, title, kind, *mode in FAULTS],
 )
 def test_each_fault_is_found_for_its_own_reason(check: str, kind: type[Tidy], mode: AutoresetMode) -> None:
     with pytest.raises(VectorEnvError, match=r"^\w+: Expected .*, got .*") as caught:
@@ -479,7 +396,10 @@ def test_each_fault_is_found_for_its_own_reason(check: str, kind: type[Tidy], mo
     assert caught.value.check == check
 
 
-@pytest.mark.parametrize("kind", [MembersSeeDifferentClips, MembersPartAtTheNextEpisode])
+@pytest.mark.parametrize(
+    "kind",
+    [seeded(lambda seed: [seed + env for env in range(4)] if type(seed) is int else seed), MembersPartAtTheNextEpisode],
+)
 def test_members_of_a_group_that_see_different_clips(kind: type[Tidy]) -> None:
     with pytest.raises(VectorEnvError, match="draw one scene a group") as caught:
         check_vector_env(kind(SAME_STEP, 2))
@@ -493,5 +413,5 @@ def test_a_group_size_that_does_not_divide() -> None:
 
 
 def test_every_check_has_an_environment_that_fails_it() -> None:
-    # Groups have tests of their own above; the end of episodes only warns, which test_vector_checker.py tests.
+    # Groups have tests of their own above; the end of episodes only warns, which test_checker.py tests.
     assert set(CHECKS) - {fault[0] for fault in FAULTS} == {"groups", "episodes_end"}
