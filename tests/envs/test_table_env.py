@@ -239,14 +239,6 @@ def test_a_table_of_weights_that_changed(tiny_world: str, full_table: Path, tmp_
         env.process.engine.world.taildrop(torch.zeros(1, 16, 32))
 
 
-def test_reconstructions_come_from_the_network_when_asked(tiny_world: str, full_table: Path) -> None:
-    opened = TaildropProcess(table=str(full_table), path_length=2)
-    scene = opened.sample_scene([np.random.default_rng(0)])
-    video = opened.engine.reconstruct(scene, torch.tensor([[3, 9]]))
-    errors = (video - scene.clips.float() / 255).square().flatten(2).mean(-1)
-    torch.testing.assert_close(errors, opened.engine.score(scene, torch.tensor([[[3, 9]]])).mse[0], rtol=1e-5, atol=0)
-
-
 def test_pictures_are_the_networks(tiny_world: str, full_table: Path) -> None:
     settings: dict[str, Any] = {"path_length": 2, "render_mode": "rgb_array", "split": "test", "obs": "complexity"}
     env = TaildropEnv(table=str(full_table), **settings)

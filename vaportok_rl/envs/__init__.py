@@ -1,4 +1,4 @@
-"""The decision process: scenes, scoring engine, rewards, and its Gymnasium, vector and Stable-Baselines3 faces."""
+"""The MDP: scenes, scoring, rewards, and its Gymnasium, vector and Stable-Baselines3 environments."""
 
 from vaportok_rl.envs.multi_objective import MOTaildropEnv, MOTaildropVectorEnv
 from vaportok_rl.envs.process import TaildropProcess

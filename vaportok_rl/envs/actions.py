@@ -1,4 +1,4 @@
-"""Checks what comes in at the border of the environment: actions and seeds."""
+"""Checks of actions, integers and seeds that users pass to an environment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def checked_actions(actions: Any, count: int | None, tokens: int) -> NDArray[np.
 
     Args:
         actions: integers in 0 … K - 1; a scalar where ``count`` is None.
-        count: how many are expected.
+        count: number of environments, or None for a scalar one.
         tokens: K.
 
     Raises:

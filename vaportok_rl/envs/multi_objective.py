@@ -1,4 +1,4 @@
-"""The faces that pay a vector, one entry a reward term, by MO-Gymnasium's convention."""
+"""Environments with a reward vector, one entry per reward term (MO-Gymnasium's convention)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vaportok_rl.envs.walk import StepOutcome
 
 
 class _TermVector:
-    """The attributes of a multi-objective environment; its ``process`` says what the terms are."""
+    """MO-Gymnasium's attributes, read from the environment's ``process``."""
 
     process: TaildropProcess
 
@@ -33,7 +33,7 @@ class _TermVector:
 
     @property
     def reward_weights(self) -> NDArray[np.float64]:
-        """The weights under which the scalar environment pays, ``float64 [reward_dim]``, in fresh memory."""
+        """The scalar environment's current weights, ``float64 [reward_dim]``, in fresh memory."""
         return np.array(list(self.process.reward.weights_now().values()))
 
 
@@ -41,8 +41,8 @@ class MOTaildropEnv(_TermVector, TaildropEnv):
     """Choose how many tokens each clip of a scene deserves, with several objectives.
 
     ## Description
-    `vaportok/Taildrop-v0` with a reward vector, one entry a reward term, for multi-objective agents. It follows
-    MO-Gymnasium's convention (`reward_space`, `reward_dim`), whose wrappers run on it, and does not need it installed.
+    `vaportok/Taildrop-v0` with a reward vector, one entry per reward term, for multi-objective agents. It follows
+    MO-Gymnasium's convention (`reward_space`, `reward_dim`): MO-Gymnasium's wrappers work; it need not be installed.
 
     ```python
     import gymnasium
@@ -52,7 +52,7 @@ class MOTaildropEnv(_TermVector, TaildropEnv):
     env.reset(seed=0)
     observation, rewards, terminated, truncated, info = env.step(15)
     print(dict(zip(env.unwrapped.reward_terms, rewards)))
-    print(rewards @ env.unwrapped.reward_weights)  # what vaportok/Taildrop-v0 pays
+    print(rewards @ env.unwrapped.reward_weights)  # the reward of vaportok/Taildrop-v0
     env.close()
     ```
 
@@ -63,11 +63,11 @@ class MOTaildropEnv(_TermVector, TaildropEnv):
     As in `vaportok/Taildrop-v0`, by the `obs` argument; `Box(-1e6, 1e6, (K, D), float32)` latents by default.
 
     ## Rewards
-    `float32 [reward_dim]`: what each reward term pays at this step, before its weight. `reward_terms` names the
-    entries; `efficiency`, `penalty`, `diversity`, `reconstruction`, `generation` by default, then the terms that
-    `reward` switches on. A clip term is paid at its step, divided by L; a path term at the last step, and 0 before. The
-    sum over an episode is the path's vector of terms; its dot product with `reward_weights` (the weights in `reward`, 1
-    by default) is the return of `vaportok/Taildrop-v0`. `reward_space` is an unbounded `Box` of that shape.
+    `float32 [reward_dim]`: the reward of each term at this step, before its weight. `reward_terms` names the entries:
+    `efficiency`, `penalty`, `diversity`, `reconstruction`, `generation`, then the optional terms that `reward` names. A
+    clip term is paid at its step, divided by L; a path term at the last step (0 before). The dot product of the
+    episode's sum with `reward_weights` (the weights in `reward`, 1 by default) is the return of `vaportok/Taildrop-v0`.
+    `reward_space` is an unbounded `Box` of that shape.
 
     ```python
     import gymnasium
@@ -86,16 +86,17 @@ class MOTaildropEnv(_TermVector, TaildropEnv):
     The episode terminates after L decisions; it is never truncated.
 
     ## Information
-    As in `vaportok/Taildrop-v0`; `reward_terms` holds the terms undivided.
+    As in `vaportok/Taildrop-v0`; `reward_terms` holds the terms, not divided by L.
 
     ## Arguments
-    As in `vaportok/Taildrop-v0`. The weights in `reward` change `reward_weights` and nothing else, but that naming one
-    of the further terms adds it to the vector.
+    As in `vaportok/Taildrop-v0`. Weights only change `reward_weights`. Naming an optional term also adds it to the
+    vector.
 
     ## Vectorized environment
     `MOTaildropVectorEnv`, whose rewards are `float32 [num_envs, reward_dim]`, through
     `gymnasium.make_vec("vaportok/MO-Taildrop-v0", num_envs=8, vectorization_mode="vector_entry_point")`. Gymnasium's
-    own `"sync"` and `"async"` vector environments hold scalar rewards only; MO-Gymnasium's `MOSyncVectorEnv` does not.
+    `"sync"` and `"async"` vector environments support scalar rewards only; for vectors, use MO-Gymnasium's
+    `MOSyncVectorEnv`.
 
     ## Version History
     - v0: first release.
@@ -119,7 +120,7 @@ class MOTaildropVectorEnv(_TermVector, TaildropVectorEnv):
         **arguments: see `TaildropEnv`.
 
     Attributes:
-        reward_space: of a single environment's reward, as in MO-Gymnasium.
+        reward_space: of one environment's reward, as in MO-Gymnasium.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The decision process behind every face: drawing scenes, observing clips, scoring decisions."""
+"""The MDP that all environment classes share: drawing scenes, observing clips, scoring decisions."""
 
 from __future__ import annotations
 
@@ -26,18 +26,12 @@ from vaportok_rl.envs.table.table import shared_table
 from vaportok_rl.envs.token_range import TokenRange
 from vaportok_rl.tokenizer import VaporTokConfig
 
-# Latents have no natural bound; Gymnasium's checker warns about infinite boxes, and no trained world comes near this.
+# Latents are unbounded, but Gymnasium's checker warns about infinite boxes; trained latents stay far below this.
 LATENT_BOUND = 1e6
 
 
 def observation_box(config: VaporTokConfig, name: str, flatten: bool) -> spaces.Space[Any]:
-    """The space of one kind of observation.
-
-    Args:
-        config: of the tokenizer.
-        name: among `OBSERVATIONS`.
-        flatten: whether it is a vector.
-    """
+    """The space of one kind of observation (``name`` among `OBSERVATIONS`), as a vector if ``flatten``."""
     boxes: dict[str, tuple[float, float, tuple[int, ...], type[np.generic]]] = {
         "latents": (-LATENT_BOUND, LATENT_BOUND, (config.tokens, config.width), np.float32),
         "complexity": (0.0, 1.0, (2,), np.float32),
@@ -49,44 +43,39 @@ def observation_box(config: VaporTokConfig, name: str, flatten: bool) -> spaces.
 
 
 Score = Callable[[Tensor], Outcome]
-"""From the lengths that paths keep, ``int64 [G, P, L]``, to what that does to their clips."""
+"""Scores lengths ``int64 [G, P, L]``."""
 
 
 class Judged(NamedTuple):
-    """What became of lengths that paths asked for.
-
-    Attributes:
-        outcome: of those that the token range and the budget let them keep.
-        rewards: of the outcome.
-    """
+    """Outcome and rewards of the requested lengths, clipped to the token range and the budget."""
 
     outcome: Outcome
     rewards: RewardResult
 
 
 class TaildropProcess:
-    """What an environment is made of; but for the reward's weights it never changes.
+    """The MDP behind an environment: clips, scoring engine, reward and token range.
 
-    A copy shares the world, the clips and the terms. A pickle holds the settings and the weights, and opens the world
-    that the unpickling process shares.
+    Only the reward's state changes. Copies share the tokenizer, the clips and the reward terms. A pickle holds the
+    settings and the reward; unpickling opens the process-wide shared tokenizer.
 
     Args:
         **arguments: see `TaildropEnv`.
 
     Attributes:
         settings: the arguments, defaults filled in.
-        engine: what scores: the shared frozen world, or the shared outcome table.
+        engine: scores lengths by the shared tokenizer or the shared outcome table.
         source: the clips.
         reward: the reward.
         path_length: L.
         tokens: K.
-        token_range: which lengths may be kept.
-        single_observation_space: of one decision.
+        token_range: the allowed lengths.
+        single_observation_space: of one environment.
         single_action_space: ``Discrete(K)``; action a keeps n = a + 1 tokens.
 
     Raises:
         TypeError: there is no such argument.
-        ValueError: an argument is out of range; the message says which one and what to do.
+        ValueError: an argument is out of range.
         FileNotFoundError: there is no such checkpoint, or no clips.
     """
 
@@ -119,7 +108,7 @@ class TaildropProcess:
     def __copy__(self) -> TaildropProcess:
         twin = object.__new__(TaildropProcess)
         twin.__dict__ |= self.__dict__
-        twin.reward = copy.copy(self.reward)  # its state moves with whoever trains on it
+        twin.reward = copy.copy(self.reward)  # its state changes during training
         return twin
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -127,7 +116,7 @@ class TaildropProcess:
 
     @property
     def tokenizer(self) -> str:
-        """The checkpoint's name, as it was given."""
+        """The tokenizer's name, as given."""
         return self.settings.tokenizer
 
     def _observation_space(self) -> spaces.Space[Any]:
@@ -138,7 +127,7 @@ class TaildropProcess:
         return parts[self.settings.obs] if isinstance(self.settings.obs, str) else spaces.Dict(parts)
 
     def _scene_starts(self) -> NDArray[np.int64] | None:
-        """Where scenes of consecutive clips may begin; None where clips are drawn independently.
+        """Start indices of scenes with ordering ``video``; None if clips are drawn independently.
 
         Raises:
             ValueError: the source has no videos of L clips.
@@ -160,15 +149,15 @@ class TaildropProcess:
         return starts
 
     def sample_scene(self, generators: Sequence[np.random.Generator]) -> Scene:
-        """Draws and encodes one scene a generator.
+        """Draws and encodes one scene per generator.
 
-        With ordering ``independent``, L different clips in a random order; with ``video``, L consecutive clips of one
-        video from a random place on.
+        With ordering ``independent``, L different clips in random order; with ``video``, L consecutive clips of one
+        video from a random start.
         """
         return self.engine.open(self.draw(generators))
 
     def draw(self, generators: Sequence[np.random.Generator]) -> NDArray[np.int64]:
-        """Draws one scene a generator, as ``int64 [P, L]`` indices of the source; see `sample_scene`."""
+        """Draws one scene per generator, as ``int64 [P, L]`` indices of the source; see `sample_scene`."""
         return np.stack([self._draw(rng) for rng in generators])
 
     def _draw(self, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -177,10 +166,10 @@ class TaildropProcess:
         return int(rng.choice(self._starts)) + np.arange(self.path_length)
 
     def held_out(self, scenes: int, seed: int) -> list[list[int]]:
-        """Clips of at most ``scenes`` scenes to measure on, in an order drawn with the seed; see `sample_scene`.
+        """Clip indices of at most ``scenes`` evaluation scenes, drawn with the seed.
 
-        No clip comes twice in scenes of independent clips: those that do not fill a scene are left out. Scenes that
-        follow a video overlap only where no others are left.
+        With ordering ``independent``, no clip is used twice; leftover clips are dropped. With ``video``, overlapping
+        scenes are used only after all disjoint ones.
         """
         rng, length, clips = np.random.default_rng(seed), self.path_length, len(self.source)
         if self._starts is not None:
@@ -197,23 +186,23 @@ class TaildropProcess:
         return order.reshape(-1, length).tolist()
 
     def judge(self, n_tokens: Tensor, score: Score, grouped: bool = True) -> Judged:
-        """Brings lengths to those that the token range and the budget allow, scores them, and pays for them.
+        """Clips lengths to the token range and the budget, scores them and computes their rewards.
 
         Args:
-            n_tokens: ``int64 [G, P, L]`` in 1 … K, what whole paths ask for.
-            score: scores the lengths kept, such as `OutcomeOfAllLengths.take`.
+            n_tokens: ``int64 [G, P, L]`` in 1 … K, requested by whole paths.
+            score: scores the clipped lengths, such as `OutcomeOfAllLengths.take`.
             grouped: see `VaporReward.__call__`.
         """
         outcome = score(self.token_range.clip_paths(n_tokens))
         return Judged(outcome, self.reward(outcome, grouped))
 
     def advance(self, result: RewardResult, decisions: int, finished: Tensor | None = None) -> None:
-        """Tells the reward of decisions taken in training; see `VaporReward.advance`. Held-out splits tell nothing."""
+        """Advances the reward's schedules by training decisions (split ``train`` only); see `VaporReward.advance`."""
         if self.settings.split == "train":
             self.reward.advance(result, decisions, finished)
 
     def observe(self, scene: Scene, steps: NDArray[np.int64]) -> dict[str, NDArray[np.generic]]:
-        """What each of P scenes shows at its step, on the host, in fresh memory: arrays ``[P, ...]`` by name."""
+        """Each scene's observation at its step: arrays ``[P, ...]`` by name, on the host, in fresh memory."""
         device = scene.device
         paths = torch.arange(len(steps), device=device)
         at = torch.as_tensor(np.minimum(steps, self.path_length - 1), device=device)
@@ -230,12 +219,12 @@ class TaildropProcess:
         return shown
 
     def present(self, shown: dict[str, NDArray[np.generic]]) -> Any:
-        """Brings observations by name to the form of the observation space: one array or a dictionary."""
+        """Observations in the form of the observation space: one array or a dictionary."""
         return shown[self.settings.obs] if isinstance(self.settings.obs, str) else shown
 
 
 def _open(settings: TaildropSettings, reward: VaporReward) -> tuple[ClipSource, Engine]:
-    """The clips and what scores them: the shared network, or the shared outcome table."""
+    """The clip source and the engine: the shared tokenizer, or the shared outcome table."""
     bits = "bits" in reward.needs
     if settings.table is not None:
         table = shared_table(settings.table, settings.device)

@@ -1,7 +1,7 @@
-"""The wrappers of version 0.1. They now change the environment's reward, so that every agent obeys them.
+"""The reward wrappers of version 0.1, kept for compatibility.
 
-New code gives the environment the reward itself: ``reward={"weights": {"efficiency": "0:3@1000:5000"}}`` or
-``reward={"scalarise": function}``.
+They now change the environment's reward, so GRPO, outcome tables and evaluation use it too. In new code, pass
+``reward={"weights": {"efficiency": "0:3@1000:5000"}}`` or ``reward={"scalarise": function}``.
 """
 
 from __future__ import annotations

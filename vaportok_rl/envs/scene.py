@@ -1,4 +1,4 @@
-"""The data that flows through the decision process: scenes in, outcomes out."""
+"""The data of the MDP: scenes go in, outcomes come out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Scene:
-    """P scenes of L encoded clips each, on the device. Clips do not depend on actions.
+    """P scenes of L encoded clips each, on the device. Actions never change which clips come.
 
     Attributes:
         latents: ``float32 [P, L, K, D]``.
@@ -22,8 +22,8 @@ class Scene:
         clips: ``uint8 [P, L, C, T, H, W]``.
         labels: ``int64 [P, L]``.
         ids: ``int64 [P, L]``.
-        bits: ``float32 [P, L, K]``; entry n - 1 is the prior's negative log-likelihood of the tokens 1 … n - 1. Left
-            empty, ``[P, L, 0]``, by an engine that was not asked for it.
+        bits: ``float32 [P, L, K]``; entry n - 1 is the prior's negative log-likelihood of the tokens 1 … n - 1. Empty,
+            ``[P, L, 0]``, unless the engine has ``bits=True``.
         prior_mean: ``float32 [P, L]``, mean of the clip's Gaussian length prior, in tokens.
     """
 
@@ -41,7 +41,7 @@ class Scene:
     def bare(
         cls, codes: Tensor, complexity: Tensor, prior_mean: Tensor | None = None, ids: Tensor | None = None
     ) -> Scene:
-        """Scenes of clips of which only what a reward term may look at is known; a prior not given is NaN."""
+        """Scenes with only what reward terms may read; ``prior_mean`` is NaN if not given."""
         if prior_mean is None:
             prior_mean = torch.full_like(complexity[..., 0], torch.nan)
         counted, nothing = torch.zeros_like(codes[..., 0]), complexity.new_empty(*complexity.shape[:2], 0)
@@ -50,7 +50,7 @@ class Scene:
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self  # nobody writes to a scene
+        return self  # scenes are never written to
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -64,7 +64,7 @@ class Scene:
 
     @property
     def indices(self) -> Tensor:
-        """``int64 [P, L]``, from which `Engine.open` makes the same scenes again."""
+        """``int64 [P, L]``, positions in the source; `Engine.open` makes the same scenes from them."""
         return self.ids
 
     @property
@@ -90,31 +90,26 @@ class Scene:
         return Scene(*(getattr(self, part.name)[paths, steps][:, None] for part in fields(self)))
 
     def replace_paths(self, paths: Tensor, new: Scene) -> Scene:
-        """A copy in which the chosen scenes are those of ``new`` (in order)."""
-        replaced = {}
-        for part in fields(self):
-            value = getattr(self, part.name).clone()
-            value[paths] = getattr(new, part.name)
-            replaced[part.name] = value
-        return Scene(**replaced)
+        """A copy in which the scenes at ``int64 [P']`` positions are replaced by those of ``new``, in order."""
+        return Scene(*(getattr(self, part.name).index_copy(0, paths, getattr(new, part.name)) for part in fields(self)))
 
     @classmethod
     def joined(cls, scenes: Sequence[Scene]) -> Scene:
-        """Stacks scenes of equal path length, all of one kind, along P."""
+        """Concatenates scenes of equal path length along P."""
         return cls(*(torch.cat([getattr(scene, part.name) for scene in scenes]) for part in fields(cls)))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What keeping ``n_tokens`` did to each clip, for G paths through each of P scenes.
+    """Error and prior accuracy of keeping ``n_tokens`` of each clip, for G paths through each of P scenes.
 
     Attributes:
         scene: P scenes of L clips.
         n_tokens: ``int64 [G, P, L]`` in 1 … K.
         mse: ``float32 [G, P, L]``, mean squared error of the decoded clip, pixels in [0, 1].
         accuracy: ``float32 [G, P, L]``, the prior's top-5 accuracy over the kept, predicted tokens; 0 where n = 1.
-        measures: ``float32 [G, P, L]`` by name; what reward terms asked the engine for beyond error and accuracy
-            (`bits`, `lpips`; see `ScoringEngine`).
+        measures: ``float32 [G, P, L]`` by name; further measurements that reward terms need (`bits`, `lpips`, pixel
+            terms; see `ScoringEngine`).
     """
 
     scene: Scene
@@ -145,14 +140,11 @@ class Outcome:
 
     @property
     def psnr(self) -> Tensor:
-        """``float32 [G, P, L]`` in decibels, with a floor of 1e-10 under the error (100 dB)."""
+        """``float32 [G, P, L]`` in decibels, at most 100 (errors are clamped at 1e-10)."""
         return -10 * torch.log10(self.mse.clamp(min=1e-10))
 
     def rearrange(self, paths: Callable[[Tensor], Tensor], scenes: Callable[[Tensor], Tensor]) -> Outcome:
-        """An outcome with ``paths`` applied to every tensor ``[G, P, L]`` and ``scenes`` to every ``[P, L, ...]``.
-
-        Its scene is a bare one; see `Scene.bare`.
-        """
+        """Applies ``paths`` to every tensor ``[G, P, L]`` and ``scenes`` to every ``[P, L, ...]``; see `Scene.bare`."""
         return Outcome(
             scene=Scene.bare(
                 scenes(self.codes), scenes(self.complexity), scenes(self.prior_mean), scenes(self.scene.ids)
@@ -165,14 +157,14 @@ class Outcome:
 
 
 class OutcomeOfAllLengths(Outcome):
-    """The outcome of all K lengths of each clip, out of which any path's outcome is read.
+    """The outcomes of all K lengths of each clip: an `Outcome` with G = K in which path g keeps n = g + 1 tokens.
 
-    It is an `Outcome` of G = K paths, of which path g keeps n = g + 1 tokens of every clip.
+    `take` reads the outcome of any path from it.
     """
 
     @classmethod
     def joined(cls, outcomes: Sequence[OutcomeOfAllLengths]) -> Self:
-        """Stacks outcomes of equal L and K along P."""
+        """Concatenates outcomes of equal L and K along P."""
         first = outcomes[0]
         return cls(
             scene=first.scene.joined([outcome.scene for outcome in outcomes]),

@@ -1,4 +1,4 @@
-"""The arguments that every face of the environment takes, in one place."""
+"""The arguments of every environment class, declared once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VECTOR_ARGUMENTS = ("num_envs", "group_size", "autoreset_mode")
 
 
 class TaildropArguments(TypedDict, total=False):
-    """Keyword arguments of the faces; `TaildropSettings` says what each means and what it is by default."""
+    """Keyword arguments of the environment classes; `TaildropSettings` has their meanings and defaults."""
 
     tokenizer: str
     clips: str | Sequence[str]
@@ -41,46 +41,46 @@ class TaildropArguments(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class FrozenOptions:
-    """The clips and the frozen tokenizer that an environment or an outcome table is made of."""
+    """The clips and the frozen tokenizer of an environment or an outcome table."""
 
     tokenizer: str = "nano"
-    """The frozen world: a shipped name, a checkpoint folder, or a hub id."""
+    """The frozen tokenizer: a shipped name, a checkpoint folder, or a hub id."""
     clips: str | Sequence[str] = "procedural"
-    """Where clips come from: `procedural`, `gym:ID`, `ucf101:FOLDER`, `kinetics:CSV`, a video file, a folder, or a glob
-    pattern; several of these where a sequence is taken."""
+    """Source of clips: `procedural`, `gym:ID`, `ucf101:FOLDER`, `kinetics:CSV`, a video file, a folder, a glob pattern,
+    or a sequence of these."""
     device: str = "cpu"
-    """torch device of the frozen world (and, on the command line, of the policy)."""
+    """torch device of the tokenizer (and, on the command line, of the policy)."""
     precision: PrecisionChoice = "auto"
-    """Of the frozen world: `float32`, `bfloat16`, or `auto`, which is `bfloat16` where that is faster."""
+    """Precision of the tokenizer: `float32`, `bfloat16`, or `auto`: `bfloat16` where that is faster."""
 
 
 @dataclass(frozen=True)
 class WorldOptions(FrozenOptions):
-    """What is decided about: clips, frozen tokenizer, and the paths through them."""
+    """The MDP without its reward and observations: clips, frozen tokenizer, paths and allowed lengths."""
 
     path_length: Annotated[int, AT_LEAST_1] = 8
-    """L, clips a path visits."""
+    """L, clips per path."""
     min_tokens: Annotated[int, AT_LEAST_1] = 1
-    """Fewest tokens that may be kept of a clip."""
+    """Minimum tokens per clip."""
     max_tokens: Annotated[int | None, AT_LEAST_1] = None
-    """Most tokens that may be kept of a clip; K if not given."""
+    """Maximum tokens per clip; K if not given."""
     token_budget: Annotated[int | None, AT_LEAST_1] = None
-    """Most tokens that a path may keep in all, by masking its later decisions; no limit if not given."""
+    """Maximum tokens per path, enforced by masks; no limit if not given."""
     ordering: Ordering = "independent"
-    """Clips of a path: `independent`, drawn one by one, or `video`, following each other in one long video."""
+    """Clips of a path: `independent` (drawn one by one) or `video` (consecutive clips of one long video)."""
     table: str | None = None
-    """Folder of an outcome table (`vaportok-rl table build`) that replaces the network. `tokenizer`, `clips`,
-    `clip_seed` and `precision` are the table's where they are not given, and `obs="clip"` is not offered. Pictures
-    still come from the clips and the network, which are opened when the first one is drawn."""
+    """Folder of an outcome table (`vaportok-rl table build`) that replaces the network. It supplies `tokenizer`,
+    `clips`, `clip_seed` and `precision` unless they are given, and cannot serve `obs="clip"`. Rendering opens the clips
+    and the network on first use."""
 
 
 @dataclass(frozen=True)
 class TaildropSettings(WorldOptions):
-    """What an environment is made of: plain data, but for a reward that was given as an object.
+    """All arguments of an environment: plain data, unless ``reward`` is an object.
 
     Raises:
         TypeError: a number is not an integer.
-        ValueError: a choice is not among those offered, or a number is out of the range known without the world.
+        ValueError: an unknown choice, or a number out of range.
     """
 
     reward: VaporReward | Mapping[str, Any] | None = None
@@ -88,18 +88,18 @@ class TaildropSettings(WorldOptions):
     `{"weights": {"diversity": 0}, "terms": ["my_module:my_term"]}`, or a `VaporReward`; the default reward if `None`.
     """
     obs: str | Sequence[str] = "latents"
-    """What is observed: `latents`, `complexity`, `codes`, `clip`, or a sequence of several."""
+    """Observation: `latents`, `complexity`, `codes`, `clip`, or a sequence of several."""
     flatten_obs: bool = False
-    """Whether each observed array is a vector."""
+    """Whether to flatten each observed array to a vector."""
     split: str = "train"
-    """`train`, or `test`, the held-out clips."""
+    """`train`, or `test` for the held-out clips."""
     clip_seed: int = 0
-    """Which procedural world."""
+    """Seed of the procedural clips."""
     render_mode: str | None = None
-    """`rgb_array`. `gymnasium.make` puts its own wrapper around it for `human` (a pygame window) and `rgb_array_list`,
-    and `gymnasium.wrappers.vector.HumanRendering` goes around a vector environment. A picture shows the middle frame
-    of the clip last decided about: original, reconstruction and absolute error, with the tokens kept and the reward
-    terms; after a reset, the original of the clip to come."""
+    """`rgb_array`. `gymnasium.make` also accepts `human` (a pygame window) and `rgb_array_list`, by its own wrappers;
+    `gymnasium.wrappers.vector.HumanRendering` works on the vector environment. A picture shows the middle frame of the
+    last decided clip: original, reconstruction and absolute error, with the tokens kept and the reward terms. After a
+    reset it shows the first clip."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -110,13 +110,11 @@ class TaildropSettings(WorldOptions):
         if len(set(self.observed)) < len(self.observed):
             raise ValueError(f"Expected obs to name each kind once, got {list(self.observed)}; drop the repetition.")
         if self.render_mode is not None:
-            _check_choice(
-                "render_mode", self.render_mode, RENDER_MODES, "gymnasium.make offers the others by wrappers."
-            )
+            _check_choice("render_mode", self.render_mode, RENDER_MODES, "gymnasium.make adds the others by wrappers.")
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> TaildropSettings:
-        """Settings from a face's keyword arguments.
+        """Settings from an environment's keyword arguments.
 
         Raises:
             TypeError: there is no such argument.
@@ -140,7 +138,7 @@ class TaildropSettings(WorldOptions):
         return cls(**arguments)
 
     def as_arguments(self) -> TaildropArguments:
-        """All settings as keyword arguments of a face, so that ``TaildropEnv(**settings)`` is the same environment."""
+        """All settings as keyword arguments: ``TaildropEnv(**settings)`` is the same environment."""
         return cast(TaildropArguments, {field.name: getattr(self, field.name) for field in fields(self)})
 
     @property

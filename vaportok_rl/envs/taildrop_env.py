@@ -1,4 +1,4 @@
-"""The scalar Gymnasium face."""
+"""The scalar Gymnasium environment."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ class TaildropEnv(gymnasium.Env[Any, Any]):
     """Choose how many tokens each clip of a scene deserves.
 
     ## Description
-    A frozen video tokenizer turns each clip into K ordered tokens, most important first. The agent walks through a
-    scene of L clips; for each clip it picks how many of its tokens to keep, the rest is dropped, the clip is decoded
-    from what is left, and named reward terms say how good the choice was. Source: the VaporTok supplement.
+    A frozen video tokenizer turns each clip into K ordered tokens, most important first. An episode shows L clips. For
+    each clip the agent picks how many tokens to keep; the clip is decoded from those, and named reward terms score the
+    choice. Actions never change later clips; only the path term `diversity` couples them. Use γ = 1. Source: the
+    VaporTok supplement.
 
     ```python
     import gymnasium
@@ -38,14 +39,14 @@ class TaildropEnv(gymnasium.Env[Any, Any]):
     ## Action Space
     `Discrete(K)`. Action `a` keeps `n_tokens = a + 1` tokens (tokens `0 … a`); K = 64 for `nano`.
 
-    Where `min_tokens`, `max_tokens` or `token_budget` is given, `action_masks()` returns the actions that are allowed
-    now, as `bool [K]`, under the name that sb3-contrib's `MaskablePPO` looks for. An agent that knows nothing of masks
-    runs as well: a forbidden action keeps the nearest allowed number of tokens, `info["n_tokens"]` says how many, and
-    the reward is for those. With a budget, at step j (from 0), after `s` tokens were kept, the allowed lengths are
-    `min_tokens … min(max_tokens, token_budget - s - min_tokens * (L - 1 - j))`.
+    `min_tokens`, `max_tokens` and `token_budget` restrict the lengths. `action_masks()` returns the actions allowed now
+    as `bool [K]`, under the name that sb3-contrib's `MaskablePPO` expects. Agents without masks work too: a forbidden
+    action keeps the nearest allowed length, which `info["n_tokens"]` reports and the reward scores. With a budget, at
+    step j (from 0), after `s` tokens, lengths
+    `min_tokens … min(max_tokens, token_budget - s - min_tokens * (L - 1 - j))` are allowed.
 
     ## Observation Space
-    The clip to decide about next, by the `obs` argument:
+    The next clip, in the form that the `obs` argument selects:
 
     | `obs` | space | meaning |
     |---|---|---|
@@ -54,13 +55,12 @@ class TaildropEnv(gymnasium.Env[Any, Any]):
     | `"codes"` | `Box(0, V-1, (K,), int64)` | codebook indices |
     | `"clip"` | `Box(0, 255, (C, T, H, W), uint8)` | the video itself |
 
-    A sequence of names gives a `Dict` space. With `flatten_obs=True` each array is a vector of the same numbers, which
-    is what Stable-Baselines3's checker and many MLP agents expect. After the last decision the last clip is shown once
-    more.
+    A sequence of names gives a `Dict` space. `flatten_obs=True` flattens each array to a vector, as Stable-Baselines3's
+    checker and many MLP agents expect. The last step returns the last clip again.
 
     ## Rewards
     The weighted sum of the terms below; weights are 1 by default. A clip term is paid at its step, divided by L; a
-    path term is paid at the last step. The undiscounted return is the path reward.
+    path term is paid at the last step. The undiscounted return equals the path reward.
 
     | term | kind | value |
     |---|---|---|
@@ -70,9 +70,9 @@ class TaildropEnv(gymnasium.Env[Any, Any]):
     | `reconstruction` | clip | `-60 * mse` |
     | `generation` | clip | top-5 accuracy of the autoregressive prior on the kept tokens |
 
-    The constants are arguments of `VaporReward`, and `{"preset": "paper"}` changes all of them. Further terms are
-    switched on by giving them a weight, and terms of one's own are plain functions; see `VaporReward`. The terms as a
-    vector: `vaportok/MO-Taildrop-v0`.
+    The constants are arguments of `VaporReward`; `{"preset": "paper"}` changes all of them. Giving an optional term a
+    weight adds it, and custom terms are plain functions; see `VaporReward`. `vaportok/MO-Taildrop-v0` returns the terms
+    as a vector.
 
     ```python
     import gymnasium
@@ -88,28 +88,29 @@ class TaildropEnv(gymnasium.Env[Any, Any]):
     ```
 
     ## Starting State
-    A scene of L different clips, drawn with the environment's seed. With `ordering="video"`, L consecutive clips of one
-    video, from a place drawn with the seed.
+    L different clips, drawn with the environment's seed. With `ordering="video"`, L consecutive clips of one video,
+    starting where the seed decides.
 
     ## Episode End
     The episode terminates after L decisions; it is never truncated.
 
     ## Information
-    `reset` returns no information. `step` returns `n_tokens`, `mse`, `psnr` (dB), `accuracy`, `clip_id`, `label`,
-    `label_name` and `complexity_score` (0 to 1, from the quantiles that `obs="complexity"` shows) of the clip that was
-    decided about, `file` and `start_frame` of a clip from a video file, and `reward_terms`, a dictionary of the
-    unweighted terms (a path term is 0 before the last step). Integers are `int64`, names `str`, the others `float32`.
+    `reset` returns an empty `info`. `step` returns, for the clip just decided, `n_tokens`, `mse`, `psnr` (dB),
+    `accuracy`, `clip_id`, `label`, `label_name` and `complexity_score` (0 to 1, from the quantiles of
+    `obs="complexity"`); for clips from video files also `file` and `start_frame`; and `reward_terms`, a dictionary of
+    the unweighted terms (path terms are 0 before the last step). Integers are `int64`, names `str`, the rest `float32`.
 
     ## Arguments
-    All are keywords and plain data (but for a reward given as an object), so that `env.spec.to_json()` works.
+    All are keywords and plain data (unless `reward` is an object), so `env.spec.to_json()` works.
 
-    The tokenizer is loaded once a process, whatever the number of environments, and never copied or pickled with one.
+    The tokenizer is loaded once per process, however many environments there are; copies and pickles of an environment
+    share it.
 
     See `TaildropSettings`.
 
     ## Vectorized environment
     `TaildropVectorEnv` scores groups of paths together. `"sync"` and `"async"` vectorization work too. For TorchRL's
-    `GymWrapper`, pass `autoreset_mode="Disabled"`, which it resets itself.
+    `GymWrapper`, pass `autoreset_mode="Disabled"`, because it resets environments itself.
 
     ```python
     import gymnasium
@@ -142,7 +143,7 @@ class TaildropEnv(gymnasium.Env[Any, Any]):
         return self.process.settings.as_arguments()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begins a new scene; see `gymnasium.Env.reset`. No options are known.
+        """Begins a new episode; see `gymnasium.Env.reset`. There are no options.
 
         Raises:
             TypeError: the seed is not a Python integer.
@@ -160,7 +161,7 @@ class TaildropEnv(gymnasium.Env[Any, Any]):
         Raises:
             TypeError: the action is not an integer.
             ValueError: the action is outside 0 … K - 1.
-            RuntimeError: there was no `reset`, or the episode is over.
+            RuntimeError: `reset` was not called, or the episode is over.
         """
         lengths = checked_actions(action, None, self.process.tokens).reshape(1, 1) + 1
         outcome = self._walk.step(lengths)
@@ -176,19 +177,16 @@ class TaildropEnv(gymnasium.Env[Any, Any]):
         """Which actions are allowed now: ``bool [K]``.
 
         Raises:
-            RuntimeError: there was no `reset`.
+            RuntimeError: `reset` was not called.
         """
         mask: NDArray[np.bool_] = self._walk.action_masks()[0, 0]
         return mask
 
     def render(self) -> Any:
-        """The picture of the last decision, by the render mode.
-
-        Returns:
-            ``uint8 [H', W', 3]``, or None without a mode.
+        """The picture of the last decision, ``uint8 [H', W', 3]``; None without a render mode.
 
         Raises:
-            RuntimeError: there was no `reset`.
+            RuntimeError: `reset` was not called.
         """
         shown = self._screen.render()
         return None if shown is None else shown[0]

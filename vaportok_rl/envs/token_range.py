@@ -1,4 +1,4 @@
-"""Which lengths a path may still choose: a range for every clip and a budget for the whole path."""
+"""The allowed lengths: a range per clip and a token budget per path."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from vaportok_rl.envs.actions import check_whole
 class TokenRange:
     """The lengths allowed at each decision of a path.
 
-    With a budget, every decision must leave enough for the later ones to keep ``minimum`` tokens each: at step j, with
-    s tokens spent, lengths ``minimum … min(maximum, budget - s - minimum · (L - 1 - j))`` are allowed. There is always
-    at least one, and no path exceeds its budget.
+    With a budget, every decision leaves at least ``minimum`` tokens for each later clip: at step j (from 0), after s
+    tokens, lengths ``minimum … min(maximum, budget - s - minimum · (L - 1 - j))`` are allowed. At least one length is
+    always allowed, and no path exceeds the budget.
 
     Attributes:
         tokens: K.
         path_length: L.
-        minimum: fewest tokens of a clip.
-        maximum: most tokens of a clip; K by default.
-        budget: most tokens of a path; no limit by default.
+        minimum: minimum tokens per clip.
+        maximum: maximum tokens per clip; K by default.
+        budget: maximum tokens per path; no limit by default.
 
     Raises:
         TypeError: a number is not an integer.
@@ -56,7 +56,7 @@ class TokenRange:
 
     @property
     def longest(self) -> int:
-        """The largest length that is ever allowed by the range alone."""
+        """The largest length of the range, whatever the budget."""
         return self.tokens if self.maximum is None else self.maximum
 
     def highest(self, steps: NDArray[np.int64], spent: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -89,13 +89,13 @@ class TokenRange:
         return clipped
 
     def clip_paths(self, n_tokens: Tensor) -> Tensor:
-        """What the decisions of whole paths come to, one after the other, without leaving the device.
+        """Clips whole paths, decision by decision, on the device.
 
         Args:
             n_tokens: ``int64 [..., L]`` in 1 … K.
 
         Returns:
-            ``int64 [..., L]``, the lengths that the stepwise faces would have kept.
+            ``int64 [..., L]``, as `clip` would, step by step.
         """
         kept = n_tokens.clamp(self.minimum, self.longest)
         if self.budget is None:
@@ -103,7 +103,7 @@ class TokenRange:
         left = torch.full_like(kept[..., 0], self.budget - self.minimum * self.path_length)
         columns = []
         for column in kept.unbind(-1):
-            # What is left is counted beyond the minimum, which every later clip keeps in any case.
+            # `left` counts tokens beyond the minimum, which every later clip keeps anyway.
             extra = torch.minimum(column - self.minimum, left)
             left = left - extra
             columns.append(extra + self.minimum)

@@ -1,4 +1,4 @@
-"""The vector Gymnasium face: groups of paths through the same scenes, scored together."""
+"""The vector environment: groups of paths through the same scenes, scored together."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from vaportok_rl.envs.walk import GroupWalk, StepOutcome
 
 
 class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
-    """`num_envs` copies of `TaildropEnv` in groups that walk the same scenes.
+    """`num_envs` copies of `TaildropEnv`, in groups that share their scenes.
 
-    Environment ``e`` belongs to group ``e // group_size``. The members of a group see the same clips in the same
-    order, a clip is encoded once a group, and equal lengths are decoded once. Group p, seeded with ``seed + p``, sees
-    the scenes that a scalar `TaildropEnv` seeded with ``seed + p`` sees.
+    Environment ``e`` belongs to group ``e // group_size``. Members of a group see the same clips in the same order; a
+    clip is encoded once per group, and each distinct length is decoded once. Group p sees the scenes of a scalar
+    `TaildropEnv` seeded with ``seed + p``.
 
     Args:
-        num_envs: number of paths; a multiple of ``group_size``.
+        num_envs: number of parallel paths; a multiple of ``group_size``.
         group_size: G, paths through the same scene.
         autoreset_mode: ``SAME_STEP`` (default) or ``DISABLED``; with the latter, `reset` takes
-            ``options={"reset_mask": bool array}`` that covers whole groups. TorchRL's ``GymWrapper`` needs
-            ``"Disabled"``: its reader of last observations cannot follow the nested ``reward_terms`` of SAME_STEP.
+            ``options={"reset_mask": bool array}`` for whole groups. TorchRL's ``GymWrapper`` needs ``"Disabled"``: it
+            cannot read SAME_STEP's nested ``reward_terms``.
         **arguments: see `TaildropEnv`.
 
     Raises:
@@ -57,7 +57,7 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
         if num_envs < 1 or group_size < 1 or num_envs % group_size:
             raise ValueError(
                 f"Expected num_envs to be a positive multiple of group_size, got num_envs={num_envs}, "
-                f"group_size={group_size}; make a whole number of groups."
+                f"group_size={group_size}; use whole groups."
             )
         try:
             mode = AutoresetMode(autoreset_mode)
@@ -68,8 +68,8 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
             ) from error
         if mode is AutoresetMode.NEXT_STEP:
             raise ValueError(
-                "Expected autoreset_mode SAME_STEP or DISABLED, got NEXT_STEP, under which one step in L + 1 would be "
-                "a reset that no action reaches; choose one of the two."
+                "Expected autoreset_mode SAME_STEP or DISABLED, got NEXT_STEP; choose one of the two: under NEXT_STEP "
+                "one step in L + 1 would ignore its action."
             )
         self.process = TaildropProcess(**arguments)
         self.render_mode = self.process.settings.render_mode
@@ -80,26 +80,23 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
         self.metadata = {**self.metadata, "autoreset_mode": mode}
         self.single_action_space = self.process.single_action_space
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._set_observation_spaces()
+        self.single_observation_space = self.process.single_observation_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
         self._walk = GroupWalk(self.process, group_size)
         self._screen = Screen(self.process, group_size, self.render_mode)
         self._generators: list[np.random.Generator] = []
 
-    def _set_observation_spaces(self) -> None:
-        self.single_observation_space = self.process.single_observation_space
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-
     @property
     def settings(self) -> TaildropArguments:
-        """The arguments that this environment shares with `TaildropEnv`, defaults filled in."""
+        """The arguments shared with `TaildropEnv`, defaults filled in."""
         return self.process.settings.as_arguments()
 
     def seed_groups(self, seed: int | Sequence[int | None] | None, groups: NDArray[np.int64] | None = None) -> None:
-        """Seeds the groups' scene orders: group p with ``seed + p``, or with its first member's entry of a list.
+        """Seeds the groups' scenes: group p with ``seed + p``, or with its members' common entry in a list.
 
         Args:
             seed: see `reset`.
-            groups: numbers of the groups to seed; all of them by default.
+            groups: indices of the groups to seed; all by default.
 
         Raises:
             TypeError: a seed is not a Python integer.
@@ -107,7 +104,7 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
         """
         if isinstance(seed, Sequence):
             if len(seed) != self.num_envs:
-                raise ValueError(f"Expected {self.num_envs} seeds, one an environment, got {len(seed)}; pass one int.")
+                raise ValueError(f"Expected {self.num_envs} seeds, one per environment, got {len(seed)}; pass one int.")
             rows = [list(seed[start : start + self.group_size]) for start in range(0, self.num_envs, self.group_size)]
             for group, row in enumerate(rows):
                 if any(value != row[0] for value in row):
@@ -131,7 +128,7 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begins new scenes, for all groups or for those in ``options["reset_mask"]``.
+        """Begins new episodes, for all groups or for those in ``options["reset_mask"]``.
 
         Raises:
             TypeError: a seed is not a Python integer.
@@ -159,7 +156,7 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
         if (rows.any(1) != rows.all(1)).any() or not mask.any():
             raise ValueError(
                 f"Expected options['reset_mask'] to cover whole groups of {self.group_size} and at least one, got "
-                f"{mask}; members of a group begin together."
+                f"{mask}; members of a group are reset together."
             )
         return np.flatnonzero(rows.all(1))
 
@@ -168,13 +165,13 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
     ) -> tuple[Any, NDArray[np.floating], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         """Keeps ``actions + 1`` tokens of each environment's clip.
 
-        Under SAME_STEP, environments that finish are reset at once: the observation is the new scene's first clip,
-        and what the finished step showed is in ``infos["final_obs"]`` and ``infos["final_info"]``.
+        Under SAME_STEP, finished environments are reset at once: the observation is the new scene's first clip; the
+        finished episode's last observation and infos are in ``infos["final_obs"]`` and ``infos["final_info"]``.
 
         Raises:
             TypeError: the actions are not integers.
             ValueError: wrong shape, or an action outside 0 … K - 1.
-            RuntimeError: there was no `reset`, or (DISABLED) a finished environment was not reset.
+            RuntimeError: `reset` was not called, or (DISABLED) a finished environment was not reset.
         """
         lengths = checked_actions(actions, self.num_envs, self.process.tokens) + 1
         outcome = self._walk.step(lengths.reshape(self.groups, self.group_size))
@@ -206,17 +203,17 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
         """Which actions are allowed now: ``bool [num_envs, K]``; see `TaildropEnv`.
 
         Raises:
-            RuntimeError: there was no `reset`.
+            RuntimeError: `reset` was not called.
         """
         return self._walk.action_masks().reshape(self.num_envs, -1)
 
     def render(self) -> tuple[Any, ...] | None:
-        """The pictures of the last decisions, one entry an environment; see `TaildropEnv.render`.
+        """Pictures of the last decisions, one per environment; see `TaildropEnv.render`.
 
-        An automatic reset leaves the finished path's last decision on the picture, until the next step.
+        After an automatic reset, the finished path's last decision stays until the next step.
 
         Raises:
-            RuntimeError: there was no `reset`.
+            RuntimeError: `reset` was not called.
         """
         shown = self._screen.render()
         return None if shown is None else tuple(shown)
@@ -242,7 +239,7 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
 
     @property
     def generators(self) -> list[np.random.Generator]:
-        """The groups' random streams, which the tensor face shares with `step`; seeded on first use."""
+        """The groups' random number generators; seeded on first use."""
         if not self._generators:
             self.seed_groups(None)
         return self._generators

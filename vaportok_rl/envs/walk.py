@@ -1,4 +1,4 @@
-"""Groups of paths on their way through scenes: the stepwise bookkeeping that both Gymnasium faces share."""
+"""Stepwise episodes for groups of paths, shared by the scalar and the vector environment."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ INFO_KEYS = ("n_tokens", "mse", "psnr", "accuracy", "clip_id", "label", "complex
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """One decision of every path, on the host, in fresh memory.
+    """The result of one decision per path, on the host, in fresh memory.
 
     Attributes:
         rewards: ``float64 [P, G]``.
-        payments: ``float32 [P, G, terms]``, what each term pays at this step before its weight; see
+        payments: ``float32 [P, G, terms]``, each term's reward at this step before its weight; see
             `RewardResult.payments`.
-        finished: ``bool [P]``; the scene has no clip left.
+        finished: ``bool [P]``, whether the episode is over.
         info: arrays ``[P, G]`` by key (`INFO_KEYS`): int64, float32 and strings; of clips from files also ``file`` and
             ``start_frame``; under a constraint also ``cost``, whose sum over a path is the path's mean of the
             constrained measure (negated for a lower bound).
         terms: unweighted reward terms by name, ``float32 [P, G]``; a path term is 0 before the last step.
-        decided: the clips that were decided about, a scene of shape ``(P, 1)``, on the device.
-        path_terms: names of the terms that look across a path.
+        decided: the clips of this step, a scene of shape ``(P, 1)`` on the device.
+        path_terms: names of the terms that depend on the whole path.
     """
 
     rewards: NDArray[np.float64]
@@ -46,7 +46,7 @@ class GroupWalk:
     """P groups of G paths; the members of a group see the same clips in the same order.
 
     Args:
-        process: the decision process.
+        process: the MDP.
         group_size: G.
     """
 
@@ -56,15 +56,10 @@ class GroupWalk:
         self._scene: Scene | None = None
         self.steps = np.zeros(0, dtype=np.int64)
         self._spent = np.zeros((0, group_size), dtype=np.int64)
-        # What the paths have asked for, [G, P, L]; ones where nothing has been decided yet.
+        # Requested lengths [G, P, L]; 1 at undecided entries.
         self._asked = torch.zeros(0)
-        # What has been measured so far, [G, P, L] by name; zeros where nothing has been decided yet.
+        # Measurements [G, P, L] by name; 0 at undecided entries.
         self._measured: dict[str, Tensor] = {}
-
-    @property
-    def begun(self) -> bool:
-        """Whether scenes have been drawn."""
-        return self._scene is not None
 
     @property
     def scene(self) -> Scene:
@@ -84,10 +79,10 @@ class GroupWalk:
 
         Args:
             generators: one for each group that begins.
-            groups: numbers of those groups; all of them by default.
+            groups: indices of those groups; all by default.
 
         Raises:
-            RuntimeError: some groups are to begin before all of them have once.
+            RuntimeError: ``groups`` is given before the first scenes are drawn.
         """
         scene = self.process.engine.open(self.process.draw(generators), apart=True)
         if groups is None:
@@ -105,26 +100,26 @@ class GroupWalk:
             self._spent[groups] = 0
 
     def observe(self) -> dict[str, NDArray[np.generic]]:
-        """What each group sees now, ``[P, ...]`` by name; after the last step, the last clip again."""
+        """Each group's current observation, ``[P, ...]`` by name; after the last step, the last clip again."""
         return self.process.observe(self.scene, self.steps)
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Which actions the token range and what is left of the budget allow now: ``bool [P, G, K]``.
+        """Which actions the token range and the rest of the budget allow now: ``bool [P, G, K]``.
 
         Raises:
             RuntimeError: no scene has been drawn yet.
         """
-        _ = self.scene  # refuses before the first reset
+        _ = self.scene  # raises before the first reset
         return self.process.token_range.masks(self.steps[:, None], self._spent)
 
     def step(self, n_tokens: NDArray[np.int64]) -> StepOutcome:
         """Scores one decision of every path.
 
         Args:
-            n_tokens: ``int64 [P, G]`` in 1 … K; a length that is not allowed is brought to the nearest that is.
+            n_tokens: ``int64 [P, G]`` in 1 … K; clipped to the allowed lengths.
 
         Raises:
-            RuntimeError: no scene has been drawn yet, or a group has already finished its scene.
+            RuntimeError: no scene has been drawn yet, or an episode is already over.
             NonFiniteRewardError: a reward term is not finite; the message names the term and the clip.
         """
         scene, length = self.scene, self.process.path_length
@@ -139,7 +134,7 @@ class GroupWalk:
         self._asked[:, paths, at] = torch.as_tensor(n_tokens, device=device).T
 
         def score(kept: Tensor) -> Outcome:
-            """Scores the clips at hand; what was scored before is kept, and what is to come is zero."""
+            """Scores the current clips; earlier ones keep their measurements, later ones are 0."""
             outcome = self.process.engine.score(here, kept[:, paths, at][..., None])
             found = {"mse": outcome.mse, "accuracy": outcome.accuracy, **outcome.measures}
             for name, value in self._measured.items():
@@ -147,8 +142,8 @@ class GroupWalk:
             measures = dict(self._measured)
             return Outcome(scene, kept, measures.pop("mse"), measures.pop("accuracy"), measures)
 
-        # The reward of a whole path is evaluated once more at each step: clip terms may only look at their own clip,
-        # and path terms are read at the end, so what is not yet decided cannot leak into what is paid.
+        # The whole path's reward is computed at every step. Undecided entries are placeholders: clip terms see only
+        # their own clip, and path terms are paid at the last step.
         outcome, result = self.process.judge(self._asked, score)
         finished = self.steps == length - 1
         last = torch.as_tensor(finished, device=device)

@@ -51,7 +51,7 @@ def test_every_request_is_covered_exactly_once(
     assert position == len(pairs)
 
     asked = {(clip, int(n_tokens[g, clip])) for g in range(group) for clip in range(clips)}
-    assert len(pairs) == len(set(pairs)) == plan.pairs
+    assert len(pairs) == len(set(pairs)) == len(plan.clips)
     assert set(pairs) == asked
     for g in range(group):
         for clip in range(clips):

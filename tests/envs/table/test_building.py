@@ -167,11 +167,6 @@ def test_impossible_plans(tiny_world: str, setting: dict[str, object]) -> None:
         plan_table(tokenizer=tiny_world, **setting)  # type: ignore[arg-type]
 
 
-def test_a_table_without_latents(tiny_world: str, tmp_path: Path) -> None:
-    build = plan_table(tokenizer=tiny_world, count=3, held_out=0, latents="none")
-    assert TableBuilder(build, tmp_path / "none").run()["train"].latents is None
-
-
 class TwoVideos(ProceduralClips):
     """Eight clips: the first five of one video, the others of another."""
 

@@ -1,1 +1,1 @@
-"""From lengths to outcomes by the network: encode once, decode each (clip, length) once."""
+"""Scoring with the tokenizer: each clip is encoded once, each (clip, length) pair decoded once."""

@@ -1,4 +1,4 @@
-"""Which (clip, length) pairs to decode together, so that none is decoded twice and little is padding."""
+"""Batches of (clip, length) pairs to decode: no pair twice, little padding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 Indices = npt.NDArray[np.int64]
 
-# Largest share of padding in a decoder sequence.
+# Maximum share of padding in a decoder sequence.
 PADDING = 0.1
 
 
@@ -18,13 +18,13 @@ PADDING = 0.1
 def length_ladder(tokens: int, patches: int, padding: float = PADDING) -> tuple[int, ...]:
     """Sequence lengths that pairs are padded to.
 
-    The ladder depends on the geometry alone, never on the batch: a pair is always computed with the same padding,
-    whatever it is scored with, so every face of the environment gets the same number for it.
+    They depend on the geometry alone, never on the batch. A pair is therefore always computed with the same padding,
+    and every environment class gets the same number for it.
 
     Args:
         tokens: K.
         patches: patch queries beside the kept tokens.
-        padding: largest share by which a decoder sequence may grow; with 0, every length is a rung.
+        padding: maximum share by which a decoder sequence may grow; with 0, no length is padded.
 
     Returns:
         Increasing lengths, the last one K.
@@ -43,10 +43,10 @@ class DecodingBatch:
     """Pairs decoded in one call.
 
     Attributes:
-        start: position of the first pair among all distinct pairs.
-        stop: position past the last one.
-        padded: the sequences are cut after this many tokens.
-        exact: whether every sequence of the batch, whatever is asked for, keeps exactly that many.
+        start: index of the first pair among all distinct pairs.
+        stop: index past the last one.
+        padded: tokens per sequence, padding included.
+        exact: whether only lengths of exactly ``padded`` tokens can be in this batch.
     """
 
     start: int
@@ -57,24 +57,19 @@ class DecodingBatch:
 
 @dataclass(frozen=True)
 class DecodingPlan:
-    """Batches of distinct pairs and the way back.
+    """Distinct pairs in batches, and each request's pair.
 
     Attributes:
         clips: ``int64 [pairs]``, row of each pair's clip.
-        n_tokens: ``int64 [pairs]``, how many of its tokens are kept; rising.
-        batches: in order; together they hold all pairs.
-        inverse: ``int64`` of the lengths' shape; position of each request's pair.
+        n_tokens: ``int64 [pairs]``, tokens kept, ascending.
+        batches: in order; together they cover all pairs.
+        inverse: ``int64`` of the lengths' shape; index of each request's pair.
     """
 
     clips: Indices
     n_tokens: Indices
     batches: tuple[DecodingBatch, ...]
     inverse: Indices
-
-    @property
-    def pairs(self) -> int:
-        """Number of distinct pairs."""
-        return len(self.clips)
 
 
 def plan_decoding(
@@ -83,11 +78,11 @@ def plan_decoding(
     """Groups requests into batches.
 
     Args:
-        n_tokens: ``int64 [G, N]``, lengths asked of each of N clips.
+        n_tokens: ``int64 [G, N]``, lengths requested of each of N clips.
         tokens: K.
         patches: patch queries beside the kept tokens.
-        max_batch_tokens: most decoder positions (kept tokens and patch queries) in one batch.
-        padding: see `length_ladder`; with 0, only equal lengths are decoded together.
+        max_batch_tokens: maximum decoder positions (kept tokens and patch queries) per batch.
+        padding: see `length_ladder`; with 0, only equal lengths share a batch.
     """
     clips = np.broadcast_to(np.arange(n_tokens.shape[1]), n_tokens.shape)
     # Sorting by length first puts equal paddings side by side.

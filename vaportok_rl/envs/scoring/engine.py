@@ -1,4 +1,4 @@
-"""What scores lengths: the interface, and the network behind it, which encodes once and decodes only what is asked."""
+"""Scoring engines: the interface `Engine`, and `ScoringEngine`, which runs the tokenizer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from vaportok_rl.envs.scene import Outcome, OutcomeOfAllLengths, Scene
 from vaportok_rl.envs.scoring.decoding_plan import (
     PADDING,
     DecodingBatch,
-    DecodingPlan,
     Indices,
     plan_decoding,
 )
@@ -26,20 +25,20 @@ from vaportok_rl.tokenizer.complexity import ComplexityScale
 from vaportok_rl.tokenizer.prior import cumulative_hits, top_k_accuracy
 
 MAX_BATCH_TOKENS = 32_768
-# The same for short sequences on a CPU: what is computed then stays in its cache (nano decodes a fifth faster).
+# The same for short sequences on a CPU: activations then fit its cache (nano decodes a fifth faster).
 CPU_BATCH_TOKENS = 2048
-# Numbers in the prior's logits that are held at a time; a clip of the largest worlds has 8 million.
+# Maximum number of prior logits in memory at once; `vaportok-b` has 8 million per clip.
 MAX_LOGITS = 1 << 24
-# From this many patches on, one sequence fills a CPU's cores, and batches are not worth any padding.
+# From this many patches on, one sequence fills a CPU's cores, and batching is not worth any padding.
 FILLING_PATCHES = 512
-# Matrix products over fewer rows than this may use another kernel, which rounds differently.
+# Matrix products with fewer rows may use another kernel, which rounds differently.
 FEWEST_ROWS = 16
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 
 
 def cumulative_bits(logits: Tensor, codes: Tensor) -> Tensor:
-    """The prior's negative log-likelihood of the first tokens, for every length at once.
+    """The prior's negative log-likelihood of the first n tokens, for all n.
 
     Args:
         logits: ``[B, K - 1, V]``; row j scores token j + 1.
@@ -53,15 +52,15 @@ def cumulative_bits(logits: Tensor, codes: Tensor) -> Tensor:
 
 
 class Engine(Protocol):
-    """Opens scenes and scores lengths: the network (`ScoringEngine`) or a table of its outcomes (`TableEngine`)."""
+    """Opens scenes and scores lengths, by the tokenizer (`ScoringEngine`) or an outcome table (`TableEngine`)."""
 
     @property
     def world(self) -> VaporTok:
-        """The frozen tokenizer; a table opens it when it is first asked for."""
+        """The frozen tokenizer; a table opens it on first use."""
 
     @property
     def config(self) -> VaporTokConfig:
-        """Of the tokenizer."""
+        """The tokenizer's configuration."""
 
     @property
     def device(self) -> torch.device:
@@ -69,74 +68,73 @@ class Engine(Protocol):
 
     @property
     def complexity_scale(self) -> ComplexityScale:
-        """What the tokenizer makes of SC and TC."""
+        """The tokenizer's map from SC and TC to quantiles, score and length prior."""
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """Names of what outcomes hold in ``measures``."""
+        """Names in `Outcome.measures`."""
 
     @property
     def max_batch_tokens(self) -> int:
-        """Most sequence positions in one call of the network."""
+        """Maximum sequence positions per call of the tokenizer."""
 
     def open(self, indices: NDArray[np.int64], apart: bool = False) -> Scene:
         """Scenes of the clips at ``int64 [P, L]`` indices of the engine's source.
 
         Args:
-            indices: which clips.
-            apart: encode a scene at a time. A batch of the same shape gives the same numbers, so a scene is then
-                bitwise the same however many are opened.
+            indices: clip indices.
+            apart: encode one scene at a time, so that a scene is bitwise the same however many are opened.
         """
 
     def quantiles(self, scene: Scene, paths: Tensor, steps: Tensor) -> Tensor:
         """Complexities as quantiles of the training clips, ``float32 [P', 2]``; arguments as for `Scene.at`."""
 
     def score(self, scene: Scene, n_tokens: Tensor) -> Outcome:
-        """What keeping ``int64 [G, P, L]`` tokens does to the clips of P scenes."""
+        """The outcome of lengths ``int64 [G, P, L]``."""
 
     def score_all(self, scene: Scene) -> OutcomeOfAllLengths:
-        """What keeping any number of tokens does to the clips of P scenes."""
+        """The outcome of all K lengths of every clip."""
 
     def remember(self, every: OutcomeOfAllLengths) -> None:
-        """From here on looks that scene's outcomes up, until another one is to be remembered."""
+        """Caches one scene's outcomes: `score` and `score_all` look that scene up from now on."""
 
     def reconstruct(self, scene: Scene, n_tokens: Tensor) -> Tensor:
-        """Decoded video for one path: ``int64 [P, L]`` lengths to ``float32 [P, L, C, T, H, W]``."""
+        """Decodes one path: ``int64 [P, L]`` lengths to video ``float32 [P, L, C, T, H, W]``."""
 
 
 def check_shape(scene: Scene, n_tokens: Tensor) -> None:
-    """Checks that there is one length for each path and clip.
-
-    Raises:
-        ValueError: wrong shape or type.
-    """
+    """Raises a `ValueError` unless there is one ``int64`` length per path and clip."""
     if n_tokens.dim() != 3 or tuple(n_tokens.shape[1:]) != scene.shape or n_tokens.dtype != torch.int64:
         raise ValueError(
             f"Expected n_tokens int64 [G, {scene.shape[0]}, {scene.shape[1]}], got {n_tokens.dtype} "
-            f"{tuple(n_tokens.shape)}; one length for each path and clip."
+            f"{tuple(n_tokens.shape)}; pass one length per path and clip."
         )
 
 
 def all_lengths(scene: Scene) -> Tensor:
-    """Every length of every clip: ``int64 [K, P, L]``."""
+    """All lengths of every clip: ``int64 [K, P, L]``."""
     lengths = torch.arange(1, scene.tokens + 1, device=scene.device)
     return lengths[:, None, None].expand(-1, *scene.shape).contiguous()
 
 
 class ScoringEngine:
-    """Turns clips into scenes and lengths into outcomes, on the world's device; see `Engine`.
+    """Encodes clips and scores lengths with the tokenizer, on its device; see `Engine`.
 
-    Everything stays on the device but for one copy of the lengths a call of `score`, made in `_lengths_on_host`.
+    Nothing is copied to the host except the lengths, once per call of `score` (`_lengths_on_host`).
 
     Args:
         world: a frozen tokenizer.
         source: where `open` reads clips; `encode` needs none.
-        max_batch_tokens: most sequence positions in one transformer call; bounds the memory in use (see
-            `clips_at_once`). What suits the device if not given.
+        max_batch_tokens: maximum sequence positions per transformer call, which bounds memory (see `clips_at_once`);
+            chosen by device if not given.
         bits: also measure the prior's negative log-likelihood, as ``scene.bits`` and ``outcome.measures["bits"]``.
         distances: further errors by name, ``(decoded, clip) -> [B]`` on two ``float32 [B, C, T, H, W]`` videos in
-            [0, 1]; measured on every decoded pair, as ``outcome.measures[name]``. `VaporReward` knows which of these
-            its terms need (`VaporReward.needs`, `VaporReward.distances`); what no term needs is not computed.
+            [0, 1]; measured on every decoded pair, as ``outcome.measures[name]``. See `VaporReward.needs`.
+
+    Attributes:
+        config: of the tokenizer.
+        device: of the tokenizer.
+        complexity_scale: of the tokenizer.
 
     Raises:
         ValueError: ``max_batch_tokens`` does not hold a single clip.
@@ -161,6 +159,7 @@ class ScoringEngine:
                 "raise it."
             )
         self.world = world
+        self.config, self.device, self.complexity_scale = world.config, world.device, world.complexity_scale
         self.source = source
         self.max_batch_tokens = max_batch_tokens
         self.bits = bits
@@ -168,28 +167,13 @@ class ScoringEngine:
         self._known: OutcomeOfAllLengths | None = None
 
     @property
-    def config(self) -> VaporTokConfig:
-        """See `Engine`, as for the next two."""
-        return self.world.config
-
-    @property
-    def device(self) -> torch.device:
-        """The world's."""
-        return self.world.device
-
-    @property
-    def complexity_scale(self) -> ComplexityScale:
-        """The world's."""
-        return self.world.complexity_scale
-
-    @property
     def clips_at_once(self) -> int:
-        """How many clips are encoded, or decoded at full length, in one call."""
+        """Clips that are encoded, or decoded at full length, per call."""
         return max(1, self.max_batch_tokens // (self.config.patches + self.config.tokens))
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """Names of what outcomes hold in ``measures``."""
+        """Names in `Outcome.measures`."""
         return ("bits", *self.distances) if self.bits else tuple(self.distances)
 
     def open(self, indices: NDArray[np.int64], apart: bool = False) -> Scene:
@@ -199,8 +183,8 @@ class ScoringEngine:
             ValueError: the engine has no source.
         """
         if self.source is None:
-            raise ValueError("Expected an engine with clips to open scenes of, got none; pass source=, or call encode.")
-        # Read in one batch: many small ones take half as long again.
+            raise ValueError("Expected an engine with a clip source, got none; pass source=, or call encode.")
+        # One large read is 1.5 times as fast as many small ones.
         batch = self.source.batch(torch.from_numpy(indices.reshape(-1)))
         read = [torch.unflatten(values, 0, indices.shape) for values in (batch.clips, batch.labels, batch.ids)]
         if not apart:
@@ -209,15 +193,15 @@ class ScoringEngine:
 
     @torch.no_grad()
     def encode(self, clips: Tensor, labels: Tensor | None = None, ids: Tensor | None = None) -> Scene:
-        """Encodes scenes: one encoder pass and one prior pass a clip.
+        """Encodes scenes: one encoder pass and one prior pass per clip.
 
         Args:
             clips: ``[P, L, C, T, H, W]``, uint8 or float in [0, 1] (kept as uint8).
             labels: ``int64 [P, L]``; zeros by default.
-            ids: ``int64 [P, L]``; counted up by default.
+            ids: ``int64 [P, L]``; 0, 1, 2, … by default.
 
         Raises:
-            ValueError: the clips are not of this world's geometry or range.
+            ValueError: the clips do not have this tokenizer's shape, or are out of range.
         """
         if clips.dim() != 6:
             raise ValueError(
@@ -266,14 +250,14 @@ class ScoringEngine:
 
     @torch.no_grad()
     def score(self, scene: Scene, n_tokens: Tensor) -> Outcome:
-        """Scores lengths; each distinct (clip, length) pair is decoded once, with the dropped tokens removed.
+        """Scores lengths. Each distinct (clip, length) pair is decoded once, without the dropped tokens.
 
         Args:
             scene: P scenes of L clips.
             n_tokens: ``int64 [G, P, L]`` in 1 … K.
 
         Raises:
-            ValueError: wrong shape or type, a length outside 1 … K, or a scene without the bits to be measured.
+            ValueError: wrong shape or type, a length outside 1 … K, or a scene without the prior's bits.
         """
         check_shape(scene, n_tokens)
         if self._known is not None and scene is self._known.scene:
@@ -285,21 +269,20 @@ class ScoringEngine:
                 f"Expected n_tokens in 1…{tokens}, got {lengths.min()}…{lengths.max()}; n_tokens = action + 1."
             )
         if self.bits and scene.bits.shape[-1] != tokens:
-            raise ValueError(
-                "Expected a scene with the prior's bits, got one encoded without; encode it with this engine."
-            )
-        plan = self._plan(lengths.reshape(len(lengths), -1))
+            raise ValueError("Expected a scene with the prior's bits, got one without; encode it with this engine.")
+        patches = self.config.patches
+        padding = 0 if self.device.type == "cpu" and patches >= FILLING_PATCHES else PADDING
+        plan = plan_decoding(lengths.reshape(len(lengths), -1), tokens, patches, self.max_batch_tokens, padding)
+        pairs = len(plan.clips)
         codes, clips = scene.codes.flatten(0, 1), scene.clips.flatten(0, 1)
-        # One copy to the device holds all that the batches need.
+        # One copy to the device serves all batches.
         host = np.concatenate([plan.clips, plan.n_tokens, plan.inverse.ravel()])
-        rows, kept, inverse = torch.tensor(host, device=self.device).split([plan.pairs, plan.pairs, lengths.size])
-        errors = torch.empty(1 + len(self.distances), plan.pairs, device=self.device)
+        rows, kept, inverse = torch.tensor(host, device=self.device).split([pairs, pairs, lengths.size])
+        errors = torch.empty(1 + len(self.distances), pairs, device=self.device)
         for batch in plan.batches:
-            pairs = slice(batch.start, batch.stop)
-            errors[:, pairs] = self._errors(
-                self._decode_batch(codes[rows[pairs], : batch.padded], kept[pairs], batch),
-                clips[rows[pairs]],
-            )
+            some = slice(batch.start, batch.stop)
+            decoded = self._decode_batch(codes[rows[some], : batch.padded], kept[some], batch)
+            errors[:, some] = self._errors(decoded, clips[rows[some]])
         mse, *others = errors[:, inverse].view(-1, *n_tokens.shape)
         hits = scene.hits.expand(len(n_tokens), -1, -1, -1)
         measures = dict(zip(self.distances, others, strict=True))
@@ -314,25 +297,9 @@ class ScoringEngine:
         lengths: Indices = n_tokens.cpu().numpy()
         return lengths
 
-    def _plan(self, lengths: Indices) -> DecodingPlan:
-        config = self.config
-        alone = self.device.type == "cpu" and config.patches >= FILLING_PATCHES
-        return plan_decoding(
-            lengths, config.tokens, config.patches, self.max_batch_tokens, padding=0 if alone else PADDING
-        )
-
     def _decode_batch(self, codes: Tensor, kept: Tensor, batch: DecodingBatch) -> Tensor:
-        """Decodes a batch.
-
-        Args:
-            codes: ``int64 [M, N]``.
-            kept: ``int64 [M]``.
-            batch: says how.
-
-        Returns:
-            ``float32 [M, C, T, H, W]``.
-        """
-        # With enough rows in every product, a pair's error does not depend on what it is scored with.
+        """Codes ``int64 [M, N]`` and lengths ``int64 [M]`` to ``float32 [M, C, T, H, W]``."""
+        # With enough rows in every product, a pair's error does not depend on the rest of its batch.
         copies = -(-FEWEST_ROWS // (len(codes) * min(batch.padded, self.config.patches)))
         if copies > 1:
             codes, kept = codes.repeat(copies, 1), kept.repeat(copies)
@@ -350,10 +317,10 @@ class ScoringEngine:
         """
         target = clips.float() / 255
         squares = (decoded - target).square()
-        # Two short sums instead of one long one: a single row is then added up in the same order as many.
+        # Two short sums instead of one long one: the order of additions then does not depend on the batch size.
         rows = [squares.flatten(3).mean(-1).flatten(1).mean(-1)]
         for distance in self.distances.values():
-            # One clip at a time, for the same reason: a convolution may round otherwise in a larger batch.
+            # One clip at a time, for the same reason: convolutions may round differently in a larger batch.
             pairs = zip(decoded.split(1), target.split(1), strict=True)
             rows.append(torch.cat([distance(*pair).float().view(1) for pair in pairs]))
         return torch.stack(rows)
@@ -374,5 +341,5 @@ class ScoringEngine:
 
 
 def reconstructed(world: VaporTok, scene: Scene, n_tokens: Tensor) -> Tensor:
-    """What a tokenizer decodes for one path; see `Engine.reconstruct`."""
+    """Decodes one path with a tokenizer; see `Engine.reconstruct`."""
     return torch.unflatten(world.decode(scene.codes.flatten(0, 1), n_tokens.flatten()), 0, scene.shape)

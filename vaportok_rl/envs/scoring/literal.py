@@ -1,4 +1,4 @@
-"""Scoring as the supplement writes it down, one path at a time: slow, obvious, and what the engine is held against."""
+"""Scoring as the supplement describes it, one path at a time: the slow reference for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from vaportok_rl.tokenizer.lengths import decoder_visible
 
 @torch.no_grad()
 def literal_scores(world: VaporTok, clips: Tensor, n_tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Encodes, decodes and ranks every clip of every path anew, at full length.
+    """Encodes, decodes and ranks every clip of every path separately, at full length.
 
-    Dropped tokens stay in the decoder's sequence, hidden by a mask, and every position of every block is computed.
+    Dropped tokens stay in the decoder's sequence and are masked.
 
     Args:
         world: a frozen tokenizer.
@@ -66,6 +66,6 @@ def _accuracy(world: VaporTok, codes: Tensor, n: int) -> float:
         return 0.0
     logits = world.prior_logits(codes)[0]
     labels = codes[0, 1:]
-    # A label is among the five best where at most four others are not below it.
+    # A label is in the top 5 if at most four other logits are not smaller.
     rank = (~(logits < logits.gather(1, labels[:, None]))).sum(1)
     return float((rank[: n - 1] <= 5).float().mean())

@@ -1,4 +1,4 @@
-"""Frozen networks, one of each a process: never copied, never loaded twice."""
+"""Frozen networks that all environments of a process share."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _DISTANCES: dict[tuple[str | None, str | Path | None, str], Distance] = {}
 
 
 def shared_world(tokenizer: str, device: str = "cpu", precision: PrecisionChoice = "auto") -> VaporTok:
-    """The frozen tokenizer of that name, loaded on first use, and anew after its files have been rewritten.
+    """The frozen tokenizer of that name, loaded on first use and again after its files change.
 
     Args:
         tokenizer: a shipped name (``"nano"``), a checkpoint folder or a hub id.
         device: torch device.
-        precision: ``"float32"``, ``"bfloat16"``, or ``"auto"``: the one of the two that `resolve_precision` chooses.
-            A world in bfloat16 holds rounded weights; see `round_weights`.
+        precision: ``"float32"``, ``"bfloat16"``, or ``"auto"`` (see `resolve_precision`). In bfloat16 the weights are
+            rounded; see `round_weights`.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
@@ -37,10 +37,10 @@ def shared_world(tokenizer: str, device: str = "cpu", precision: PrecisionChoice
 
 
 def shared_distances(reward: VaporReward, device: str = "cpu") -> Mapping[str, Distance]:
-    """What a reward's terms measure on decoded video, by name, with networks loaded on first use.
+    """The distances that a reward's terms measure on decoded video, by name; networks are loaded on first use.
 
     Raises:
-        FileNotFoundError: the weights of a network are not there.
+        FileNotFoundError: a network's weights are missing.
     """
     if "lpips" not in reward.needs:
         return pixel_measures(reward, device)

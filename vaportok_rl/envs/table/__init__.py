@@ -1,1 +1,1 @@
-"""Outcome tables: stored outcomes of every length, and the engine that reads them."""
+"""Outcome tables: stored outcomes of all lengths, and the engine that looks them up."""

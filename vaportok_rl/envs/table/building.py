@@ -1,4 +1,4 @@
-"""Builds an outcome table: shard by shard, resumable at any point, spread over processes."""
+"""Builds outcome tables shard by shard, resumable and distributed over ranks."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from vaportok_rl.envs.table.table import OutcomeTable
 from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.runtime.whole_writes import scratch_path
 
-# A source that claims more clips than this is taken to have no end, and only some of them are stored.
+# A source with more clips counts as endless; only some of its clips are stored.
 ENDLESS = 100_000
 ENDLESS_COUNTS: Mapping[str, int] = {"train": 1024, "test": 256}
-# Clips on which every length is measured, to tell what the grid leaves out.
+# Clips on which every length is measured, for the interpolation error.
 SAMPLE_CLIPS = 16
-# Lengths scored in one call: short enough for the progress to move.
+# Lengths scored per call: few enough for the progress bar to move.
 _LENGTHS_AT_ONCE = 8
 
 OnProgress = Callable[[int], None]
@@ -44,26 +44,26 @@ OnProgress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class TableOptions(FrozenOptions):
-    """What can be set about a table."""
+    """Options of `vaportok-rl table build`."""
 
     count: int | None = None
-    """Most training clips, 0 for none; all if not given, 1,024 of clips without end."""
+    """Maximum number of training clips, 0 for none; all if not given (1,024 of an endless source)."""
     held_out: int | None = None
-    """Most held-out clips, 0 for none; all if not given, 256 of clips without end."""
+    """Maximum number of held-out clips, 0 for none; all if not given (256 of an endless source)."""
     grid: int | str = "4"
-    """Measure at n = 1, the multiples of this and K, linear in between; `all` for every n."""
+    """Measure at n = 1, the multiples of this and K, and interpolate linearly; `all` for every n."""
     latents: Latents = "full"
-    """Latents of every token, what `obs="latents"` and `TaildropPolicy` need; or `none`."""
+    """Whether to store latents, which `obs="latents"` and `TaildropPolicy` need."""
     bits: bool = False
     """Also store the prior's bits, for the reward term `prior_bits`."""
     clip_seed: int = 0
-    """Which procedural world."""
+    """Seed of the procedural clips."""
     shard_clips: int = 64
-    """Clips a file; what an interruption loses at most."""
+    """Clips per file; an interruption loses at most this many."""
 
 
 def plan_table(**options: Any) -> TableBuild:
-    """Settles what a table will hold.
+    """Decides what a table will store.
 
     Args:
         **options: see `TableOptions`.
@@ -104,18 +104,17 @@ def plan_table(**options: Any) -> TableBuild:
 
 
 class TableBuilder:
-    """Measures what a plan asks for and writes it to a folder.
+    """Measures the clips of a build and writes the table to a folder.
 
-    Killed at any point and run again, it goes on where it stopped, and the folder ends up with the same bytes.
+    After an interruption at any point, running it again resumes and ends with the same bytes.
 
     Args:
         build: what to store.
         folder: new, empty, or of the same build.
-        device: of the frozen world.
-        processes: which of them this is: shard i is made by process ``i mod count``, and process 0 also writes the
-            manifest.
+        device: of the tokenizer.
+        processes: rank and world size: rank ``i mod count`` builds shard i, and rank 0 also writes the manifest.
         max_batch_tokens: see `ScoringEngine`.
-        measure_error: measure on a few clips what is lost between the lengths of the grid.
+        measure_error: measure the interpolation error on a few clips.
     """
 
     def __init__(
@@ -143,7 +142,7 @@ class TableBuilder:
 
     @property
     def decodes(self) -> int:
-        """How many clips are to be decoded by this process, a clip counted for each of its lengths."""
+        """Number of (clip, length) pairs that this rank will decode."""
         mine = sum(len(indices) for _, _, indices in self._mine()) * len(self.build.grid)
         return mine + (len(self._sample()[1]) * self.build.config.tokens if self._measures_error else 0)
 
@@ -156,13 +155,13 @@ class TableBuilder:
         return self.build.shard_files()[self.processes.rank :: self.processes.count]
 
     def run(self, on_decodes: OnProgress = lambda count: None) -> OutcomeTable:
-        """Makes every shard of this process that is not there yet; process 0 then waits for all and finishes.
+        """Builds this rank's missing shards; rank 0 then waits for all shards and writes the manifest.
 
         Args:
-            on_decodes: called with how many of `decodes` have been done, or were found done.
+            on_decodes: called with the number of further `decodes` that are done, for progress.
 
         Raises:
-            ValueError: the folder holds another table or something else, or the clips have changed since.
+            ValueError: the folder holds another table or other files, or the clips have changed.
         """
         begun = self._begin()
         for split, name, indices in self._mine():
@@ -174,7 +173,7 @@ class TableBuilder:
         return OutcomeTable.load(self.folder)
 
     def _begin(self) -> TableManifest:
-        """The manifest of an earlier run, or a new one that claims the folder for this build."""
+        """The manifest of an earlier run, or a new one that marks the folder as this build's."""
         manifest = self.folder / MANIFEST_FILE
         if self.processes.rank:
             self._wait_for(manifest.is_file)
@@ -196,7 +195,7 @@ class TableBuilder:
         return found
 
     def _only_leftovers(self) -> bool:
-        """Whether the folder holds nothing but what a kill during the very first write left."""
+        """Whether the folder holds at most the leftover of an interrupted first write."""
         return all(path == scratch_path(self.folder / MANIFEST_FILE) for path in self.folder.iterdir())
 
     @staticmethod
@@ -219,7 +218,7 @@ class TableBuilder:
         on_decodes(len(indices) * len(self.build.grid))
 
     def _measure(self, batch: ClipBatch, on_decodes: OnProgress) -> dict[str, Tensor]:
-        """What a shard holds of its clips, on the host."""
+        """A shard's tensors, on the host."""
         scene = self.engine.encode(batch.clips[None], batch.labels[None], batch.ids[None])
         tensors = {
             "mse": self._errors(scene, self.build.grid, on_decodes),
@@ -246,7 +245,7 @@ class TableBuilder:
         return torch.cat(parts, 1)
 
     def _followed(self, split: str, indices: range) -> Tensor:
-        """``bool [N]``: whether the clip after each is the next one of the same video, and stored too."""
+        """``bool [N]``: whether the next clip is the next one of the same video, and stored too."""
         begins = torch.zeros(indices.stop, dtype=torch.bool)
         starts = _consecutive_starts(self._sources[split])
         if starts is not None:
@@ -256,13 +255,13 @@ class TableBuilder:
         return begins[indices.start :]
 
     def _sample(self) -> tuple[str, list[int]]:
-        """Held-out clips, or training clips of a table without, on which every length is measured."""
+        """The clips on which every length is measured: held-out ones if there are any."""
         split = "test" if "test" in self.build.splits else "train"
         count = self.build.splits[split]
         return split, torch.linspace(0, count - 1, min(SAMPLE_CLIPS, count)).long().tolist()
 
     def _finish(self, begun: TableManifest, on_decodes: OnProgress) -> None:
-        """Waits for all shards, and writes the manifest that makes them a table."""
+        """Waits for all shards and writes the final manifest."""
         files = self.build.shard_files()
         self._wait_for(lambda: all((self.folder / name).is_file() for _, name, _ in files))
         interpolation = begun.interpolation
@@ -272,7 +271,7 @@ class TableBuilder:
                 batch = self._sources[split].batch(rows)
                 scene = self.engine.encode(batch.clips[None])
                 measured = self._errors(scene, range(1, self.build.config.tokens + 1), on_decodes)
-                interpolation = interpolation_error(measured, self.build.grid).to_dict()
+                interpolation = interpolation_error(measured, self.build.grid)
             else:
                 on_decodes(len(rows) * self.build.config.tokens)
         splits = {split: self._split_record(split) for split in self.build.splits}
@@ -302,7 +301,7 @@ class TableBuilder:
 
 
 def _consecutive_starts(source: ClipSource) -> Tensor | None:
-    """Where two consecutive clips of one video begin; None for a source whose clips do not follow each other."""
+    """Indices at which two consecutive clips of one video begin; None if the source's clips are independent."""
     find = getattr(source, "consecutive_starts", None)
     try:
         return None if find is None else torch.as_tensor(find(2), dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""The clips of an outcome table as a source: how many there are, and the videos themselves for whoever looks."""
+"""`ClipSource` over a table's rows; opens the videos on first access."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vaportok_rl.envs.table.table import OutcomeTable
 
 
 class TableClips(ClipSource):
-    """The clips that a table's rows stand for; they are opened only when a clip itself is asked for.
+    """The clips of a table's rows; the videos are opened on first access.
 
     Args:
         table: the table.
@@ -35,7 +35,7 @@ class TableClips(ClipSource):
         return self._record.clips
 
     def describe(self) -> str:
-        """The table, and what it was built of."""
+        """The table and its clip source."""
         build = self.table.manifest.build
         clips = build.clips if isinstance(build.clips, str) else ", ".join(build.clips)
         return f"outcome table {self.table.folder}: {len(self)} clips of {clips}, split {self.split!r}"
@@ -45,10 +45,10 @@ class TableClips(ClipSource):
         return self.table.open_source(self.split)
 
     def batch(self, indices: Sequence[int] | Tensor) -> ClipBatch:
-        """Reads the clips themselves, and checks that they are those the table was built from.
+        """Reads the clips, and checks that they are those the table was built from.
 
         Raises:
-            FileNotFoundError: the clips are not on this machine.
+            FileNotFoundError: the clips are missing.
             ValueError: they have changed.
             IndexError: an index lies outside the table.
         """
@@ -63,7 +63,7 @@ class TableClips(ClipSource):
         return batch
 
     def origin(self, index: int) -> ClipOrigin:
-        """Where the clip at ``index`` comes from; the label alone where the clips are not on this machine."""
+        """The origin of the clip at ``index``; only its label if the clips are missing."""
         (row,) = self.check_indices([index])
         if self._source_here is None:
             return ClipOrigin("", 0, self.label_names[int(self.table[self.split].labels[row])])
@@ -91,11 +91,11 @@ class TableClips(ClipSource):
 
     @property
     def consecutive(self) -> bool:
-        """Whether it is known which clips follow each other in a video."""
+        """Whether the table knows which clips are consecutive in a video."""
         return self._record.consecutive
 
     def consecutive_starts(self, length: int) -> Tensor:
-        """Where ``length`` consecutive clips of one video begin: ``int64 [N]``, none if no video is so long."""
+        """Indices at which ``length`` consecutive clips of one video begin: ``int64 [N]``, may be empty."""
         followed = self.table[self.split].followed.cpu()
         begins = torch.ones(len(self), dtype=torch.bool)
         for offset in range(length - 1):

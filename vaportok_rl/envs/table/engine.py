@@ -1,9 +1,10 @@
-"""The engine without a network: whatever it is asked for is looked up in an outcome table."""
+"""The scoring engine without a network: everything is looked up in an outcome table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ _PARTS = frozenset(part.name for part in fields(Scene))
 
 
 class TableScene(Scene):
-    """P scenes of L clips of a table, with everything a `Scene` has: whatever is read is gathered when it is read.
+    """P scenes of L clips of a table, with all fields of a `Scene`, each gathered when first read.
 
     Attributes:
         engine: over one split of the table.
@@ -34,7 +35,7 @@ class TableScene(Scene):
     rows: Tensor
 
     def __init__(self, engine: TableEngine, rows: Tensor) -> None:
-        # The parent is frozen, and none of its fields is set: `__getattr__` gathers them.
+        # The parent is frozen and its fields stay unset: `__getattr__` gathers them.
         self.__dict__.update(engine=engine, rows=rows)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -59,7 +60,7 @@ class TableScene(Scene):
 
     @property
     def indices(self) -> Tensor:
-        """``int64 [P, L]``, the clips' positions in the source."""
+        """``int64 [P, L]``, positions in the source."""
         return self.rows
 
     @property
@@ -68,12 +69,12 @@ class TableScene(Scene):
         return self.rows.device
 
     def _gathered(self, name: str, rows: Tensor) -> Tensor:
-        """One part of the scene for some rows, in the type that a `Scene` has."""
+        """One field for some rows, in the type that a `Scene` has."""
         if name == "clips":
             return torch.unflatten(self.engine.source.batch(rows.flatten().cpu()).clips, 0, rows.shape).to(rows.device)
         if name == "bits" and self.engine.table.bits is None:
             return torch.empty(*rows.shape, 0, device=rows.device)
-        if name == "latents" and (self.engine.table.latents is None):
+        if name == "latents" and self.engine.table.latents is None:
             raise ValueError("Expected an outcome table with latents, got one without; build it with `--latents full`.")
         value: Tensor = getattr(self.engine.table, name)[rows]
         kinds = {"latents": torch.float32, "hits": torch.float32, "codes": torch.int64}
@@ -88,7 +89,7 @@ class TableScene(Scene):
         return TableScene(self.engine, self.rows[paths, steps][:, None])
 
     def replace_paths(self, paths: Tensor, new: Scene) -> TableScene:
-        """A copy in which the chosen scenes are those of ``new`` (in order), a scene of the same table."""
+        """See `Scene.replace_paths`; ``new`` is of the same table."""
         rows = self.rows.clone()
         rows[paths] = new.indices
         return TableScene(self.engine, rows)
@@ -102,23 +103,22 @@ class TableScene(Scene):
 
 
 class TableEngine:
-    """`Engine` over an outcome table: the same calls and the same numbers as `ScoringEngine`, without a network.
+    """`Engine` over an outcome table: the numbers of `ScoringEngine` without a network.
 
     Args:
         table: the table.
         split: one of its splits.
         bits: also look up the prior's negative log-likelihood; see `ScoringEngine`.
-        tokenizer: where the network is, should a picture or the pretrained length policy ask for it; the table's own
-            by default.
+        tokenizer: opened for rendering and the pretrained length policy; the table's own by default.
 
     Attributes:
         table: the split.
         source: its clips.
         config: of the tokenizer.
-        device: where the table is.
-        complexity_scale: as the tokenizer's.
-        measures: names of what outcomes hold in ``measures``.
-        max_batch_tokens: of the network, should it be asked for.
+        device: of the table.
+        complexity_scale: of the tokenizer.
+        measures: names in `Outcome.measures`.
+        max_batch_tokens: of the tokenizer, if it is opened.
 
     Raises:
         ValueError: the table has no such split, is damaged, or lacks the bits.
@@ -145,15 +145,16 @@ class TableEngine:
         self._whole, self._tokenizer = table, tokenizer or build.tokenizer
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self._whole, self.source.split, bool(self.measures), self._tokenizer)
+        reopen = partial(TableEngine, bits=bool(self.measures), tokenizer=self._tokenizer)
+        return reopen, (self._whole, self.source.split)
 
     @property
     def world(self) -> VaporTok:
-        """The tokenizer itself, shared by the process.
+        """The shared tokenizer.
 
         Raises:
-            FileNotFoundError: it is not on this machine.
-            ValueError: it has other weights than the table's.
+            FileNotFoundError: it is missing.
+            ValueError: its weights are not the table's.
         """
         self._whole.check_tokenizer(self._tokenizer)
         return shared_world(self._tokenizer, str(self.device), self._whole.manifest.build.precision)
@@ -163,7 +164,7 @@ class TableEngine:
         return self.scene(torch.from_numpy(indices))
 
     def scene(self, rows: Tensor) -> TableScene:
-        """Scenes of the table's clips; nothing but the row numbers is held until more is read.
+        """Scenes of the table's clips; only row numbers are stored until a field is read.
 
         Args:
             rows: ``int64 [P, L]``.
@@ -205,14 +206,14 @@ class TableEngine:
         return OutcomeOfAllLengths(scene, all_lengths(scene), *found)
 
     def every_clip(self) -> OutcomeOfAllLengths:
-        """Every length of every clip of the split, as N scenes of one clip: ``[K, N, 1]``."""
+        """All lengths of every clip of the split, as N scenes of one clip: ``[K, N, 1]``."""
         return self.score_all(self.scene(torch.arange(len(self.table))[:, None]))
 
     def remember(self, every: OutcomeOfAllLengths) -> None:
-        """A table remembers everything as it is."""
+        """Does nothing: a table already holds all outcomes."""
 
     def reconstruct(self, scene: Scene, n_tokens: Tensor) -> Tensor:
-        """See `Engine.reconstruct`; the network decodes."""
+        """See `Engine.reconstruct`; opens the tokenizer."""
         return reconstructed(self.world, scene, n_tokens)
 
     def _looked_up(self, lookup: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -221,9 +222,5 @@ class TableEngine:
 
     def _rows(self, scene: Scene) -> Tensor:
         if not (isinstance(scene, TableScene) and scene.engine.table is self.table):
-            raise ValueError("Expected a scene of this outcome table, got another one; make it with scene(rows).")
+            raise ValueError("Expected a scene of this outcome table, got another; make it with scene(rows).")
         return scene.rows
-
-
-def _reopen(table: OutcomeTable, split: str, bits: bool, tokenizer: str) -> TableEngine:
-    return TableEngine(table, split, bits=bits, tokenizer=tokenizer)

@@ -1,4 +1,4 @@
-"""What an environment's arguments take from the outcome table it runs on, and what they may not contradict."""
+"""Arguments of an environment that runs on an outcome table: defaults from the table, and checks against it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _OWN = ("tokenizer", "clips", "clip_seed", "precision")
 
 
 def with_table_defaults(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Fills in what a face's arguments leave to their table.
+    """Fills an environment's missing arguments from its table.
 
     Args:
-        arguments: with a ``table``.
+        arguments: with ``table``.
 
     Raises:
         FileNotFoundError: there is no such table, or no such tokenizer.
@@ -23,8 +23,8 @@ def with_table_defaults(arguments: Mapping[str, Any]) -> dict[str, Any]:
     table = OutcomeTable.load(arguments["table"])
     build = table.manifest.build
     filled = {**{name: getattr(build, name) for name in _OWN}, **arguments, "table": str(arguments["table"])}
-    # The same weights may lie under another name; the table's own name may stand for other weights by now.
-    if arguments.get("tokenizer", build.tokenizer) == build.tokenizer:
+    # Another name may stand for the same weights, and the table's own name may stand for other weights by now.
+    if filled["tokenizer"] == build.tokenizer:
         table.check_own_tokenizer()
     else:
         table.check_tokenizer(filled["tokenizer"])
@@ -40,16 +40,10 @@ def with_table_defaults(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_table_serves(table: OutcomeTable, split: str, observed: Sequence[str], needs: frozenset[str]) -> None:
-    """Compares what an environment asks for with what the table holds.
-
-    Args:
-        table: the table.
-        split: whose clips.
-        observed: kinds of observation.
-        needs: what the reward terms measure; see `VaporReward.needs`.
+    """Checks that a table stores the split, the observations and the reward's ``needs`` (`VaporReward.needs`).
 
     Raises:
-        ValueError: the table has no such split, or lacks what is observed, drawn or measured.
+        ValueError: something is missing from the table.
     """
     build = table.manifest.build
     table.record(split)

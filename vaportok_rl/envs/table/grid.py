@@ -1,21 +1,20 @@
-"""At which lengths a table is measured, and what linear interpolation makes of the lengths between them."""
+"""The lengths at which a table is measured, linear interpolation between them, and its error."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
 
 def length_grid(step: int | str, tokens: int) -> tuple[int, ...]:
-    """The lengths a table is measured at: 1, the multiples of the step, and K.
+    """The lengths at which a table is measured: 1, the multiples of the step, and K.
 
-    Starting the steps from 0 rather than from 1 makes the first gap the smallest: the error falls fastest there.
+    The multiples start from 0, so the first gap is the smallest: the error falls fastest there.
 
     Args:
-        step: distance of neighbours, or ``"all"`` for 1.
+        step: distance between lengths, or ``"all"`` for 1.
         tokens: K.
 
     Raises:
@@ -52,37 +51,16 @@ def interpolate(values: Tensor, grid: Sequence[int], tokens: int) -> Tensor:
     return torch.where(lengths == high, right, left + share * (right - left)).float()
 
 
-@dataclass(frozen=True)
-class InterpolationError:
-    """How far interpolated errors are from measured ones, over the lengths that the grid leaves out.
-
-    Attributes:
-        clips: in the sample.
-        lengths: left out by the grid.
-        mean_absolute: of the mean squared error.
-        max_absolute: of the mean squared error.
-        mean_relative: the difference as a share of the measured error.
-        max_relative: the difference as a share of the measured error.
-    """
-
-    clips: int
-    lengths: int
-    mean_absolute: float
-    max_absolute: float
-    mean_relative: float
-    max_relative: float
-
-    def to_dict(self) -> dict[str, float]:
-        """Plain data."""
-        return asdict(self)
-
-
-def interpolation_error(measured: Tensor, grid: Sequence[int]) -> InterpolationError:
-    """Compares every length's measured error with what the grid alone would have told.
+def interpolation_error(measured: Tensor, grid: Sequence[int]) -> dict[str, float]:
+    """The error of interpolation at the lengths that a grid leaves out.
 
     Args:
-        measured: ``float32 [N, K]``, the error at every length of a sample of clips.
+        measured: ``float32 [N, K]``, mean squared error at every length of a sample of clips.
         grid: increasing lengths, from 1 to K, at least one length left out.
+
+    Returns:
+        ``clips`` and ``lengths``, how many were compared; ``mean_absolute`` and ``max_absolute``, the differences in
+        mean squared error; ``mean_relative`` and ``max_relative``, the same as shares of the measured error.
     """
     tokens = measured.shape[1]
     points = torch.tensor(grid, device=measured.device) - 1
@@ -92,11 +70,11 @@ def interpolation_error(measured: Tensor, grid: Sequence[int]) -> InterpolationE
     truth = measured[:, skipped].double()
     absolute = (guessed[:, skipped].double() - truth).abs()
     relative = absolute / truth.clamp(min=1e-10)
-    return InterpolationError(
-        clips=len(measured),
-        lengths=int(skipped.sum()),
-        mean_absolute=absolute.mean().item(),
-        max_absolute=absolute.max().item(),
-        mean_relative=relative.mean().item(),
-        max_relative=relative.max().item(),
-    )
+    return {
+        "clips": len(measured),
+        "lengths": int(skipped.sum()),
+        "mean_absolute": absolute.mean().item(),
+        "max_absolute": absolute.max().item(),
+        "mean_relative": relative.mean().item(),
+        "max_relative": relative.max().item(),
+    }

@@ -1,4 +1,4 @@
-"""The manifest of an outcome table: what decided its numbers, and the hash of every file."""
+"""The manifest of an outcome table: how it was built, and the hash of every file."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ Latents = Literal["full", "none"]
 
 @dataclass(frozen=True)
 class TableBuild:
-    """Everything a table's numbers depend on; two builds that are equal give the same bytes.
+    """Everything a table's contents depend on: equal builds give equal bytes.
 
     Attributes:
         tokenizer: a shipped checkpoint, a folder, or a hub id.
         weights: SHA-256 of the checkpoint; see `weights_digest`.
-        precision: in which the network ran.
+        precision: of the tokenizer.
         config: of the tokenizer, with its complexity scale.
-        clips: where clips come from; see `open_clips`.
+        clips: clip source; see `open_clips`.
         clip_seed: of the clips.
-        splits: clips stored of each split (``"train"``, ``"test"``), from index 0 on.
-        grid: increasing lengths n at which ``mse`` was measured, 1 and K among them.
-        latents: stored for every token, averaged over the tokens, or not at all.
+        splits: number of clips per split (``"train"``, ``"test"``), from index 0 on.
+        grid: increasing lengths n at which ``mse`` was measured, including 1 and K.
+        latents: whether latents are stored (``"full"``) or not (``"none"``).
         bits: whether the prior's negative log-likelihood is stored.
-        shard_clips: clips a shard.
+        shard_clips: clips per shard.
     """
 
     tokenizer: str
@@ -55,7 +55,7 @@ class TableBuild:
                 f"Expected latents among {', '.join(get_args(Latents))}, got {self.latents!r}; choose one."
             )
         if self.shard_clips < 1:
-            raise ValueError(f"Expected shard_clips ≥ 1, got {self.shard_clips}; a shard holds some clips.")
+            raise ValueError(f"Expected shard_clips ≥ 1, got {self.shard_clips}; choose 64, for example.")
 
     @property
     def identity(self) -> str:
@@ -69,7 +69,7 @@ class TableBuild:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TableBuild:
-        """The build behind `to_dict`'s output after a round trip through JSON."""
+        """The inverse of `to_dict`, also after a round trip through JSON."""
         clips = values["clips"]
         return cls(
             **{
@@ -81,7 +81,7 @@ class TableBuild:
         )
 
     def shard_files(self) -> list[tuple[str, str, range]]:
-        """Split, file name and clip indices of every shard, in order."""
+        """Split, file name and clip indices of each shard, in order."""
         shards = []
         for split, count in self.splits.items():
             total = -(-count // self.shard_clips)
@@ -92,7 +92,7 @@ class TableBuild:
         return shards
 
     def difference(self, other: TableBuild) -> str:
-        """The first settings in which another build differs, for messages; empty where none does."""
+        """The first settings in which another build differs, for messages; empty if none does."""
         mine, theirs = self.to_dict(), other.to_dict()
         names = [name for name in mine if mine[name] != theirs[name]]
         return "; ".join(f"{name} {_short(theirs[name])} instead of {_short(mine[name])}" for name in names[:3])
@@ -104,7 +104,7 @@ class ShardRecord:
 
     Attributes:
         file: its name.
-        clips: how many it holds.
+        clips: number of clips.
         size: in bytes.
         sha256: of the file.
     """
@@ -120,11 +120,11 @@ class SplitRecord:
     """One split of a table.
 
     Attributes:
-        clips: how many.
-        available: how many the source holds.
+        clips: number of clips.
+        available: number of clips in the source.
         label_names: names of the classes.
-        consecutive: whether the source knows which clips follow each other in a video.
-        sha256: of the clips' own SHA-256 sums, in order.
+        consecutive: whether the source knows which clips are consecutive in a video.
+        sha256: of the clips' SHA-256 sums, in order.
         shards: the files, in order.
     """
 
@@ -138,12 +138,12 @@ class SplitRecord:
 
 @dataclass(frozen=True)
 class TableManifest:
-    """What a table holds.
+    """The content of a table.
 
     Attributes:
-        build: what decided its numbers.
+        build: how it was built.
         splits: by name; empty until the build is finished.
-        interpolation: the measured error between the grid points (`InterpolationError`), or None with a full grid.
+        interpolation: the measured error between the grid's lengths (`interpolation_error`), or None with a full grid.
         complete: whether the build is finished.
     """
 
@@ -153,7 +153,7 @@ class TableManifest:
     complete: bool = False
 
     def to_json(self) -> bytes:
-        """The manifest's file: indented, sorted, with a hash of itself."""
+        """The manifest as indented, sorted JSON with a hash of itself."""
         content = {
             "format": FORMAT,
             "version": VERSION,

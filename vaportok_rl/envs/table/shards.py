@@ -1,4 +1,4 @@
-"""The files of an outcome table, and the hashes that bind it to its weights, its clips and its own content."""
+"""Shard files of an outcome table, and the hashes of weights, clips and files."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from torch import Tensor
 
 from vaportok_rl.envs.table.manifest import ShardRecord
 from vaportok_rl.runtime.whole_writes import whole_write
-from vaportok_rl.tokenizer import shipped_checkpoints
 from vaportok_rl.tokenizer.checkpoint import file_stamps, resolve_checkpoint
 
 _METADATA = "table"
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of tensors by name, type, shape and content."""
+    """SHA-256 of the names, types, shapes and values of tensors."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name].contiguous()
@@ -36,18 +35,18 @@ def write_shard(path: Path, tensors: Mapping[str, Tensor], build: str) -> None:
     """Writes a shard, whole or not at all.
 
     Args:
-        path: where to.
+        path: the file.
         tensors: on the host.
-        build: `TableBuild.identity`, by which a resumed build knows its own shards.
+        build: `TableBuild.identity`, by which a resumed build recognises its shards.
     """
-    # One entry of metadata only: the library writes several in no particular order.
+    # One metadata entry only: the library writes several in undefined order.
     metadata = {_METADATA: json.dumps({"build": build, "sha256": tensors_digest(tensors)}, sort_keys=True)}
     with whole_write(path) as scratch:
         scratch.write_bytes(save({name: value.contiguous() for name, value in tensors.items()}, metadata))
 
 
 def own_shard(path: Path, build: str) -> dict[str, Tensor] | None:
-    """What a shard holds if it is whole and of this build, else None."""
+    """A shard's tensors if it is complete and of this build, else None."""
     if not path.is_file():
         return None
     content = path.read_bytes()
@@ -67,11 +66,11 @@ def record_shard(path: Path, clips: int) -> ShardRecord:
 
 
 def read_shard(folder: Path, record: ShardRecord) -> dict[str, Tensor]:
-    """Reads a shard of a finished table, checked against the manifest.
+    """Reads a shard of a finished table and checks it against the manifest.
 
     Raises:
         FileNotFoundError: the shard is missing.
-        ValueError: it is not the one that the manifest was written for.
+        ValueError: it is damaged.
     """
     path = folder / record.file
     remedy = "copy it again, or run the `vaportok-rl table build` that made the table, which mends it"
@@ -90,7 +89,7 @@ def read_shard(folder: Path, record: ShardRecord) -> dict[str, Tensor]:
 
 
 def weights_digest(tokenizer: str) -> str:
-    """SHA-256 of a checkpoint's files: weights and configuration, or a LARP trainer's file.
+    """SHA-256 of a checkpoint's files: weights and configuration, or a LARP training checkpoint.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
@@ -107,11 +106,6 @@ def _files_digest(stamps: tuple[tuple[Path, int, int], ...]) -> str:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     return digest.hexdigest()
-
-
-def is_local(tokenizer: str) -> bool:
-    """Whether a checkpoint can be read without asking a hub."""
-    return tokenizer in shipped_checkpoints() or Path(tokenizer).expanduser().exists()
 
 
 def clip_digests(clips: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""The outcome table: what every number of tokens does to every clip of a set, measured once and stored."""
+"""The outcome table: error and prior accuracy of every clip at every length, measured once and stored."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,24 @@ from torch import Tensor
 from vaportok_rl.clips import ClipSource, open_clips
 from vaportok_rl.envs.table.grid import interpolate
 from vaportok_rl.envs.table.manifest import SplitRecord, TableManifest, read_manifest
-from vaportok_rl.envs.table.shards import is_local, read_shard, weights_digest
+from vaportok_rl.envs.table.shards import read_shard, weights_digest
 from vaportok_rl.runtime.machine import usable_device
+from vaportok_rl.tokenizer import shipped_checkpoints
 from vaportok_rl.tokenizer.complexity import ComplexityScale
 
 
 @dataclass(frozen=True)
 class TableSplit:
-    """The clips of one split: row i is clip i of the source.
+    """One split of a table: row i is clip i of the source.
 
     Attributes:
-        mse: ``float32 [N, K]``, entry n - 1 for n kept tokens; linear between the grid points.
+        mse: ``float32 [N, K]``, entry n - 1 for n kept tokens; interpolated linearly between the grid's lengths.
         accuracy: ``float32 [N, K]``, the prior's top-5 accuracy over the kept, predicted tokens; 0 where n = 1.
         hits: ``int16 [N, K]``, the prior's hits among the tokens 1 … n - 1.
         codes: ``int16`` or ``int32 [N, K]``.
         complexity: ``float32 [N, 2]``, SC and TC.
         labels: ``int64 [N]``.
-        ids: ``int64 [N]``; the row, but for clips that could not be read and were replaced.
+        ids: ``int64 [N]``; the row, except where an unreadable clip was replaced.
         clip_sha256: ``uint8 [N, 32]``, of the clips' pixels.
         followed: ``bool [N]``, whether the next row is the next clip of the same video.
         latents: ``float16 [N, K, D]``, or None.
@@ -64,17 +65,11 @@ class TableSplit:
         """Where the tensors are."""
         return self.mse.device
 
-    def to(self, device: str | torch.device) -> TableSplit:
-        """The split on another device."""
-        held = {part.name: getattr(self, part.name) for part in fields(self)}
-        return replace(self, **{name: value.to(device) for name, value in held.items() if value is not None})
-
 
 class OutcomeTable:
-    """A folder of outcomes that `build_table` or ``vaportok-rl table build`` wrote; never written to.
+    """A read-only table that ``vaportok-rl table build`` wrote to a folder.
 
-    A split is read when it is first asked for, and every byte of it is checked then. A copy shares the tensors; a
-    pickle holds the path.
+    Each split is read on first use, and its hashes are checked. Copies share the tensors; a pickle holds the path.
 
     Args:
         folder: the table.
@@ -112,7 +107,7 @@ class OutcomeTable:
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """The lengths at which ``mse`` was measured."""
+        """The measured lengths."""
         return self.manifest.build.grid
 
     @property
@@ -149,11 +144,11 @@ class OutcomeTable:
             held["accuracy"] = held["hits"].float() / predicted
             scale = ComplexityScale(self.manifest.build.config.complexity, self.tokens)
             held["prior_mean"] = scale.prior_mean(held["complexity"])
-            self._loaded[split] = TableSplit(**held).to(self.device)
+            self._loaded[split] = TableSplit(**{name: value.to(self.device) for name, value in held.items()})
         return self._loaded[split]
 
     def verify(self) -> None:
-        """Reads every shard of every split and compares it with its hash.
+        """Checks every shard of every split against its hash.
 
         Raises:
             ValueError: a shard is damaged; the message names it.
@@ -164,7 +159,7 @@ class OutcomeTable:
                 read_shard(self.folder, shard)
 
     def check_tokenizer(self, tokenizer: str) -> None:
-        """Compares a tokenizer with the one whose outcomes are stored.
+        """Checks that a tokenizer has the weights that the table was built with.
 
         Raises:
             FileNotFoundError: there is no such checkpoint.
@@ -180,24 +175,22 @@ class OutcomeTable:
             )
 
     def check_own_tokenizer(self) -> bool:
-        """Compares the tokenizer of the stored name with the stored hash, where it is on this machine.
-
-        Returns:
-            Whether it is.
+        """Whether the table's own tokenizer is on this machine; if it is, checks its weights.
 
         Raises:
-            ValueError: it has other weights by now.
+            ValueError: its weights have changed.
         """
-        here = is_local(self.manifest.build.tokenizer)
+        name = self.manifest.build.tokenizer
+        here = name in shipped_checkpoints() or Path(name).expanduser().exists()
         if here:
-            self.check_tokenizer(self.manifest.build.tokenizer)
+            self.check_tokenizer(name)
         return here
 
     def check_clips(self, clips: str | Sequence[str], clip_seed: int) -> None:
-        """Compares the name of a source of clips with that of the stored ones.
+        """Checks the name and seed of a clip source against the table's.
 
         Raises:
-            ValueError: the table was built from others.
+            ValueError: the table was built from other clips.
         """
         build = self.manifest.build
         pairs = {
@@ -216,7 +209,7 @@ class OutcomeTable:
 
         Raises:
             FileNotFoundError: they are not on this machine.
-            ValueError: they have another number by now.
+            ValueError: their number has changed.
         """
         build, record = self.manifest.build, self.record(split)
         source = open_clips(
@@ -239,7 +232,7 @@ _TABLES: dict[tuple[Path, str, str], OutcomeTable] = {}
 
 
 def shared_table(folder: str, device: str = "cpu") -> OutcomeTable:
-    """The table in that folder, loaded on first use; once a process, until it is built anew.
+    """The table in that folder, loaded once per process, and again after it is rebuilt.
 
     Raises:
         FileNotFoundError: there is no table.

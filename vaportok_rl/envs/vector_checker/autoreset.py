@@ -1,8 +1,7 @@
-"""What happens in a vector environment when an episode ends, under each of Gymnasium's three autoreset modes.
+"""Checks of the end of an episode, under each of Gymnasium's three autoreset modes.
 
-Each check is a generator of findings; the first one is what `check_vector_env` raises. All read the end of an episode
-from the flags alone, and none knows the environment: whether an observation belongs to the old episode or to the new
-one is judged from all ends of the rollout together.
+Each check is a generator of findings; `check_vector_env` raises the first one. The checks know only the flags, not the
+environment, so they judge whether an observation is of the old or the new episode from all ends of a rollout together.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from vaportok_rl.envs.vector_checker.rollouts import (
 
 
 def episodes_end(trial: Trial) -> Iterator[str]:
-    """Warns if no episode ended in the rollout, because then the checks below have nothing to look at."""
+    """Warns if no episode ended in the rollout: the autoreset checks then have nothing to check."""
     if not any(moment.ended.any() for moment in trial.rollout):
         warnings.warn(
             f"Expected an episode to end within {trial.steps} steps, got none; autoreset could not be checked, raise "
@@ -46,12 +45,12 @@ def _observations_vary(trial: Trial) -> bool:
 
 
 def reset_after_end(trial: Trial) -> Iterator[str]:
-    """A `reset` right after an episode's end clears what was pending: the next step is a step of the new episode."""
+    """A `reset` right after an episode's end cancels the pending autoreset."""
     steps = [moment for moment in trial.rollout if moment.actions is not None]
     end = next((number for number, moment in enumerate(steps, start=1) if moment.ended.any()), None)
     if end is None:
         return
-    # Once without an end before the reset, so that this check does not answer for randomness without a seed.
+    # If trajectories differ even without a pending autoreset, another check reports that.
     trial.play(end - 1)
     if trajectory_difference(trial.rollout[: end + 1], trial.play(end)):
         return
@@ -95,7 +94,7 @@ def final_obs(trial: Trial) -> Iterator[str]:
 
 
 def final_info(trial: Trial) -> Iterator[str]:
-    """SAME_STEP: ``final_info`` holds the infos of the steps that ended an episode, as a dict, masked."""
+    """SAME_STEP: ``final_info`` holds the infos of the steps that ended an episode, as a masked dict."""
     if trial.mode is not AutoresetMode.SAME_STEP:
         return
     for moment in trial.rollout:
@@ -107,23 +106,35 @@ def final_info(trial: Trial) -> Iterator[str]:
             )
 
 
+def _same_at_all_ends(trial: Trial, pairs: Iterator[tuple[Any, Any, Mask]]) -> int:
+    """The number of ends if two observations are equal at all of them although observations vary; else 0.
+
+    Args:
+        trial: the environment.
+        pairs: per step, observations of the N environments, others of them, and which environments ended.
+    """
+    ends = [
+        difference(one, other, "obs") is not None
+        for first, second, ended in pairs
+        for one, other, here in zip(first, second, ended, strict=True)
+        if here
+    ]
+    return 0 if any(ends) or not _observations_vary(trial) else len(ends)
+
+
 def same_step_obs(trial: Trial) -> Iterator[str]:
     """SAME_STEP: the observation of a step that ends an episode is the first one of the next episode."""
     if trial.mode is not AutoresetMode.SAME_STEP:
         return
-    ends = [
-        difference(obs, last, "obs") is not None
+    pairs = (
+        (trial.members(moment.copy.obs), moment.copy.infos["final_obs"], moment.ended)
         for moment in trial.rollout
         if moment.ended.any() and "final_obs" in moment.copy.infos
-        for obs, last, ended in zip(
-            trial.members(moment.copy.obs), moment.copy.infos["final_obs"], moment.ended, strict=True
-        )
-        if ended
-    ]
-    if ends and not any(ends) and _observations_vary(trial):
+    )
+    if ends := _same_at_all_ends(trial, pairs):
         yield (
             f"Expected the observations of steps that end an episode to be those of the next episode, got final_obs "
-            f"again at all of {len(ends)} ends; under SAME_STEP reset first, then return the new observation."
+            f"again at all of {ends} ends; under SAME_STEP reset first, then return the new observation."
         )
 
 
@@ -145,20 +156,16 @@ def next_step_obs(trial: Trial) -> Iterator[str]:
     """NEXT_STEP: a step that ends an episode shows its last observation, the step after it the next episode's first."""
     if trial.mode is not AutoresetMode.NEXT_STEP:
         return
-    ends = [
-        difference(last, first, "obs") is not None
+    pairs = (
+        (trial.members(before.copy.obs), trial.members(moment.copy.obs), before.ended)
         for before, moment in pairwise(trial.rollout)
         if before.ended.any()
-        for last, first, ended in zip(
-            trial.members(before.copy.obs), trial.members(moment.copy.obs), before.ended, strict=True
-        )
-        if ended
-    ]
-    if ends and not any(ends) and _observations_vary(trial):
+    )
+    if ends := _same_at_all_ends(trial, pairs):
         yield (
             "Expected the step after an end to show the next episode's first observation and the step before it the "
-            f"last one of the old, got the same twice at all of {len(ends)} ends; under NEXT_STEP reset in the step "
-            "after the end."
+            f"last one of the old, got the same twice at all of {ends} ends; under NEXT_STEP reset in the step after "
+            "the end."
         )
 
 

@@ -13,8 +13,7 @@ from vaportok_rl.runtime.messages import did_you_mean
 
 Check = Callable[[Trial], Iterator[str]]
 
-# In this order: a check may rely on what those before it have found to be so. A fault shows up in many places; the
-# first check to see it should be the one that names it.
+# The order matters: a check may rely on those before it, and a fault that several checks see is named by the first.
 _ORDERED: tuple[Check, ...] = (
     formats.attributes,
     formats.batched_spaces,
@@ -58,61 +57,26 @@ def check_vector_env(
     group_size: int | None = None,
     skip: str | Collection[str] = (),
 ) -> None:
-    """Checks that a vector environment keeps Gymnasium's contract, in whichever autoreset mode it declares.
+    """Checks that a vector environment keeps Gymnasium's contract, in the autoreset mode that it declares.
 
     The counterpart of `gymnasium.utils.env_checker.check_env` for any `gymnasium.vector.VectorEnv`: `SyncVectorEnv`,
-    `AsyncVectorEnv`, custom ones and wrapped ones. It plays a dozen rollouts of random actions and compares them. The
-    environment is left freshly reset with ``seed``, and open.
+    `AsyncVectorEnv`, custom and wrapped ones. It compares a dozen rollouts of random actions. Afterwards the
+    environment is open and freshly reset with ``seed``.
 
-    ==================  ================================================================================================
-    check               what it asks for
-    ==================  ================================================================================================
-    attributes          ``num_envs`` and the four spaces, of the right type
-    batched_spaces      observation and action space are the batched single spaces
-    autoreset_mode      ``metadata["autoreset_mode"]`` is an ``AutoresetMode``
-    reset_result        `reset` returns (observations, infos dict); cannot be skipped
-    step_result         `step` returns five values, the last one a dict; cannot be skipped
-    flags               terminations and truncations are bool arrays ``[N]``; cannot be skipped
-    observations        in the observation space, with its very shapes and dtypes, nested ones too
-    rewards             finite floating-point array ``[N]``, or ``[N, *reward_space.shape]`` where there is one
-    final_obs           SAME_STEP: last observations, masked, in the single observation space; else absent
-    final_info          SAME_STEP: infos of the last steps, masked
-    info_format         arrays ``[N, …]`` by key, each with a ``_key`` mask; the same in nested dicts
-    info_types          an info keeps its dtype and shape
-    info_keys           steps without a beginning or an end return the same keys
-    actions_untouched   `step` neither changes its actions nor returns a view of them
-    shared_memory       returned arrays are not changed or reused later (observations may be with ``copy=False``)
-    seeded_reset        the same seed gives the same first observations and infos, every time
-    unseeded_reset      `reset` without a seed goes on with the seeded stream and does not start over
-    reset_after_end     `reset` clears a pending autoreset
-    seeded_trajectory   the same seed and actions give the same trajectory
-    different_seeds     seeds and environments start differently (a warning if no seed makes a difference)
-    seed_list           a list of seeds, where it is taken at all, is repeatable and not ignored
-    np_random           ``envs.np_random``, where it is in use, is reproducible
-    groups              members of a group see the same at the same step of an episode
-    exposed_state       writing into returned arrays does not disturb the environment
-    kept_actions        reusing the array of actions does not disturb the environment
-    episodes_end        an episode ends within the rollout (a warning)
-    same_step_obs       SAME_STEP: the observation after an end is the next episode's first
-    next_step_idle      NEXT_STEP: the step after an end has reward 0 and no end
-    next_step_obs       NEXT_STEP: the last observation first, the next episode's first one a step later
-    next_step_actions   NEXT_STEP: actions of environments that are being reset are ignored
-    reset_mask          DISABLED: ``options["reset_mask"]`` resets the masked ones only
-    reset_mask_state    DISABLED: the others go on as without it
-    reset_mask_seed     DISABLED: a seed beside the mask leaves the others' random streams alone
-    ==================  ================================================================================================
+    `CHECKS` names the checks in order; the docstring of each says what it requires. `reset_result`, `step_result` and
+    `flags` (the types of what `reset` and `step` return) are checked throughout and cannot be skipped.
 
     Args:
         envs: the environment.
-        seed: seeds the rollouts and their actions.
-        steps: length of a rollout; long enough for some episodes to end.
+        seed: of the rollouts and their actions.
+        steps: length of a rollout; some episodes should end within it.
         group_size: members that share their observations, environment e belonging to group ``e // group_size``; by
             default the environment's ``group_size`` attribute, or 1.
-        skip: name or names of checks to leave out, such as ``info_keys`` for infos that come and go on purpose.
+        skip: name or names of checks to skip, such as ``info_keys`` if infos come and go on purpose.
 
     Raises:
         VectorEnvError: the environment breaks the contract; ``check`` names the check that found it.
-        ValueError: an argument is out of range or no check has a name to skip.
+        ValueError: an argument is out of range, or ``skip`` names no check.
 
     Example:
         >>> import gymnasium

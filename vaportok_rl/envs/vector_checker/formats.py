@@ -1,6 +1,6 @@
-"""What each call of a vector environment must return: spaces, types, infos, and memory of its own.
+"""Checks of the values that a vector environment returns: spaces, types, infos and memory.
 
-Each check is a generator of findings; the first one is what `check_vector_env` raises.
+Each check is a generator of findings; `check_vector_env` raises the first one.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def autoreset_mode(trial: Trial) -> Iterator[str]:
 
 
 def misfit(space: spaces.Space[Any], value: Any, where: str) -> str | None:
-    """Why a value is not in a space, down to the part to blame; None if it is."""
+    """Why a value is not in a space, naming the part; None if it is."""
     if isinstance(space, spaces.Dict):
         if not isinstance(value, dict) or set(value) != set(space.spaces):
             got = f"keys {list(value)}" if isinstance(value, dict) else outline(value)
@@ -205,7 +205,7 @@ def actions_untouched(trial: Trial) -> Iterator[str]:
 
 
 def shared_memory(trial: Trial) -> Iterator[str]:
-    """What a call returned is not changed by a later call, nor in memory that the next call returns too."""
+    """Returned arrays are neither changed by a later call nor returned again by the next one."""
     moments = trial.rollout
     for moment in moments:
         for name, part in trial.own_parts(moment.copy).items():

@@ -1,4 +1,4 @@
-"""What the vector checker looks at: recorded rollouts of a vector environment, and how to compare them."""
+"""Recorded rollouts of a vector environment, and their comparison, for the vector checker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gymnasium.vector.utils import iterate
 from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
-# Further apart than any number of environments, which Gymnasium seeds with seed, seed + 1, …
+# Larger than any number of environments, which Gymnasium seeds with seed, seed + 1, …
 SEED_STRIDE = 100_003
 
 
@@ -74,7 +74,7 @@ Tamper = Callable[[Returned, Any, int], None]
 
 @dataclass
 class Trial:
-    """A vector environment under examination.
+    """The vector environment to check, and its rollouts.
 
     Attributes:
         envs: the environment.
@@ -90,18 +90,18 @@ class Trial:
 
     @property
     def mode(self) -> AutoresetMode:
-        """The autoreset mode that the environment declares; without one NEXT_STEP, as Gymnasium's wrappers assume."""
+        """The declared autoreset mode; NEXT_STEP if none is declared, as Gymnasium's wrappers assume."""
         mode = self.envs.metadata.get("autoreset_mode")
         return mode if isinstance(mode, AutoresetMode) else AutoresetMode.NEXT_STEP
 
     @cached_property
     def rollout(self) -> list[Moment]:
-        """The first rollout, with `seed`; what all others are compared with."""
+        """The first rollout, with `seed`; all others are compared with it."""
         return self.play()
 
     @property
     def resting(self) -> Mask:
-        """No environment at all."""
+        """A mask of no environments."""
         return np.zeros(self.envs.num_envs, dtype=np.bool_)
 
     def actions(self, step: int) -> Any:
@@ -135,7 +135,7 @@ class Trial:
         return any(difference(self.starts[0], other, "obs") for other in self.starts[1:])
 
     def own_parts(self, returned: Returned) -> dict[str, Any]:
-        """The parts of a result that must be its caller's own."""
+        """The parts of a result that must not share memory with the environment."""
         parts = returned.parts()
         if getattr(self.envs.unwrapped, "copy", True) is False:
             # SyncVectorEnv(copy=False) and AsyncVectorEnv(copy=False): sharing the observations was asked for.
@@ -143,7 +143,7 @@ class Trial:
         return parts
 
     def owned(self, returned: Returned) -> list[tuple[str, NDArray[Any]]]:
-        """All arrays that must be their caller's own, with their places."""
+        """All arrays of `own_parts`, with their places."""
         return [found for name, part in self.own_parts(returned).items() for found in arrays_in(part, name)]
 
     def play(
@@ -153,7 +153,7 @@ class Trial:
 
         Args:
             steps: how many, `steps` by default.
-            actions: one a step; those of `actions` by default.
+            actions: one per step; those of `actions` by default.
             tamper: called after each call with what it returned, the actions (None) and the step's number.
 
         Raises:
@@ -198,7 +198,7 @@ class Trial:
         Args:
             step: its number, from 0.
             actions: those of `actions` by default.
-            ended_before: ``bool [N]``, who ended one step before; nobody by default.
+            ended_before: ``bool [N]``, environments that ended one step before; none by default.
 
         Raises:
             VectorEnvError: the result is so malformed that the rollout cannot go on.
