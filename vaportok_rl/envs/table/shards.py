@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vaportok_rl.envs.table.manifest import ShardRecord
 from vaportok_rl.runtime.whole_writes import whole_write
+from vaportok_rl.tokenizer import shipped_checkpoints
 from vaportok_rl.tokenizer.checkpoint import file_stamps, resolve_checkpoint
 
 _METADATA = "table"
@@ -106,6 +107,11 @@ def _files_digest(stamps: tuple[tuple[Path, int, int], ...]) -> str:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+def is_local(tokenizer: str) -> bool:
+    """Whether a checkpoint is on this machine, so that no hub is contacted."""
+    return tokenizer in shipped_checkpoints() or Path(tokenizer).expanduser().exists()
 
 
 def clip_digests(clips: Tensor) -> Tensor:

@@ -13,9 +13,8 @@ from torch import Tensor
 from vaportok_rl.clips import ClipSource, open_clips
 from vaportok_rl.envs.table.grid import interpolate
 from vaportok_rl.envs.table.manifest import SplitRecord, TableManifest, read_manifest
-from vaportok_rl.envs.table.shards import read_shard, weights_digest
+from vaportok_rl.envs.table.shards import is_local, read_shard, weights_digest
 from vaportok_rl.runtime.machine import usable_device
-from vaportok_rl.tokenizer import shipped_checkpoints
 from vaportok_rl.tokenizer.complexity import ComplexityScale
 
 
@@ -181,7 +180,7 @@ class OutcomeTable:
             ValueError: its weights have changed.
         """
         name = self.manifest.build.tokenizer
-        here = name in shipped_checkpoints() or Path(name).expanduser().exists()
+        here = is_local(name)
         if here:
             self.check_tokenizer(name)
         return here
