@@ -1,11 +1,10 @@
-"""PPO in a single file, in the manner of CleanRL: nothing hidden, no framework, only Gymnasium and PyTorch.
+"""PPO in a single file, in the style of CleanRL: only Gymnasium and PyTorch.
 
 Run: python examples/cleanrl_ppo.py --updates 40
 
-The environment resets finished paths in the same step (SAME_STEP): the observation that comes with `terminated` or
-`truncated` is already the next episode's first. What the finished one showed last is in `infos["final_obs"]`, and the
-value there is what a truncated episode still has to come. Our paths only ever terminate; the loop handles both, so that
-it is right for any vector environment in that mode.
+The environment resets finished episodes in the same step (SAME_STEP): the observation that comes with `terminated` or
+`truncated` is the next episode's first. The last one of the finished episode is in `infos["final_obs"]`; a truncated
+episode is bootstrapped from its value. Our episodes only terminate, but the loop handles both.
 """
 
 from __future__ import annotations
@@ -34,15 +33,15 @@ class Arguments:
     num_envs: int = 8
     """Parallel paths."""
     num_steps: int = 16
-    """Decisions of each path in a rollout."""
+    """Decisions per path and rollout."""
     path_length: int = 8
-    """Clips a path visits."""
+    """Clips per path."""
     tokenizer: str = "nano"
-    """The frozen world."""
+    """The frozen tokenizer."""
     obs: str = "complexity"
-    """What the agent sees."""
+    """Observation of the agent."""
     seed: int = 0
-    """Decides everything."""
+    """Seed of all random numbers."""
     learning_rate: float = 1e-3
     gamma: float = 1.0
     gae_lambda: float = 0.95
@@ -95,7 +94,7 @@ class Rollout(NamedTuple):
 
 @dataclass
 class History:
-    """What training leaves behind."""
+    """Results of training."""
 
     agent: Agent
     rollout: Rollout
@@ -108,15 +107,14 @@ class History:
 def collect(
     envs: VectorEnv[Any, Any, Any], agent: Agent, observation: Tensor, steps: int, gamma: float
 ) -> tuple[Rollout, Tensor]:
-    """Steps all environments; returns what happened and the observation to go on from."""
+    """Steps all environments; returns the rollout and the next observation."""
     rows: list[tuple[Tensor, ...]] = []
     for _ in range(steps):
         policy = agent.policy(observation)
         action = policy.sample()
         shown, reward, terminated, truncated, infos = envs.step(action.numpy())
         if truncated.any():
-            # Cut short, not over: what would have come is worth the value of the last observation. The observation
-            # returned by `step` belongs to the next episode and must not be used for it.
+            # Truncated: bootstrap from the last observation. The one returned by `step` is the next episode's.
             final = torch.from_numpy(np.stack(list(infos["final_obs"][truncated]))).float()
             reward = reward.copy()
             reward[truncated] += gamma * agent.value(final).numpy()
@@ -136,7 +134,7 @@ def collect(
 
 
 def advantages_of(rollout: Rollout, gamma: float, gae_lambda: float) -> Tensor:
-    """Generalised advantage estimates ``[T, N]``; nothing flows back across the end of an episode."""
+    """Generalised advantage estimates ``[T, N]``, cut at the ends of episodes."""
     advantages = torch.zeros_like(rollout.rewards)
     following, next_value = torch.zeros_like(rollout.last_value), rollout.last_value
     for step in reversed(range(len(rollout.rewards))):

@@ -1,8 +1,8 @@
-"""A curriculum over reward weights: first keep quality, then learn to save tokens.
+"""A curriculum over reward weights: first quality, then fewer tokens.
 
 Run: python examples/curriculum_weights.py
 
-A policy that ignores the clips (one probability for each of a few lengths) learns by REINFORCE while the weight of
+A policy that ignores the clips (a categorical over a few lengths) is trained by REINFORCE while the weight of
 `efficiency` rises with the number of decisions.
 """
 
@@ -19,8 +19,8 @@ ROUNDS, ENVS, PATH_LENGTH = 48, 8, 2
 DECISIONS = ROUNDS * ENVS * PATH_LENGTH
 
 
-# No `efficiency` for the first third; it then rises linearly to 3 at two thirds, and stays there. GRPO, other agents,
-# tables and held-out scenes obey it alike; on the command line: --reward.weights efficiency 0:3@256:512
+# 0 for the first third, then linear up to 3 at two thirds. All agents, outcome tables and evaluation use it. On the
+# command line: --reward.weights efficiency 0:3@256:512
 EFFICIENCY = Ramp(0.0, 3.0, DECISIONS // 3, 2 * DECISIONS // 3)
 
 
@@ -50,7 +50,7 @@ def main(tokenizer: str = "nano", seed: int = 0) -> dict[str, float]:
             figures["before"] = float(probabilities @ lengths)
         chosen = rng.choice(len(lengths), ENVS, p=probabilities)
         _, rewards, _, _, _ = env.step(lengths[chosen] - 1)
-        # The members of the group saw the same clip: their mean is the baseline, their deviation the unit.
+        # Members of a group see the same clip: standardise their rewards.
         advantage = (rewards - rewards.mean()) / (rewards.std() + 1e-6)
         logits += 0.7 * (advantage[:, None] * (np.eye(len(lengths))[chosen] - probabilities)).mean(0)
         if step % 16 == 0:

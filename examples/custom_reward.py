@@ -1,13 +1,13 @@
-"""Reward terms of one's own, weighted beside those that ship.
+"""Custom reward terms, weighted together with the shipped ones.
 
 Run: python examples/custom_reward.py, or use a term on the command line from this folder:
     PYTHONPATH=examples vaportok-rl train --reward.terms custom_reward:sharpness --reward.weights sharpness 0.5
 
-A term is a plain function of an `Outcome`. A clip term returns `[G, P, L]` and looks at each clip by itself; a path
-term returns `[G, P]` and may look across the clips of a path. Both return finite floats on the outcome's device, for
-every length in 1 … K. A pixel term compares the decoded video with the clip and returns one number for each pair; it
-needs the network, so outcome tables refuse it. Making an environment tries all of them and says what is wrong.
-docs/rewards.md has the rest: schedules, constraints, terms across a group.
+A term is a plain function of an `Outcome`. A clip term returns `[G, P, L]` and uses each clip separately; a path term
+returns `[G, P]` and may combine the clips of a path. Both return finite floats on the outcome's device, for all lengths
+1 … K. A pixel term compares decoded video with the clip and returns one number per pair; it needs the network, so it
+does not work on outcome tables. Environments check all terms when they are made. For schedules, constraints and group
+terms see docs/rewards.md.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def edges(decoded: Tensor, clip: Tensor) -> Tensor:
 
 
 def main(tokenizer: str = "nano") -> dict[str, float]:
-    """Scores a few lengths of one scene with the terms; returns the mean reward of each length."""
+    """Scores a few lengths of one scene; returns the mean reward per length."""
     reward = {
         "terms": {"sharpness": sharpness, "worst_clip": worst_clip},
         "pixel_terms": {"edges": edges},

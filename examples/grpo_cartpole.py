@@ -1,7 +1,7 @@
-"""GRPO on an environment that has nothing to do with video: CartPole-v1, without a critic.
+"""GRPO on CartPole-v1, without a critic: it also works outside video.
 
-A group is eight copies of CartPole reset to one seed. Each plays a whole episode, and every decision of an episode is
-credited with how much longer it lasted than its group's. CartPole counts as solved from a mean return of 475.
+A group is eight copies of CartPole reset to one seed. Each plays a whole episode; the advantage of its decisions is the
+episode's return relative to its group. CartPole counts as solved from a mean return of 475.
 
 Run: python examples/grpo_cartpole.py --seed 0
 """
@@ -26,7 +26,7 @@ class Arguments:
     episodes: int = 100
     """Episodes to evaluate on, with starts that training never saw."""
     seed: int = 0
-    """Decides everything."""
+    """Seed of all random numbers."""
 
 
 def main(arguments: Arguments) -> tuple[float, int]:

@@ -1,11 +1,11 @@
-"""Learns what a judge wants from pairwise preferences, and pays it as the reward.
+"""Learns a reward from pairwise preferences, and trains on it.
 
 Run: python examples/learned_scalarisation.py
 
-The judge compares two paths through the same clips. Here it is simulated: it has weights that the learner never sees,
-and prefers path a to path b with probability sigmoid(r(a) - r(b)), the Bradley-Terry model. The learner fits weights
-over the reward terms to those answers; `VaporReward(scalarise=...)` then pays them, to any agent. (Weights alone could
-be passed as `weights=`; a scalarisation may be any function of the terms.)
+A judge compares two paths through the same clips. Here it is simulated by hidden weights: it prefers path a to path b
+with probability sigmoid(r(a) - r(b)), the Bradley-Terry model. Weights of the reward terms are fitted to its answers,
+and `VaporReward(scalarise=...)` turns them into the reward of any agent. (For weights alone `weights=` would do; a
+scalarisation may be any function of the terms.)
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main(tokenizer: str = "nano", seed: int = 0) -> dict[str, float]:
     process = TaildropProcess(tokenizer=tokenizer, path_length=4)
     judge = torch.tensor([JUDGE.get(name, 0.0) for name in process.reward.names])
     first, second = compared_paths(process, scenes=8, seed=seed)
-    # A term is learnt in units of its spread, so that the ridge treats all alike.
+    # Terms are standardised, so that the ridge penalty treats all alike.
     spread = (first - second).std(0).clamp(min=1e-6)
     answers = torch.bernoulli(((first - second) @ judge).sigmoid(), generator=torch.Generator().manual_seed(seed))
     weights = fit_preferences((first - second) / spread, answers) / spread

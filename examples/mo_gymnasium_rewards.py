@@ -2,9 +2,8 @@
 
 Run: pip install mo-gymnasium; python examples/mo_gymnasium_rewards.py
 
-`LinearReward` with the environment's own weights pays what the scalar environment pays. With other weights it is
-another preference: here one agent is trained for each of two, and `MORecordEpisodeStatistics` tells what each gets of
-every term.
+`LinearReward` with the environment's own weights gives the scalar environment's reward. Other weights are other
+preferences: one agent is trained for each of two, and `MORecordEpisodeStatistics` records its return per term.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ class Arguments:
     steps: int = 384
     """Decisions to train each agent for."""
     path_length: int = 8
-    """Clips a path visits."""
+    """Clips per path."""
     tokenizer: str = "nano"
-    """The frozen world."""
+    """The frozen tokenizer."""
     seed: int = 0
-    """Decides everything."""
+    """Seed of all random numbers."""
 
 
 def largest_difference(settings: TaildropArguments, seed: int) -> float:
@@ -72,8 +71,8 @@ def train(preference: dict[str, float], settings: TaildropArguments, arguments: 
     recorded = MORecordEpisodeStatistics(gymnasium.make("vaportok/MO-Taildrop-v0", **settings))
     terms = recorded.get_wrapper_attr("reward_terms")
     env = LinearReward(recorded, weight=np.array([preference.get(name, 0.0) for name in terms]))
-    # Both preferences weigh clip terms only. Those are paid at once, and no decision changes which clips come later: a
-    # decision is worth its own reward, and all that follows would be noise.
+    # Both preferences use clip terms only, which are paid at once, and actions do not change later clips: γ = 0 has the
+    # same optimum as γ = 1 with less variance.
     agent = A2C(
         "MlpPolicy",
         env,

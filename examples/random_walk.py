@@ -1,4 +1,4 @@
-"""The plain Gymnasium loop: random lengths through one scene, and what each choice was worth.
+"""The plain Gymnasium loop: random lengths on one scene, with the reward of each decision.
 
 Run: python examples/random_walk.py
 """
@@ -18,11 +18,11 @@ class Arguments:
     """Random lengths on vaportok/Taildrop-v0."""
 
     tokenizer: str = "nano"
-    """The frozen world."""
+    """The frozen tokenizer."""
     clips: str = "procedural"
     """`procedural`, or a folder of videos."""
     seed: int = 0
-    """Of the scene and the actions."""
+    """Seed of the scene and the actions."""
 
 
 def main(arguments: Arguments) -> float:

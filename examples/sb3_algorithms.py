@@ -2,7 +2,7 @@
 
 Run: python examples/sb3_algorithms.py --algorithm dqn --steps 4096; TRPO and QR-DQN need `pip install sb3-contrib`
 
-Their plain MLP policy sees how complex a clip is, two numbers. `sb3_ppo.py` trains the taildrop module on the latents
+The MLP policy sees the clip's spatial and temporal complexity. `sb3_ppo.py` trains the taildrop module on the latents
 instead.
 """
 
@@ -23,10 +23,10 @@ REPLAY = {
     "buffer_size": 10_000,
     "batch_size": 64,
     "train_freq": 1,
-    # One gradient step for each of the parallel transitions, as a single environment would have had.
+    # One gradient step per transition.
     "gradient_steps": -1,
 }
-# By name, so that SB3-Contrib need not be installed for the algorithms that are not its own.
+# By name, so that SB3-Contrib is needed only for its own algorithms.
 ALGORITHMS: dict[str, tuple[str, dict[str, Any]]] = {
     "ppo": ("stable_baselines3:PPO", {"n_steps": 16, "batch_size": 64, "n_epochs": 4, "learning_rate": 1e-3}),
     "a2c": ("stable_baselines3:A2C", {"n_steps": 8}),
@@ -42,17 +42,17 @@ class Arguments:
     """An algorithm of Stable-Baselines3 or SB3-Contrib on vaportok/Taildrop-v0."""
 
     algorithm: Literal["ppo", "a2c", "dqn", "trpo", "qrdqn"] = "dqn"
-    """Which one."""
+    """The algorithm."""
     steps: int = 512
     """Decisions to train for."""
     num_envs: int = 16
     """Parallel paths."""
     path_length: int = 8
-    """Clips a path visits."""
+    """Clips per path."""
     tokenizer: str = "nano"
-    """The frozen world."""
+    """The frozen tokenizer."""
     seed: int = 0
-    """Decides everything."""
+    """Seed of all random numbers."""
 
 
 def main(arguments: Arguments) -> BaseAlgorithm:
@@ -65,7 +65,7 @@ def main(arguments: Arguments) -> BaseAlgorithm:
     )
     name, settings = ALGORITHMS[arguments.algorithm]
     algorithm: type[BaseAlgorithm] = pkgutil.resolve_name(name)
-    # A path is short, and its return is the sum of what its clips pay: nothing is discounted.
+    # Episodes are short and undiscounted.
     agent = algorithm("MlpPolicy", env, gamma=1.0, seed=arguments.seed, device="cpu", **settings)
     agent.learn(arguments.steps)
     losses = {name: value for name, value in agent.logger.name_to_value.items() if name in LOSSES}

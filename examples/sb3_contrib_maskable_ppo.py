@@ -1,9 +1,9 @@
-"""A token budget for each path, kept by action masks: SB3-Contrib's MaskablePPO.
+"""A token budget per path, enforced by action masks: SB3-Contrib's MaskablePPO.
 
 Run: pip install sb3-contrib; python examples/sb3_contrib_maskable_ppo.py --budget 64 --steps 4096
 
-The environment's `action_masks()` allows only lengths that leave every later clip its minimum; MaskablePPO asks for
-them before each decision, so the agent never samples what the environment would have to cut.
+The environment's `action_masks()` allows only lengths that leave every later clip its minimum. MaskablePPO reads them
+before each decision, so the environment never has to clip an action.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ class Arguments:
     """MaskablePPO on vaportok/Taildrop-v0 with a token budget."""
 
     budget: int = 64
-    """Most tokens that a path may keep in all."""
+    """Maximum tokens per path."""
     minimum: int = 2
-    """Fewest tokens of a clip."""
+    """Minimum tokens per clip."""
     steps: int = 512
     """Decisions to train for."""
     num_envs: int = 16
     """Parallel paths."""
     path_length: int = 8
-    """Clips a path visits."""
+    """Clips per path."""
     tokenizer: str = "nano"
-    """The frozen world."""
+    """The frozen tokenizer."""
     seed: int = 0
-    """Decides everything."""
+    """Seed of all random numbers."""
 
 
 def walk(agent: MaskablePPO, settings: TaildropArguments, seed: int) -> list[int]:
-    """The lengths that the agent keeps along one held-out path, its most likely ones."""
+    """The agent's most probable lengths on one held-out path."""
     env = gymnasium.make("vaportok/Taildrop-v0", split="test", **settings)
     observation, _ = env.reset(seed=seed)
     lengths: list[int] = []
@@ -55,7 +55,7 @@ def walk(agent: MaskablePPO, settings: TaildropArguments, seed: int) -> list[int
 
 
 def main(arguments: Arguments) -> tuple[MaskablePPO, list[int]]:
-    """Trains; returns the agent and the lengths it keeps along one held-out path."""
+    """Trains; returns the agent and its lengths on one held-out path."""
     settings: TaildropArguments = {
         "tokenizer": arguments.tokenizer,
         "path_length": arguments.path_length,

@@ -23,9 +23,9 @@ class Arguments:
     num_envs: int = 32
     """Parallel paths."""
     tokenizer: str = "nano"
-    """The frozen world."""
+    """The frozen tokenizer."""
     seed: int = 0
-    """Decides everything."""
+    """Seed of all random numbers."""
 
 
 def main(arguments: Arguments) -> PPO:

@@ -28,17 +28,17 @@ class Arguments:
     """PPO on vaportok/Taildrop-v0."""
 
     steps: int = 32
-    """Decisions of each path to train for."""
+    """Decisions per path to train for."""
     rollouts: int = 16
-    """Decisions of each path between updates."""
+    """Decisions per path between updates."""
     num_envs: int = 16
     """Parallel paths."""
     path_length: int = 8
-    """Clips a path visits."""
+    """Clips per path."""
     tokenizer: str = "nano"
-    """The frozen world."""
+    """The frozen tokenizer."""
     seed: int = 0
-    """Decides everything."""
+    """Seed of all random numbers."""
 
 
 def network(inputs: int, outputs: int) -> nn.Sequential:
@@ -60,7 +60,7 @@ class Policy(CategoricalMixin, Model):
 
 
 class Value(DeterministicMixin, Model):
-    """Observations to the return to come."""
+    """Observations to the expected return."""
 
     def __init__(self, **spaces: Any) -> None:
         Model.__init__(self, **spaces)
@@ -92,7 +92,7 @@ def main(arguments: Arguments) -> PPO:
         learning_epochs=4,
         mini_batches=4,
         discount_factor=1.0,
-        # An interval of 0 writes neither a log nor checkpoints; figures are still tracked.
+        # An interval of 0 writes neither logs nor checkpoints; metrics are still tracked.
         experiment=ExperimentCfg(write_interval=0, checkpoint_interval=0),
     )
     agent = PPO(

@@ -2,9 +2,9 @@
 
 Run: pip install torchrl; python examples/torchrl_collector.py --num-envs 1
 
-TorchRL resets environments itself, so the vector environment is made with `autoreset_mode="Disabled"`, the mode that
-TorchRL prefers: ``next.observation`` of a last decision is then what the path showed last, without a detour through
-`infos`. (Its reader of SAME_STEP infos does not take nested dictionaries, such as our `reward_terms`.)
+TorchRL resets environments itself, so the vector environment is made with `autoreset_mode="Disabled"`: then
+``next.observation`` of the last decision is the episode's last observation. (TorchRL cannot read nested dictionaries in
+SAME_STEP infos, such as our `reward_terms`.)
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ class Arguments:
     """PPO on vaportok/Taildrop-v0."""
 
     num_envs: int = 16
-    """Parallel paths; 1 takes the scalar environment."""
+    """Parallel paths; 1 uses the scalar environment."""
     batches: int = 2
     """Batches to collect, each followed by an update."""
     frames_per_batch: int = 256
-    """Decisions in a batch, of all paths together."""
+    """Decisions per batch, over all paths."""
     path_length: int = 8
-    """Clips a path visits."""
+    """Clips per path."""
     tokenizer: str = "nano"
-    """The frozen world."""
+    """The frozen tokenizer."""
     seed: int = 0
-    """Decides everything."""
+    """Seed of all random numbers."""
     epochs: int = 4
     learning_rate: float = 1e-3
 
 
 class Training(NamedTuple):
-    """What training leaves behind: the last batch, and the mean loss and mean reward of each."""
+    """Results of training: the last batch, and the mean loss and mean reward of each."""
 
     batch: TensorDictBase
     losses: list[float]
@@ -93,7 +93,7 @@ def main(arguments: Arguments) -> Training:
         actor,
         frames_per_batch=arguments.frames_per_batch,
         total_frames=arguments.batches * arguments.frames_per_batch,
-        # The policy remembers nothing from step to step, so it needs no transform of the environment.
+        # The policy is stateless and needs no environment transform.
         auto_register_policy_transforms=False,
     )
     losses, rewards = [], []

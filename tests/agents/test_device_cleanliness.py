@@ -36,9 +36,10 @@ def update(engine: ScoringEngine, reward: VaporReward, model: GRPO, clips: Tenso
         actions = draw_actions(log_p, uniform).permute(2, 0, 1).contiguous()
         old_log_prob = log_p.expand(GROUP, -1, -1, -1).gather(-1, actions[..., None]).squeeze(-1)
     lengths = model.vector_env.process.token_range.clip_paths(actions + 1)
-    outcome = engine.score(scene, lengths)
+    every = engine.score_all(scene) if model.scores_every_length else None
+    outcome = engine.score(scene, lengths) if every is None else every.take(lengths)
     alive = torch.ones_like(actions, dtype=torch.bool)
-    rollout = SceneRollout(actions, old_log_prob, alive, reward(outcome), scene, outcome, log_p[None])
+    rollout = SceneRollout(actions, old_log_prob, alive, reward(outcome), scene, outcome, log_p[None], every)
     scenes = torch.arange(PATHS, device=clips.device)
     loss, _ = model.loss(rollout, model.advantages(rollout), scenes)
     return loss
@@ -178,7 +179,14 @@ def test_the_count_sees_a_read(read: Any, name: str) -> None:
     assert counts[name] >= 1
 
 
-def test_an_update_reads_the_lengths_and_nothing_else(model: GRPO) -> None:
+@pytest.mark.parametrize("gradient", ["sampled", "enumerated"])
+@pytest.mark.parametrize("credit", ["path", "clip"])
+@pytest.mark.parametrize("aggregation", ["sum_then_normalize", "normalize_then_sum"])
+def test_an_update_reads_the_lengths_and_nothing_else(
+    model: GRPO, gradient: str, credit: str, aggregation: str
+) -> None:
+    options = {"gradient": gradient, "credit": credit, "reward_aggregation": aggregation}
+    vars(model).update(options, drop_zero_std_groups=True, delta=4.0)
     process = model.vector_env.process
     clips = process.source.batch(range(PATHS * LENGTH)).clips.unflatten(0, (PATHS, LENGTH))
     uniform = torch.rand(PATHS, LENGTH, GROUP, generator=torch.Generator().manual_seed(0))

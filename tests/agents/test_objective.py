@@ -12,29 +12,21 @@ from torch.distributions import Categorical, kl_divergence
 
 from vaportok_rl.agents.objective import clipped_surrogate, entropy, group_advantage, kl_exact, kl_k3
 
-rewards_of_a_group = st.lists(st.floats(-100, 100, width=32), min_size=2, max_size=9)
-
-
-@given(rewards_of_a_group, st.sampled_from([1e-4, 1e-2, 1.0]))
-def test_advantage_of_one_group(rewards: list[float], eps: float) -> None:
-    got = group_advantage(torch.tensor(rewards, dtype=torch.float64), eps)
-    mean, deviation = statistics.fmean(rewards), statistics.stdev(rewards)
-    for value, reward in zip(got.tolist(), rewards, strict=True):
-        assert value == pytest.approx((reward - mean) / (deviation + eps), rel=1e-9, abs=1e-9)
-
 
 @settings(deadline=None)
-@given(st.integers(0, 10_000), st.integers(2, 6), st.integers(1, 4), st.integers(1, 3))
-def test_groups_do_not_see_each_other(seed: int, group: int, paths: int, length: int) -> None:
+@given(
+    st.integers(0, 10_000), st.integers(2, 6), st.integers(1, 4), st.integers(1, 3), st.sampled_from([1e-4, 1e-2, 1.0])
+)
+def test_advantage_of_each_group(seed: int, group: int, paths: int, length: int, eps: float) -> None:
     rewards = torch.from_numpy(np.random.default_rng(seed).normal(size=(group, paths, length)))
-    got = group_advantage(rewards)
+    got = group_advantage(rewards, eps)
     assert got.shape == rewards.shape
     for p in range(paths):
         for j in range(length):
             column = rewards[:, p, j].tolist()
             mean, deviation = statistics.fmean(column), statistics.stdev(column)
             for g in range(group):
-                assert got[g, p, j].item() == pytest.approx((column[g] - mean) / (deviation + 1e-4), rel=1e-6)
+                assert got[g, p, j].item() == pytest.approx((column[g] - mean) / (deviation + eps), rel=1e-6)
 
 
 @given(st.floats(-1e4, 1e4, width=32), st.integers(2, 9))
@@ -42,22 +34,6 @@ def test_equal_rewards_have_no_advantage_at_all(value: float, group: int) -> Non
     # float32 means of equal numbers are often off by an ulp; blown up by eps that would be a gradient.
     advantage = group_advantage(torch.full((group, 2), value))
     assert advantage.tolist() == [[0.0, 0.0]] * group
-
-
-def test_one_flat_group_leaves_the_others_alone() -> None:
-    advantage = group_advantage(torch.tensor([[0.1, 1.0], [0.1, 3.0], [0.1, 2.0]]))
-    assert advantage[:, 0].tolist() == [0.0, 0.0, 0.0]
-    assert advantage[:, 1].tolist() == pytest.approx([-1.0, 1.0, 0.0], abs=1e-3)
-
-
-@given(rewards_of_a_group, st.floats(-50, 50, width=32), st.floats(0.5, 20, width=32))
-def test_only_the_order_within_a_group_matters(rewards: list[float], shift: float, scale: float) -> None:
-    values = torch.tensor(rewards, dtype=torch.float64)
-    if values.std() < 1e-3:
-        return
-    first, second = group_advantage(values, 1e-12), group_advantage(values * scale + shift, 1e-12)
-    assert torch.allclose(first, second, atol=1e-6)
-    assert first.mean().item() == pytest.approx(0, abs=1e-9)
 
 
 def test_a_group_of_one_is_refused() -> None:
@@ -125,15 +101,6 @@ def test_the_cap_bounds_ratios_with_a_negative_advantage(delta: float) -> None:
         assert value.item() == pytest.approx(expected)
 
 
-def test_at_the_old_policy_the_gradient_is_that_of_the_plain_policy_gradient() -> None:
-    log_prob = torch.tensor([-1.0, -2.0, -0.5], dtype=torch.float64, requires_grad=True)
-    advantage = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
-    surrogate = clipped_surrogate(log_prob, log_prob.detach(), advantage, 0.2, 0.28)
-    (gradient,) = torch.autograd.grad(surrogate.objective.sum(), log_prob)
-    assert torch.equal(surrogate.ratio, torch.ones(3, dtype=torch.float64))
-    assert torch.allclose(gradient, advantage)
-
-
 @settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 20))
 def test_kl_and_entropy_are_those_of_torch_distributions(seed: int, size: int) -> None:
@@ -146,28 +113,8 @@ def test_kl_and_entropy_are_those_of_torch_distributions(seed: int, size: int) -
     assert kl_exact(log_p, log_p).abs().max() == 0
 
 
-def test_gradient_of_the_kl() -> None:
-    rng = torch.Generator().manual_seed(0)
-    logits = torch.randn(2, 5, generator=rng, dtype=torch.float64, requires_grad=True)
-    reference = torch.randn(2, 5, generator=rng, dtype=torch.float64).log_softmax(-1)
-    assert torch.autograd.gradcheck(lambda values: kl_exact(values.log_softmax(-1), reference), (logits,))
-    assert torch.autograd.gradcheck(lambda values: entropy(values.log_softmax(-1)), (logits,))
-
-
 @given(st.floats(-8, 8), st.floats(-8, 8))
 def test_k3_is_never_negative(log_prob: float, reference: float) -> None:
     value = kl_k3(torch.tensor(log_prob, dtype=torch.float64), torch.tensor(reference, dtype=torch.float64)).item()
     assert value >= 0
     assert value == pytest.approx(math.exp(reference - log_prob) - (reference - log_prob) - 1, rel=1e-6, abs=1e-9)
-
-
-def test_k3_is_unbiased() -> None:
-    rng = torch.Generator().manual_seed(1)
-    log_p, log_q = (torch.randn(6, generator=rng, dtype=torch.float64).log_softmax(-1) for _ in range(2))
-    drawn = torch.multinomial(log_p.exp(), 200_000, replacement=True, generator=rng)
-    estimates = kl_k3(log_p[drawn], log_q[drawn])
-    error = estimates.std().item() / math.sqrt(len(drawn))
-    assert estimates.mean().item() == pytest.approx(kl_exact(log_p, log_q).item(), abs=4 * error)
-    # Exactly so in expectation over all actions.
-    exact = (log_p.exp() * kl_k3(log_p, log_q)).sum()
-    assert exact.item() == pytest.approx(kl_exact(log_p, log_q).item())

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vaportok_rl.agents.oracle import best_fixed_length, fixed_rewards, oracle_lengths
+from vaportok_rl.agents.oracle import best_fixed_length, oracle_lengths
 from vaportok_rl.envs import DEFAULT_WEIGHTS, OutcomeOfAllLengths, Scene, VaporReward
 from vaportok_rl.envs.token_range import TokenRange
 
@@ -29,39 +29,58 @@ def every_length(seed: int, tokens: int, paths: int, length: int) -> OutcomeOfAl
     return OutcomeOfAllLengths(scene, lengths, mse, accuracy)
 
 
-def brute_force(every: OutcomeOfAllLengths, reward: VaporReward, worst: bool = False) -> list[float]:
-    """The best path reward of every combination of lengths, path by path."""
-    tokens, paths, length = every.n_tokens.shape
-    combinations = torch.tensor(list(product(range(1, tokens + 1), repeat=length)))
-    total = reward(every.take(combinations[:, None].expand(-1, paths, -1).contiguous())).total
-    return (total.amin(0) if worst else total.amax(0)).tolist()
-
-
 def earned(every: OutcomeOfAllLengths, reward: VaporReward, lengths: torch.Tensor) -> list[float]:
     return reward(every.take(lengths[None])).total[0].tolist()
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10_000), st.integers(2, 6), st.integers(1, 3), st.booleans())
-def test_exact_where_clips_do_not_interact(seed: int, tokens: int, length: int, worst: bool) -> None:
-    every = every_length(seed, tokens, 3, length)
+def brute_force(
+    every: OutcomeOfAllLengths, reward: VaporReward, allowed: TokenRange, worst: bool = False
+) -> list[float]:
+    """The best path reward of every combination of allowed lengths, path by path."""
+    tokens, paths, length = every.n_tokens.shape
+    choices = torch.tensor(list(product(range(1, tokens + 1), repeat=length)))
+    choices = choices[(allowed.clip_paths(choices) == choices).all(1)]
+    total = reward(every.take(choices[:, None].expand(-1, paths, -1).contiguous())).total
+    return (total.amin(0) if worst else total.amax(0)).tolist()
+
+
+@st.composite
+def ranges(draw: st.DrawFn) -> TokenRange:
+    length, tokens = draw(st.integers(1, 3)), draw(st.integers(2, 6))
+    minimum = draw(st.integers(1, 2))
+    spare = draw(st.none() | st.integers(0, 12))
+    budget = None if spare is None else minimum * length + spare
+    return TokenRange(tokens, length, minimum, draw(st.none() | st.integers(minimum, tokens)), budget)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 10_000), ranges(), st.booleans())
+def test_exact_where_clips_do_not_interact(seed: int, allowed: TokenRange, worst: bool) -> None:
+    every = every_length(seed, allowed.tokens, 3, allowed.path_length)
     reward = VaporReward({"diversity": 0.0})
-    lengths = oracle_lengths(every, reward, worst=worst)
-    assert lengths.shape == (3, length)
+    lengths = oracle_lengths(every, reward, worst=worst, allowed=allowed)
+    assert lengths.shape == (3, allowed.path_length)
     assert lengths.dtype == torch.int64
-    assert earned(every, reward, lengths) == pytest.approx(brute_force(every, reward, worst), abs=1e-5)
+    assert torch.equal(allowed.clip_paths(lengths), lengths)
+    assert earned(every, reward, lengths) == pytest.approx(brute_force(every, reward, allowed, worst), abs=1e-5)
 
 
-@pytest.mark.parametrize(("tokens", "length"), [(4, 2), (6, 2), (4, 3), (6, 3)])
+RANGES = [TokenRange(tokens, length) for tokens in (4, 6) for length in (2, 3)]
+RANGES += [TokenRange(6, 3, 1, 5, budget) for budget in (None, 6, 9, 12)]
+
+
+@pytest.mark.parametrize("allowed", RANGES, ids=str)
 @pytest.mark.parametrize("weight", [-2.0, 0.5, 1.0, 3.0])
 @pytest.mark.parametrize("preset", ["balanced", "spread"])
-def test_against_brute_force_with_diversity(tokens: int, length: int, weight: float, preset: Any) -> None:
+def test_against_brute_force_with_diversity(allowed: TokenRange, weight: float, preset: Any) -> None:
     reward = VaporReward({"diversity": weight}, scale=5.0, preset=preset)
     gaps, spans = [], []
     for seed in range(8):
-        every = every_length(seed, tokens, 4, length)
-        best, worst = np.array(brute_force(every, reward)), np.array(brute_force(every, reward, worst=True))
-        found = np.array(earned(every, reward, oracle_lengths(every, reward)))
+        every = every_length(seed, allowed.tokens, 4, allowed.path_length)
+        best, worst = (np.array(brute_force(every, reward, allowed, lowest)) for lowest in (False, True))
+        lengths = oracle_lengths(every, reward, allowed=allowed)
+        assert torch.equal(allowed.clip_paths(lengths), lengths)
+        found = np.array(earned(every, reward, lengths))
         assert (found <= best + 1e-5).all()
         gaps += (best - found).tolist()
         spans += (best - worst).tolist()
@@ -88,81 +107,15 @@ def test_never_below_any_other_policy(seed: int, weights: dict[str, Any]) -> Non
             assert low - 1e-6 <= value <= high + 1e-6
 
 
-def test_no_single_length_of_the_oracle_can_be_improved() -> None:
-    every = every_length(5, 8, 4, 5)
-    reward = VaporReward({"diversity": 2.0}, preset="spread")
-    lengths = oracle_lengths(every, reward)
-    best = earned(every, reward, lengths)
-    for clip in range(5):
-        for n in range(1, 9):
-            changed = lengths.clone()
-            changed[:, clip] = n
-            assert all(a <= b + 1e-6 for a, b in zip(earned(every, reward, changed), best, strict=True))
-
-
 def test_diversity_alone_is_maximised_by_extremes() -> None:
     every = every_length(0, 8, 3, 4)
     lengths = oracle_lengths(every, VaporReward({**OFF, "diversity": 1.0}, preset="spread"))
     assert [sorted(row) for row in lengths.tolist()] == [[1, 1, 8, 8]] * 3
 
 
-def test_best_fixed_length() -> None:
-    every = every_length(2, 8, 5, 3)
-    reward = VaporReward()
-    table = [[earned(every, reward, torch.full((5, 3), n))[p] for p in range(5)] for n in range(1, 9)]
-    assert np.allclose(fixed_rewards(every, reward).numpy(), table, atol=1e-6)
-    assert best_fixed_length(every, reward) == int(np.mean(table, axis=1).argmax()) + 1
-
-
-def allowed_best(
-    every: OutcomeOfAllLengths, reward: VaporReward, allowed: TokenRange, worst: bool = False
-) -> list[float]:
-    """The best path reward of every combination of lengths that a token range and a budget leave."""
-    tokens, paths, length = every.n_tokens.shape
-    choices = torch.tensor(list(product(range(1, tokens + 1), repeat=length)))
-    choices = choices[(allowed.clip_paths(choices) == choices).all(1)]
-    total = reward(every.take(choices[:, None].expand(-1, paths, -1).contiguous())).total
-    return (total.amin(0) if worst else total.amax(0)).tolist()
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    st.integers(0, 10_000), st.integers(1, 3), st.integers(1, 2), st.integers(3, 6), st.integers(0, 12), st.booleans()
-)
-def test_exact_within_a_budget_where_clips_do_not_interact(
-    seed: int, length: int, minimum: int, maximum: int, spare: int, worst: bool
-) -> None:
-    every = every_length(seed, 6, 3, length)
-    reward = VaporReward({"diversity": 0.0})
-    allowed = TokenRange(6, length, minimum, maximum, minimum * length + spare)
-    lengths = oracle_lengths(every, reward, worst=worst, allowed=allowed)
-    assert torch.equal(allowed.clip_paths(lengths), lengths)
-    assert earned(every, reward, lengths) == pytest.approx(allowed_best(every, reward, allowed, worst), abs=1e-5)
-
-
-@pytest.mark.parametrize("budget", [None, 6, 9, 12])
-@pytest.mark.parametrize("weight", [-2.0, 1.0, 3.0])
-def test_against_brute_force_with_diversity_within_a_budget(budget: int | None, weight: float) -> None:
-    reward = VaporReward({"diversity": weight}, scale=5.0, preset="spread")
-    allowed = TokenRange(6, 3, 1, 5, budget)
-    gaps, spans = [], []
-    for seed in range(8):
-        every = every_length(seed, 6, 4, 3)
-        best = np.array(allowed_best(every, reward, allowed))
-        worst = np.array(allowed_best(every, reward, allowed, worst=True))
-        lengths = oracle_lengths(every, reward, allowed=allowed)
-        assert torch.equal(allowed.clip_paths(lengths), lengths)
-        found = np.array(earned(every, reward, lengths))
-        assert (found <= best + 1e-5).all()
-        gaps += (best - found).tolist()
-        spans += (best - worst).tolist()
-    assert sum(gap > 1e-5 for gap in gaps) <= 1
-    assert sum(gaps) / sum(spans) < 1e-3
-
-
-def test_best_fixed_length_of_those_allowed() -> None:
-    every = every_length(2, 8, 5, 3)
-    reward, allowed = VaporReward(), TokenRange(8, 3, 2, 7, 12)
+@pytest.mark.parametrize("allowed", [TokenRange(8, 3), TokenRange(8, 3, 2, 7, 12)], ids=["all", "some"])
+def test_best_fixed_length_of_those_allowed(allowed: TokenRange) -> None:
+    every, reward = every_length(2, 8, 5, 3), VaporReward()
     kept = [allowed.clip_paths(torch.full((5, 3), n)) for n in range(1, 9)]
     means = [np.mean(earned(every, reward, lengths)) for lengths in kept]
     assert best_fixed_length(every, reward, allowed) == int(np.argmax(means)) + 1

@@ -1,6 +1,5 @@
 """The taildrop module as a Stable-Baselines3 policy: the same distribution everywhere, weights of the world."""
 
-import io
 import math
 from typing import Any
 
@@ -57,14 +56,6 @@ def test_bad_smoothing_is_refused(tiny_world: str, smoothing: float) -> None:
         make_policy(tiny_world, smoothing=smoothing)
 
 
-def test_is_a_distribution(tiny_world: str, latents: Tensor) -> None:
-    got = make_policy(tiny_world).length_log_probs(latents)
-    assert got.shape == (2, 3, 16)
-    assert torch.allclose(got.exp().sum(-1), torch.ones(2, 3), atol=1e-5)
-    # Not trivially: the tiny world's module prefers some lengths.
-    assert (got.exp().amax(-1) > 2 / 16).all()
-
-
 def test_without_pretraining_it_starts_uniform(tiny_world: str, latents: Tensor) -> None:
     got = make_policy(tiny_world, pretrained=False).length_log_probs(latents)
     assert torch.allclose(got, torch.full_like(got, -math.log(16)), atol=0.05)
@@ -114,29 +105,6 @@ def test_every_route_gives_the_same_distribution(tiny_world: str, latents: Tenso
     assert torch.allclose(log_prob, log_probs.gather(1, actions[:, None])[:, 0], atol=1e-5)
 
 
-def test_predict(tiny_world: str, latents: Tensor) -> None:
-    policy = make_policy(tiny_world)
-    obs = latents.flatten(0, 1)
-    best = policy.length_log_probs(obs).argmax(-1)
-    action, state = policy.predict(obs.numpy(), deterministic=True)
-    assert state is None
-    assert np.array_equal(action, best.numpy())
-    single, _ = policy.predict(obs[0].numpy(), deterministic=True)
-    assert single.shape == ()
-    assert single == best[0]
-
-
-def test_samples_follow_the_probabilities(tiny_world: str, latents: Tensor) -> None:
-    policy = make_policy(tiny_world)
-    one = latents[:1, 0]
-    torch.manual_seed(3)
-    actions, _ = policy.predict(one.expand(20_000, -1, -1).numpy())
-    shares = np.bincount(actions, minlength=16) / len(actions)
-    expected = policy.length_log_probs(one)[0].exp().detach().numpy()
-    error = np.sqrt(expected * (1 - expected) / len(actions))
-    assert (np.abs(shares - expected) < 5 * error + 1e-4).all()
-
-
 def test_saves_and_loads_by_itself(tiny_world: str, latents: Tensor, tmp_path: Any) -> None:
     policy = make_policy(tiny_world)
     with torch.no_grad():
@@ -148,16 +116,6 @@ def test_saves_and_loads_by_itself(tiny_world: str, latents: Tensor, tmp_path: A
     again.load_state_dict(saved["state_dict"])
     assert saved["data"]["tokenizer"] == tiny_world
     assert torch.equal(again.length_log_probs(latents), policy.length_log_probs(latents))
-
-
-def test_holds_no_tokenizer_weights(tiny_world: str) -> None:
-    policy = make_policy(tiny_world)
-    count = sum(parameter.numel() for parameter in policy.parameters())
-    module = sum(parameter.numel() for parameter in shared_world(tiny_world).taildrop_module.parameters())
-    assert count == module + 32 + 1  # the critic's line
-    buffer = io.BytesIO()
-    torch.save(policy.state_dict(), buffer)
-    assert not any("encoder" in name or "decoder" in name for name in policy.state_dict())
 
 
 @pytest.mark.parametrize(

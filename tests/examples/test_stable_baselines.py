@@ -53,18 +53,15 @@ def check_rollout_buffer(agent: Any, width: int = 2) -> None:
     assert returns == pytest.approx(seen, rel=1e-5, abs=1e-5)
 
 
-@pytest.mark.parametrize(("algorithm", "losses"), [("ppo", ["loss"]), ("a2c", ["policy_loss", "value_loss"])])
+@pytest.mark.parametrize(
+    ("algorithm", "losses"),
+    [("ppo", ["loss"]), ("a2c", ["policy_loss", "value_loss"]), ("trpo", ["policy_objective", "value_loss"])],
+)
 def test_on_policy(tiny_world: str, algorithm: str, losses: list[str]) -> None:
+    if algorithm == "trpo":
+        pytest.importorskip("sb3_contrib")
     agent = trained("sb3_algorithms", tiny_world, algorithm=algorithm)
     check_losses(agent, *losses)
-    check_episodes(agent)
-    check_rollout_buffer(agent)
-
-
-def test_trpo(tiny_world: str) -> None:
-    pytest.importorskip("sb3_contrib")
-    agent = trained("sb3_algorithms", tiny_world, algorithm="trpo")
-    check_losses(agent, "policy_objective", "value_loss")
     check_episodes(agent)
     check_rollout_buffer(agent)
 

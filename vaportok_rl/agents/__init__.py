@@ -1,4 +1,4 @@
-"""Optimisers and policies: GRPO, the Stable-Baselines3 policy over the taildrop module, baselines and oracles."""
+"""Agents: GRPO, the Stable-Baselines3 policy over the taildrop module, baselines and oracles."""
 
 from vaportok_rl.agents.comparison import Comparison, HeldOut, PolicyScore
 from vaportok_rl.agents.grpo.algorithm import GRPO

@@ -1,4 +1,4 @@
-"""Policies side by side on the same held-out scenes, between the best fixed length and the oracle."""
+"""Compares policies on the same held-out scenes, relative to the best fixed length and the oracle."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BEST_FIXED, ORACLE, WORST = "best_fixed", "oracle", "worst"
 
 @dataclass(frozen=True)
 class PolicyScore:
-    """What a policy's lengths earn.
+    """The score of a policy's lengths.
 
     Attributes:
         n_tokens: ``int64 [P, L]``.
@@ -43,7 +43,7 @@ class PolicyScore:
         return self.rewards.total.mean().item()
 
     def by_path(self) -> dict[str, Tensor]:
-        """Means of each path, ``float32 [P]``: tokens, mse, psnr, accuracy, measures, reward, each unweighted term."""
+        """Means per path, ``float32 [P]``: tokens, mse, psnr, accuracy, measures, reward, unweighted terms."""
         outcome = self.outcome
         return {
             "tokens": self.n_tokens.float().mean(-1),
@@ -56,17 +56,17 @@ class PolicyScore:
         }
 
     def lengths_and_errors(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Lengths and errors ``[P, L]`` on the host, as `EqualTokens` takes them."""
+        """Lengths and errors ``[P, L]`` on the host, for `EqualTokens`."""
         return self.n_tokens.double().cpu().numpy(), self.outcome.mse[0].double().cpu().numpy()
 
     def figures(self) -> dict[str, float]:
-        """Means over the scenes of what `by_path` names."""
+        """Metrics: means of `by_path` over the scenes."""
         return {name: value.mean().item() for name, value in self.by_path().items()}
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Between what any policy lies on the same scenes.
+    """Best-fixed, oracle and worst scores on the same scenes.
 
     Attributes:
         best_fixed: the best single length, ``int64 [P, L]``.
@@ -79,25 +79,25 @@ class Bounds:
     worst: PolicyScore
 
     def gap_closed(self, reward: float) -> float:
-        """Share of the way from the best fixed length to the oracle; see `share_between`."""
+        """Share of the gap between best fixed length and oracle that a reward closes; see `share_between`."""
         return float(share_between(reward, self.best_fixed.reward, self.oracle.reward))
 
 
 class HeldOut:
-    """Held-out scenes with the outcome of every length, on which any policy is scored by a lookup.
+    """Held-out scenes with the outcomes of all lengths, so that scoring a policy is a lookup.
 
     Args:
-        process: with ``split="test"``; its scenes may come from an outcome table.
-        scenes: how many at most.
+        process: an MDP with ``split="test"``; may run on an outcome table.
+        scenes: maximum number of scenes.
         seed: decides which clips and in which order.
         on_scene: called after each scene is scored, for progress.
 
     Attributes:
-        process: the process.
-        every: the outcome of every length.
+        process: the MDP.
+        every: the outcomes of all lengths.
         scene: the scenes.
         score: complexity score of their clips, ``float32 [P, L]``.
-        repeated: how many of the clips are one of the others again, where the source has too few to fill the scenes.
+        repeated: number of clips that occur more than once, if the source has too few.
     """
 
     def __init__(self, process: TaildropProcess, scenes: int, seed: int = 0, on_scene: Any = None) -> None:
@@ -109,14 +109,14 @@ class HeldOut:
                 on_scene()
         self.every = OutcomeOfAllLengths.joined(outcomes)
         self.scene = self.every.scene
-        process.engine.remember(self.every)  # policies ask for the same outcomes again
+        process.engine.remember(self.every)  # policies look up the same outcomes
         self.score = process.engine.complexity_scale.score(self.scene.complexity)
         first = {process.source.first_alike(index) for index in self.scene.ids.flatten().tolist()}
         self.repeated = self.scene.ids.numel() - len(first)
         self._bounds: tuple[VaporReward, dict[str, float], Bounds] | None = None
 
     def evaluate(self, n_tokens: Tensor) -> PolicyScore:
-        """Scores lengths ``int64 [P, L]``, or the nearest that the process's range and budget allow.
+        """Scores lengths ``int64 [P, L]``, clipped to the MDP's token range and budget.
 
         Raises:
             NonFiniteRewardError: a reward term is not finite.
@@ -129,7 +129,7 @@ class HeldOut:
 
     @property
     def bounds(self) -> Bounds:
-        """Best fixed length, oracle and worst choice under the process's reward; searched once for each reward."""
+        """Best fixed length, oracle and worst lengths under the current reward; cached per reward."""
         reward, allowed = self.process.reward, self.process.token_range
         weights = reward.weights_now()
         if self._bounds is None or self._bounds[0] is not reward or self._bounds[1] != weights:
@@ -143,10 +143,10 @@ class HeldOut:
         return self._bounds[2]
 
     def compare(self, policies: Mapping[str, Tensor]) -> Comparison:
-        """Scores policies' lengths beside the best fixed length, the oracle and the worst choice.
+        """Scores policies' lengths, the best fixed length, the oracle and the worst lengths.
 
-        Where a policy earns more on a path than the oracle had found, or less than the worst choice, the search goes on
-        from there: no policy is outside the two on any path.
+        If a policy beats the oracle on a path, or is below the worst, the search restarts from its lengths. The oracle
+        and the worst lengths therefore bound every policy on every path.
         """
         bounds = self.bounds
         scores = {name: self.evaluate(lengths) for name, lengths in policies.items()}
@@ -192,7 +192,7 @@ class Comparison:
 
     @property
     def headroom(self) -> float:
-        """R_oracle - R_best-fixed: all that adapting to the clip can earn."""
+        """R_oracle - R_best-fixed: the maximum gain from adapting to the clip."""
         return self.reward(ORACLE) - self.reward(BEST_FIXED)
 
     @property
@@ -215,16 +215,16 @@ class Comparison:
 
     @cached_property
     def equal_tokens(self) -> EqualTokens:
-        """What fixed lengths and the best allocation leave on these clips; the latter bounds every policy."""
+        """Errors of fixed lengths and of the best allocation on these clips; the latter bounds every policy."""
         low, high = self.allowed.minimum, self.allowed.longest
         return EqualTokens(self.every.errors(low, high).double().cpu().numpy(), low)
 
     def savings(self, name: str) -> dict[str, float]:
-        """Error saved against a fixed length at a policy's own tokens, and its share of what can be saved."""
+        """Error saved against a fixed length with as many tokens, and as a share of the maximum saving."""
         return self.equal_tokens.savings(*self.scores[name].lengths_and_errors())
 
     def allocation(self, name: str) -> dict[str, float]:
-        """How a policy spreads its tokens.
+        """How a policy allocates its tokens.
 
         Returns:
             ``median_tokens``; ``share_smallest`` and ``share_largest``, of decisions at the ends of the allowed range;
@@ -243,7 +243,7 @@ class Comparison:
         }
 
     def results(self) -> dict[str, dict[str, float]]:
-        """Figures by policy: `PolicyScore.figures`, `savings`, `gap_closed`, `proxy_percentile`, `allocation`."""
+        """Metrics by policy: `PolicyScore.figures`, `savings`, `gap_closed`, `proxy_percentile`, `allocation`."""
         return {
             name: {
                 **score.figures(),

@@ -12,20 +12,19 @@ ScaleRewards = Literal["group", "batch", "none"]
 
 
 def group_advantage(rewards: Tensor, eps: float = 1e-4, scale: ScaleRewards = "group") -> Tensor:
-    """Rewards compared with their group (DeepSeekMath §4.1.2).
+    """Group-relative advantages (DeepSeekMath §4.1.2).
 
     Args:
         rewards: ``[G, ...]``; the group is the first axis, G ≥ 2.
         eps: added to the sample standard deviation (Bessel-corrected).
-        scale: what the distance to the group's mean is divided by: the standard deviation of the ``"group"``
-            (DeepSeekMath), that of the whole ``"batch"`` (arXiv 2508.08221), or nothing (``"none"``: Dr. GRPO, arXiv
-            2503.20783).
+        scale: divide by the standard deviation of the ``"group"`` (DeepSeekMath), of the whole ``"batch"`` (arXiv
+            2508.08221), or by nothing (``"none"``: Dr. GRPO, arXiv 2503.20783).
 
     Returns:
         ``[G, ...]``; exactly 0 where all rewards of a group are equal.
 
     Raises:
-        ValueError: the group has a single member, which has nothing to be compared with.
+        ValueError: the group has a single member.
     """
     if rewards.shape[0] < 2:
         raise ValueError(
@@ -33,7 +32,7 @@ def group_advantage(rewards: Tensor, eps: float = 1e-4, scale: ScaleRewards = "g
             "Raise group_size."
         )
     centred = rewards - rewards.mean(0, keepdim=True)
-    # Rounding of the mean leaves dust on groups whose rewards are all equal; it must not be blown up by eps.
+    # The rounded mean differs slightly from equal rewards; dividing by eps would amplify that.
     equal = (rewards == rewards[:1]).all(0, keepdim=True)
     if scale == "none":
         return torch.where(equal, 0.0, centred)
@@ -44,8 +43,8 @@ def group_advantage(rewards: Tensor, eps: float = 1e-4, scale: ScaleRewards = "g
 def decoupled_advantage(rewards: Tensor, weights: Tensor, eps: float = 1e-4) -> Tensor:
     """Reward terms standardised one by one, then summed (GDPO, arXiv 2601.05242).
 
-    No term drowns the others by its range alone: each is standardised within its group, the weighted sum then over the
-    batch.
+    Each term is standardised within its group, then the weighted sum over the batch, so that no term dominates by its
+    range alone.
 
     Args:
         rewards: ``[M, G, ...]``, M unweighted terms.
@@ -70,10 +69,10 @@ def weighted_sum(terms: Tensor, weights: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Surrogate:
-    """The clipped objective and how often it clipped.
+    """The clipped objective and where it clips.
 
     Attributes:
-        objective: same shape as the inputs; to be maximised.
+        objective: same shape as the inputs; maximise it.
         ratio: probability ratio, detached.
         clipped_low: where the ratio fell below ``1 - clip_low`` with a negative advantage, detached.
         clipped_high: where it rose above ``1 + clip_high`` with a positive advantage, detached.
@@ -96,13 +95,13 @@ def clipped_surrogate(
     """``min(r·A, clip(r, 1 - clip_low, 1 + clip_high)·A)`` with ``r = exp(log π - log π_old)`` (DAPO Eq. 10).
 
     Args:
-        log_prob: of the judged actions under the current policy, any shape.
-        old_log_prob: under the policy that took them; this and ``advantage`` broadcast with it.
-        advantage: how much better than the group.
+        log_prob: of the actions under the current policy, any shape.
+        old_log_prob: under the sampling policy; this and ``advantage`` broadcast with it.
+        advantage: group-relative advantage.
         clip_low: ε_low.
         clip_high: ε_high.
-        delta: cap of the unclipped ratio, above ``1 + clip_high``. It bounds the one side that clipping leaves open: a
-            ratio that has grown although the advantage is negative (two-sided GRPO: INTELLECT-2, arXiv 2505.07291).
+        delta: cap of the unclipped ratio, above ``1 + clip_high``. It bounds large ratios with a negative advantage,
+            which clipping leaves unbounded (two-sided GRPO: INTELLECT-2, arXiv 2505.07291).
     """
     ratio = torch.exp(log_prob - old_log_prob)
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
@@ -117,7 +116,7 @@ def clipped_surrogate(
 
 
 def kl_exact(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p ‖ q) over the last axis of two tables of log-probabilities: ``[..., K]`` twice to ``[...]``, in nats."""
+    """KL(p ‖ q) in nats from log-probabilities: ``[..., K]`` twice to ``[...]``."""
     return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 

@@ -1,4 +1,4 @@
-"""What the best and worst choices would have earned, from an outcome that holds every length."""
+"""Best and worst lengths on known outcomes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,10 @@ from vaportok_rl.envs import OutcomeOfAllLengths, VaporReward
 from vaportok_rl.envs.token_range import TokenRange
 
 
-def fixed_rewards(every: OutcomeOfAllLengths, reward: VaporReward, allowed: TokenRange | None = None) -> Tensor:
-    """Path reward of each fixed length, or of what a token range and a budget make of it.
-
-    Returns:
-        ``[K, P]``; row g keeps n = g + 1 tokens of every clip.
-    """
-    asked = every if allowed is None else every.take(allowed.clip_paths(every.n_tokens))
-    return reward(asked, grouped=False).total
-
-
 def best_fixed_length(every: OutcomeOfAllLengths, reward: VaporReward, allowed: TokenRange | None = None) -> int:
-    """The single length with the highest mean path reward over these scenes."""
-    return int(fixed_rewards(every, reward, allowed).mean(1).argmax()) + 1
+    """The fixed length with the highest mean path reward, after clipping to a token range and a budget."""
+    kept = every if allowed is None else every.take(allowed.clip_paths(every.n_tokens))
+    return int(reward(kept, grouped=False).total.mean(1).argmax()) + 1
 
 
 def oracle_lengths(
@@ -35,18 +26,18 @@ def oracle_lengths(
     worst: bool = False,
     allowed: TokenRange | None = None,
 ) -> Tensor:
-    """Lengths that earn the most on each path, among those allowed.
+    """The allowed lengths with the highest reward on each path.
 
-    Clip terms are maximised exactly, under a budget too. A path term such as `diversity` couples the clips; coordinate
-    ascent from many starting points then climbs to where no single length can be improved (nor, under a budget, any
-    two whose sum stays the same), which in trials against brute force was the optimum of nearly every path. Given the
-    lengths of other policies as starts, the result is at least as good as each of them.
+    Clip terms are maximised exactly, also under a budget. A path term such as `diversity` couples the clips; then
+    coordinate ascent from many starts ends where no single length can be improved (under a budget, no pair with the
+    same sum either). Against brute force it found the optimum of nearly every path. The result is at least as good as
+    each of ``starts``.
 
     Args:
-        every: of the paths' clips.
-        reward: the reward to maximise; any terms.
+        every: outcomes of the paths' clips.
+        reward: any reward.
         starts: further starting points, ``int64 [P, L]`` each.
-        sweeps: most passes over the clips.
+        sweeps: maximum passes over the clips.
         worst: minimise instead.
         allowed: the lengths to search; all by default.
 
@@ -69,7 +60,7 @@ def oracle_lengths(
 def _climb(
     every: OutcomeOfAllLengths, reward: VaporReward, lengths: Tensor, sign: float, sweeps: int, allowed: TokenRange
 ) -> tuple[Tensor, Tensor]:
-    """Coordinate ascent over the clips of each path; every step takes the best of a set of neighbours."""
+    """Coordinate ascent over the clips of each path; each step takes the best neighbour."""
 
     def total(tried: Tensor) -> Tensor:
         return sign * reward(every.take(tried), grouped=False).total
@@ -91,9 +82,9 @@ def _climb(
 
 
 def _moves(length: int, allowed: TokenRange) -> Iterator[Callable[[Tensor], tuple[Tensor, Tensor]]]:
-    """The steps of one sweep: lengths ``[P, L]`` to neighbours ``[N, P, L]`` and which of them are allowed ``[N, P]``.
+    """The steps of one sweep: lengths ``[P, L]`` to neighbours ``[N, P, L]`` and a mask of allowed ones ``[N, P]``.
 
-    First every length of each clip; under a budget, then every division of what two clips keep together.
+    First all lengths of each clip; under a budget, then all splits of two clips' sum.
     """
     low, high = allowed.minimum, allowed.longest
 
@@ -116,15 +107,15 @@ def _moves(length: int, allowed: TokenRange) -> Iterator[Callable[[Tensor], tupl
 
 
 def best_sum(values: Tensor, shortest: int, budget: int | None) -> Tensor:
-    """Lengths with the highest sum of what each clip earns by itself.
+    """Lengths with the highest sum of the clips' values.
 
-    Under a budget this is a multiple-choice knapsack, solved exactly by dynamic programming over the tokens spent
-    beyond the minimum.
+    Under a budget this is a multiple-choice knapsack, solved exactly by dynamic programming over the tokens beyond the
+    minimum.
 
     Args:
-        values: ``[N, P, L]``, what each clip earns at the lengths ``shortest`` … ``shortest + N - 1``.
-        shortest: fewest tokens of a clip.
-        budget: most tokens of a path, at least L times ``shortest``; no limit if None.
+        values: ``[N, P, L]``, each clip's value at the lengths ``shortest`` … ``shortest + N - 1``.
+        shortest: minimum tokens per clip.
+        budget: maximum tokens per path, at least L times ``shortest``; no limit if None.
 
     Returns:
         ``int64 [P, L]``.
@@ -155,13 +146,13 @@ def best_sum(values: Tensor, shortest: int, budget: int | None) -> Tensor:
 
 
 def _spread_starts(by_clip: Tensor, allowed: TokenRange) -> list[Tensor]:
-    """Starting points ``int64 [P, L]`` from which a path term's optima are reached.
+    """Starting points ``int64 [P, L]`` for rewards with path terms.
 
-    The best equal lengths; and, for each k, the k clips that lose least by it long and the others short, at the ends
-    of the range and at the best lengths of either half.
+    The best fixed length; and for each k, the k clips that lose least long and the rest short, once at the ends of the
+    range and once at the best lengths of its two halves.
 
     Args:
-        by_clip: ``[K, P, L]``, what each length of each clip earns when the path's lengths are equal.
+        by_clip: ``[K, P, L]``, each clip's reward at each length when the path's lengths are equal.
         allowed: the lengths to search.
     """
     low = allowed.minimum

@@ -20,7 +20,7 @@ from vaportok_rl.envs import shared_world
 from vaportok_rl.tokenizer.lengths import TaildropTrunk
 from vaportok_rl.tokenizer.model import load_taildrop
 
-# Enough for a deviation a feature; the paper's tokenizer takes 2 s to encode one on two cores.
+# Enough for a standard deviation per feature; the paper's tokenizer needs 2 s per clip on two cores.
 _CLIPS = 32
 
 
@@ -39,11 +39,11 @@ class TaildropFeatures(BaseFeaturesExtractor):
 
     @torch.no_grad()
     def standardize(self, latents: Tensor) -> None:
-        """Gives every feature mean 0 and deviation 1 over clips, by the trunk's last scale and shift.
+        """Standardises every feature over clips, by the trunk's last scale and shift.
 
-        The features of a fresh trunk are nearly the same for all clips. A head on these learns first how often each
-        length pays, and by then the trunk has lost what little told the clips apart (after the data-dependent
-        initialisation of Krähenbühl et al., arXiv 1511.06856).
+        Features of a fresh trunk are nearly equal for all clips: a head on them first learns which lengths pay on
+        average, while the trunk loses what distinguishes the clips. (Data-dependent initialisation: Krähenbühl et al.,
+        arXiv 1511.06856.)
 
         Args:
             latents: ``[B, K, D]`` of B ≥ 2 clips.
@@ -63,7 +63,7 @@ def _some_latents(tokenizer: str) -> Tensor:
 
 
 def gaussian_kernel(tokens: int, width: float) -> Tensor:
-    """``[K, K]``; row a averages the logits of all lengths around a, weights of a Gaussian that sum to 1."""
+    """``[K, K]``; row a holds Gaussian weights around length a that sum to 1."""
     if width == 0:
         return torch.eye(tokens)
     lengths = torch.arange(tokens, dtype=torch.float32)
@@ -71,28 +71,27 @@ def gaussian_kernel(tokens: int, width: float) -> Tensor:
 
 
 class TaildropPolicy(ActorCriticPolicy):
-    """The taildrop query module as an actor-critic policy, so that every optimiser trains the same network.
+    """The taildrop query module as an actor-critic policy, so that all algorithms train the same network.
 
-    The actor is the module itself (two blocks, a linear head over K lengths, temperature 1.8), its logits smoothed over
-    neighbouring lengths; the critic is one linear layer on the same features, which GRPO does not use.
+    The actor is the module (two blocks, a linear head over K lengths, temperature 1.8) with logits smoothed over
+    neighbouring lengths. The critic is one linear layer on the same features; GRPO does not use it.
 
-    Lengths are ordered, and what n tokens earn says much about n + 1. Without smoothing the head learns K unrelated
-    answers, and the most probable one is left to the noise of training: on held-out clips it saved two to three
-    points less error at equal tokens.
+    Smoothing helps because lengths are ordered: the reward of n tokens predicts that of n + 1. Without it, the most
+    probable length depends on training noise; on held-out clips it saved two to three points less error at equal
+    tokens.
 
     Args:
         observation_space: ``Box [K, D]``, the environment's ``obs="latents"``.
         action_space: ``Discrete(K)``.
         lr_schedule: see `ActorCriticPolicy`.
-        tokenizer: the world whose module is copied; give the environment's.
-        pretrained: start from that module's weights; otherwise from a fresh, uniform policy, whose features are
-            standardised on a few procedural clips.
-        smoothing: standard deviation, in tokens, of the Gaussian that the logits are averaged with; K / 16 by default,
-            0 for the module's own logits.
+        tokenizer: whose module is copied; the environment's.
+        pretrained: start from that module's weights; otherwise from a uniform policy with random features, standardised
+            on a few procedural clips.
+        smoothing: standard deviation in tokens of the Gaussian that smooths the logits; K / 16 by default, 0 for none.
         **settings: further arguments of `ActorCriticPolicy`.
 
     Raises:
-        ValueError: the spaces are not those of this world's latents, or ``smoothing`` is negative or not finite.
+        ValueError: the spaces do not fit this tokenizer's latents, or ``smoothing`` is negative or not finite.
     """
 
     features_extractor: TaildropFeatures
@@ -146,7 +145,7 @@ class TaildropPolicy(ActorCriticPolicy):
                 self.action_net.bias.zero_()
             self.value_net.weight.zero_()
             self.value_net.bias.zero_()
-        # Not among the weights: the arguments say what it is.
+        # Not saved: the constructor's arguments determine it.
         self.register_buffer("kernel", gaussian_kernel(config.tokens, width), persistent=False)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
@@ -157,7 +156,7 @@ class TaildropPolicy(ActorCriticPolicy):
         return parameters | own
 
     def _logits(self, features: Tensor) -> Tensor:
-        """``[B, D]`` to ``float32 [B, K]``; the temperature is in them, so that samples and probabilities agree."""
+        """``[B, D]`` to ``float32 [B, K]``, divided by the temperature."""
         return F.linear(self.action_net(features).float(), self.get_buffer("kernel")) / self.temperature
 
     def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
@@ -166,6 +165,6 @@ class TaildropPolicy(ActorCriticPolicy):
     def length_log_probs(self, latents: Tensor) -> Tensor:
         """Log-probabilities of all lengths: ``[..., K, D]`` to ``float32 [..., K]``; entry a is n = a + 1."""
         logits = self._logits(self.features_extractor.trunk(latents.flatten(0, -3)))
-        # Unlike view(…, -1), this also takes no latents at all.
+        # Unlike view(…, -1), this works for empty tensors.
         log_p: Tensor = logits.log_softmax(-1).unflatten(0, latents.shape[:-2])
         return log_p

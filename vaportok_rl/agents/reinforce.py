@@ -1,4 +1,4 @@
-"""REINFORCE as a Stable-Baselines3 algorithm: the plain policy gradient that the others are measured against."""
+"""REINFORCE as a Stable-Baselines3 algorithm: the plain policy-gradient baseline."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def episode_returns(rewards: NDArray[np.float32], episode_starts: NDArray[np.flo
         episode_starts: ``[T, N]``, 1 where a step is the first of its episode.
 
     Returns:
-        ``float32 [T, N]``, the same number for all steps of an episode.
+        ``float32 [T, N]``, equal for all steps of an episode.
 
     Raises:
-        ValueError: an environment's first row is not the beginning of an episode.
+        ValueError: an environment's first step is not the first of an episode.
     """
     starts = episode_starts.astype(bool)
     if not starts[0].all():
@@ -48,25 +48,25 @@ class REINFORCE(OnPolicyAlgorithm):
     """Episodic REINFORCE (Williams 1992, https://doi.org/10.1007/BF00992696) with a moving-average baseline.
 
     Each rollout takes one gradient step along ``(R - b) · Σ_t ∇ log π(a_t)``: R is the undiscounted return of the
-    whole episode, b the exponential moving average of earlier rollouts' mean returns (the first rollout, which has
-    none before it, takes its own mean). Nothing is clipped, normalised or regularised, and no critic is trained.
+    episode, b the exponential moving average of earlier rollouts' mean returns (for the first rollout, its own mean).
+    Nothing is clipped, normalised or regularised, and no critic is trained.
 
     Args:
         policy: ``"TaildropPolicy"``, ``"MlpPolicy"``, or a class.
         env: any environment with discrete actions and episodes of one length.
         learning_rate: of the policy's optimizer (Adam); a number or a schedule of the remaining progress.
-        n_steps: steps of each environment a rollout; a multiple of the episode length.
-        baseline_decay: how much of the baseline survives a rollout, in [0, 1).
+        n_steps: steps per environment and rollout; a multiple of the episode length.
+        baseline_decay: decay of the moving average per rollout, in [0, 1).
         stats_window_size: returns averaged for ``rollout/ep_rew_mean``.
         tensorboard_log: folder for TensorBoard events.
         policy_kwargs: arguments of the policy.
         verbose: 0 none, 1 info.
-        seed: of the policy's draws and the environments.
+        seed: of the policy's samples and the environments.
         device: of the policy.
         _init_setup_model: whether to build the networks at once.
 
     Raises:
-        ValueError: the decay is outside [0, 1); when training, a rollout holds parts of episodes.
+        ValueError: the decay is outside [0, 1); when training, a rollout has incomplete episodes.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -100,8 +100,8 @@ class REINFORCE(OnPolicyAlgorithm):
             env,
             learning_rate,
             n_steps,
-            # Returns are summed below, undiscounted. Stable-Baselines3 reads this only where a time limit ends an
-            # episode: it would add gamma times the value that a critic nobody trains gives to what was never played.
+            # Returns are summed below, undiscounted. Stable-Baselines3 uses gamma only at time limits, where it would
+            # add gamma times the value of the untrained critic.
             gamma=0.0,
             gae_lambda=1.0,
             ent_coef=0.0,
@@ -135,7 +135,7 @@ class REINFORCE(OnPolicyAlgorithm):
             )
         returns = episode_returns(buffer.rewards, buffer.episode_starts)
         baseline = float(returns.mean()) if self.baseline is None else self.baseline
-        # What the buffer hands out beside each action, in the order of its own shuffling.
+        # The buffer shuffles these together with the actions.
         buffer.advantages = returns - np.float32(baseline)
         for data in buffer.get(batch_size=None):
             _, log_prob, _ = self.policy.evaluate_actions(data.observations, data.actions.long().flatten())

@@ -1,4 +1,4 @@
-"""Measures: reconstruction quality, rate–distortion, rank statistics."""
+"""Metrics: reconstruction quality, rate–distortion, rank statistics."""
 
 from vaportok_rl.evaluation.ranks import spearman
 from vaportok_rl.evaluation.rate_distortion import RateDistortion, clip_batches, default_lengths, rate_distortion

@@ -1,4 +1,4 @@
-"""The lower envelope of rate and distortion: which tokens to spend first, over many clips at once."""
+"""The lower envelope of rate and distortion over many clips: the optimal order of spending tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def lower_hull(values: NDArray[np.float64]) -> NDArray[np.int64]:
         values: ``[N]``, the curve at 0 … N - 1.
 
     Returns:
-        Positions in increasing order, from 0 to the first minimum; between them, values fall less and less steeply.
+        Increasing positions, from 0 to the first minimum; the slopes between them decrease in magnitude.
     """
     corners: list[int] = []
     for position in range(int(values.argmin()) + 1):
@@ -32,19 +32,18 @@ def lower_hull(values: NDArray[np.float64]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class EqualSlope:
-    """How to spend tokens on several clips so that the last one buys equally much everywhere.
+    """The allocation of tokens to clips by equal slopes.
 
-    Every clip's distortion is replaced by its lower convex hull over the length. Taking the hulls' segments in the
-    order of what they save a token minimises distortion + λ · tokens for each λ ≥ 0 (Everett's Lagrange multipliers,
-    1963; the equal-slope rule of rate–distortion optimisation). The curve through the points so reached bounds from
-    below what any allocation can do.
+    Every clip's distortion is replaced by its lower convex hull over the length. Taking the hulls' segments in order of
+    savings per token minimises distortion + λ · tokens for each λ ≥ 0 (Everett's Lagrange multipliers, 1963; the
+    equal-slope rule of rate–distortion optimisation). The resulting curve is a lower bound for every allocation.
 
     Attributes:
         start: ``int64 [N]``, each clip's shortest length.
-        clips: ``int64 [S]``, whose segment is taken.
-        steps: ``int64 [S]``, tokens it costs.
-        savings: ``float64 [S]``, distortion it saves; savings a token never rise along S.
-        distortion: summed over the clips at their shortest lengths.
+        clips: ``int64 [S]``, the clip of each segment.
+        steps: ``int64 [S]``, its tokens.
+        savings: ``float64 [S]``, the distortion it saves; savings per token never rise along S.
+        distortion: sum over the clips at their shortest lengths.
     """
 
     start: NDArray[np.int64]
@@ -55,11 +54,11 @@ class EqualSlope:
 
     @classmethod
     def of(cls, distortion: ArrayLike, shortest: int = 1) -> EqualSlope:
-        """Finds the order of spending.
+        """Computes the order of segments.
 
         Args:
             distortion: ``[K, N]``, of each of N clips at the lengths ``shortest`` … ``shortest + K - 1``.
-            shortest: fewest tokens of a clip.
+            shortest: minimum tokens per clip.
         """
         table = np.asarray(distortion, dtype=np.float64)
         clips: list[int] = []
@@ -88,7 +87,7 @@ class EqualSlope:
         return tokens / count, distortion / count
 
     def bound(self, mean_tokens: float) -> float:
-        """The least mean distortion at this mean length, lengths mixed where none fits exactly."""
+        """The minimum mean distortion at a mean length, interpolated between allocations."""
         return float(np.interp(mean_tokens, *self.curve()))
 
     def lengths(self, budget: int) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Policies compared at equal tokens: the error saved against a fixed length, and how much of it could be saved."""
+"""Compares policies at equal tokens: error saved against a fixed length, and its share of the maximum."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ _Curve = NDArray[np.float64]
 
 
 def share_between(value: ArrayLike, start: ArrayLike, end: ArrayLike) -> Any:
-    """Where a value lies between two bounds: 0 at ``start``, 1 at ``end``, negative before ``start``.
+    """The position of a value between two bounds: 0 at ``start``, 1 at ``end``, negative before ``start``.
 
-    Gap closed (best fixed length to oracle), the percentile (worst choice to oracle) and the share of the best
-    allocation's saving are all this number.
+    Gap closed (best fixed length to oracle), the percentile (worst to oracle) and the share of the best allocation's
+    saving all use it.
 
     Returns:
-        An array or float of the arguments' broadcast shape; NaN where the bounds are equal up to rounding, or in the
-        wrong order, because then there is nothing to have a share of.
+        An array or float of the arguments' broadcast shape; NaN where the bounds are equal up to rounding.
     """
     value, start, end = (np.asarray(each, dtype=np.float64) for each in (value, start, end))
     span = end - start
@@ -36,12 +35,11 @@ def share_between(value: ArrayLike, start: ArrayLike, end: ArrayLike) -> Any:
 
 @dataclass(frozen=True)
 class EqualTokens:
-    """What a fixed length, and the best allocation, leave at any mean number of tokens.
+    """Errors of fixed lengths and of the best allocation at any mean number of tokens.
 
     Attributes:
-        errors: ``float64 [N, P, L]``, mean squared error of the clips at the lengths ``shortest`` to
-            ``shortest + N - 1``.
-        shortest: fewest tokens of a clip.
+        errors: ``float64 [N, P, L]``, mean squared errors at the lengths ``shortest`` … ``shortest + N - 1``.
+        shortest: minimum tokens per clip.
     """
 
     errors: NDArray[np.float64]
@@ -54,7 +52,7 @@ class EqualTokens:
 
     @cached_property
     def envelope(self) -> EqualSlope:
-        """The best allocation over all clips together, which bounds every policy from below."""
+        """The best allocation over all clips, a lower bound for every policy."""
         return EqualSlope.of(self.errors.reshape(len(self.errors), -1), self.shortest)
 
     @cached_property
@@ -64,15 +62,15 @@ class EqualTokens:
         return means
 
     def savings(self, n_tokens: ArrayLike, mse: ArrayLike) -> dict[str, float]:
-        """How a policy compares.
+        """Error saved by a policy at its mean number of tokens.
 
         Args:
             n_tokens: lengths of any shape, or their mean.
             mse: errors, or their mean.
 
         Returns:
-            ``saved``: by which share the error lies below that of a fixed length of as many tokens (linear between
-            two lengths); ``saved_share``: saved, divided by what the best allocation saves at as many tokens.
+            ``saved``: relative reduction of the error against a fixed length with as many tokens (interpolated
+            linearly); ``saved_share``: the same as a share of the best allocation's reduction.
         """
         tokens, error = (float(np.mean(np.asarray(each, dtype=np.float64))) for each in (n_tokens, mse))
         return self._savings(tokens, error, self.fixed, self.envelope.curve())
@@ -86,11 +84,11 @@ class EqualTokens:
     ) -> dict[str, dict[str, Interval]]:
         """95 % bootstrap intervals of `savings`, by policy.
 
-        Paths are drawn with replacement; policies, fixed lengths and the best allocation are measured on the same draw.
+        Paths are resampled with replacement; policies, fixed lengths and the best allocation use the same resamples.
 
         Args:
             policies: lengths and errors ``[P, L]`` by name.
-            seed: decides the draws.
+            seed: of the resamples.
         """
         paths, length = self.errors.shape[1:]
         if paths < 2:
@@ -102,7 +100,7 @@ class EqualTokens:
         draws = np.random.default_rng(seed).multinomial(paths, np.full(paths, 1 / paths), RESAMPLES) / paths
         found: dict[str, list[dict[str, float]]] = {name: [] for name in policies}
         for weights in draws:
-            # A path drawn twice spends and saves twice; the order in which the envelope spends stays the same.
+            # A path drawn twice counts twice; the order of the envelope's segments stays the same.
             weight = weights[owner] / length
             bound = (
                 self.shortest + np.concatenate([[0.0], (weight * envelope.steps).cumsum()]),

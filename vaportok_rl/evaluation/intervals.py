@@ -1,4 +1,4 @@
-"""How sure a figure is: bootstrap intervals over clips, and the interquartile mean over runs."""
+"""Uncertainty of metrics: bootstrap intervals over clips, and the interquartile mean over runs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def bootstrap_interval(
     """The 95 % percentile bootstrap interval of a statistic of paired samples.
 
     Args:
-        statistic: of one array a sample, along ``axis=-1`` of all of them.
-        *samples: ``[N]`` each; entry i of all of them is drawn together.
-        seed: decides the resamples.
-        resamples: how many.
+        statistic: of one array per sample, along ``axis=-1``.
+        *samples: ``[N]`` each; entries with the same index are resampled together.
+        seed: of the resamples.
+        resamples: number of resamples.
 
     Returns:
         Lower and upper end; NaN where N < 2 or a resample has no value.
@@ -33,7 +33,7 @@ def bootstrap_interval(
     if len(arrays[0]) < 2:
         return float("nan"), float("nan")
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
-        # Where all resamples agree, the interval is a point, and SciPy doubts it aloud.
+        # SciPy warns if all resamples agree; the interval is then a point.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         found = stats.bootstrap(
             arrays,
@@ -49,7 +49,7 @@ def bootstrap_interval(
 
 
 def percentile_interval(draws: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
-    """The middle of a statistic's bootstrap draws ``[R]``; NaN where one of them has no value."""
+    """The central interval of bootstrap draws ``[R]``; NaN if one of them is NaN."""
     low, high = np.quantile(np.asarray(draws, dtype=np.float64), [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
@@ -60,15 +60,15 @@ def mean_interval(values: ArrayLike, seed: int = 0) -> Interval:
 
 
 def interquartile_mean(values: ArrayLike) -> float:
-    """The mean of the middle half, which few outliers move (Agarwal et al. 2021, arXiv 2108.13264).
+    """The mean of the middle half, robust to outliers (Agarwal et al. 2021, arXiv 2108.13264).
 
-    Of three values or fewer no quarter is whole, and it is their mean.
+    For three values or fewer it is the mean.
     """
     return float(_interquartile_mean(np.asarray(values, dtype=np.float64)))
 
 
 def interquartile_mean_interval(values: ArrayLike, seed: int = 0) -> Interval:
-    """`bootstrap_interval` of the interquartile mean over runs: ``[N]`` values, one a run."""
+    """`bootstrap_interval` of the interquartile mean of ``[N]`` values, one per run."""
     return bootstrap_interval(_interquartile_mean, values, seed=seed)
 
 

@@ -17,7 +17,7 @@ from vaportok_rl.tokenizer.prior import cumulative_hits, top_k_accuracy
 
 @dataclass(frozen=True)
 class RateDistortion:
-    """What a tokenizer does to a set of clips at several lengths.
+    """A tokenizer's reconstruction quality on a set of clips at several lengths.
 
     Attributes:
         lengths: the N lengths.
@@ -25,10 +25,10 @@ class RateDistortion:
         explained_variance: median over clips, ``[N]``.
         mse: mean over clips, ``[N]``.
         prior_top5: mean over clips, in [0, 1], ``[N]``.
-        codes_used: share of the codebook that occurs.
+        codes_used: share of the codebook in use.
         clips: number of clips.
-        rises: by how much PSNR changes from each length to the next: mean over clips and its standard error (NaN for
-            one clip), decibels, ``[N - 1, 2]``.
+        rises: change of PSNR from each length to the next: mean over clips and its standard error (NaN for one clip),
+            decibels, ``[N - 1, 2]``.
     """
 
     lengths: tuple[int, ...]
@@ -49,7 +49,7 @@ class RateDistortion:
         return markdown_table(("tokens", "PSNR (dB)", "explained variance (median)", "prior top-5"), rows, names=0)
 
     def monotony(self) -> str:
-        """A sentence: PSNR rises from row to row, or where it falls and by how much, with its standard error."""
+        """A sentence on where PSNR rises and falls from row to row, with standard errors."""
         falls = [
             f"n = {n} ({change:.4f} ± {error:.4f} dB)"
             for n, (change, error) in zip(self.lengths[1:], self.rises, strict=True)
@@ -70,8 +70,8 @@ def clip_batches(source: ClipSource, count: int | None = None, batch_size: int =
 
     Args:
         source: the clips.
-        count: how many at most; all by default.
-        batch_size: clips a batch.
+        count: maximum number of clips; all by default.
+        batch_size: clips per batch.
 
     Yields:
         ``uint8 [B, C, T, H, W]``.

@@ -1,4 +1,4 @@
-"""How faithful a reconstruction is: squared error, PSNR, explained variance."""
+"""Reconstruction quality: squared error, PSNR, explained variance."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def mean_squared_error(decoded: Tensor, clips: Tensor) -> Tensor:
-    """Error of each clip.
+    """Mean squared error of each clip.
 
     Args:
         decoded: ``float [B, C, T, H, W]`` in [0, 1].
@@ -21,7 +21,7 @@ def mean_squared_error(decoded: Tensor, clips: Tensor) -> Tensor:
 
 
 def psnr(mse: Tensor, floor: float = 1e-10) -> Tensor:
-    """Peak signal-to-noise ratio in decibels of errors on a [0, 1] scale; errors below ``floor`` count as it."""
+    """Peak signal-to-noise ratio in decibels of errors on a [0, 1] scale, clamped at ``floor``."""
     return -10 * torch.log10(mse.clamp(min=floor))
 
 
@@ -37,7 +37,7 @@ def explained_variance(mse: Tensor, clips: Tensor, floor: float = 1e-6) -> Tenso
     Args:
         mse: ``[..., B]``.
         clips: ``[B, C, T, H, W]``.
-        floor: variances below it count as it (a constant clip has none).
+        floor: minimum variance, for constant clips.
 
     Returns:
         ``[..., B]``, at most 1.

@@ -9,8 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
-from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import VecMonitor
 from torch import Tensor, nn
@@ -59,11 +58,6 @@ class TestEnvironments:
         assert rollout.rewards.total.shape == (4, 3)
         assert model.policy.tokenizer == tiny_world
 
-    def test_a_monitored_vec_env(self, tiny_world: str) -> None:
-        env = make_sb3_env(6, group_size=3, tokenizer=tiny_world, path_length=2)
-        assert isinstance(env, VecMonitor)
-        assert GRPO("TaildropPolicy", env).collect().actions.shape == (3, 2, 2)
-
     @pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "made"])
     def test_a_scalar_env_is_multiplied(self, tiny_world: str, wrapped: bool) -> None:
         settings: dict[str, Any] = {"tokenizer": tiny_world, "path_length": 3, "reward": ONLY_EFFICIENCY}
@@ -89,7 +83,6 @@ class TestEnvironments:
             ({"group_size": 1}, "Expected group_size ≥ 2, got 1"),
             ({"group_size": 3}, "Expected group_size=4, the environment's own, got 3"),
             ({"scenes": 5}, "Expected scenes=3, the environment's own, got 5"),
-            ({"credit": "token"}, "Expected credit 'path' or 'clip' or None, got 'token'"),
         ],
         ids=str,
     )
@@ -198,29 +191,6 @@ class TestLoss:
         each = [model.loss(rollout, advantage, torch.tensor([p]))[0].item() for p in range(3)]
         assert model.loss(rollout, advantage, torch.arange(3))[0].item() == pytest.approx(sum(each) / 3, abs=1e-5)
 
-    def test_credit(self, tiny_world: str) -> None:
-        model = GRPO(env=make_env(tiny_world), seed=1)
-        rollout = model.collect()
-        by_clip = model.advantages(rollout)
-        model.credit = "path"
-        by_path = model.advantages(rollout)
-        assert torch.equal(by_path[..., 0], by_path[..., 1])
-        rewards = rollout.rewards
-        for p, j in np.ndindex(3, 2):
-            column = torch.zeros(rewards.total.shape[0], dtype=torch.float64)
-            for name, value in rewards.raw.items():
-                own = value[:, p, j] / 2 if value.dim() == 3 else value[:, p]
-                column += rewards.weights[name] * own.double()
-            expected = (column - column.mean()) / (column.std() + 1e-4)
-            assert torch.allclose(by_clip[:, p, j].double(), expected, atol=1e-4)
-
-    def test_equal_rewards_give_no_policy_gradient(self, tiny_world: str) -> None:
-        off = {"weights": dict.fromkeys(ONLY_EFFICIENCY["weights"], 0)}
-        model = GRPO(env=make_env(tiny_world, reward=off), seed=0, kl_coef=0.0)
-        before = weights_of(model.policy)
-        model.learn(24)
-        assert_same_weights(before, weights_of(model.policy))
-
 
 class TestLearning:
     @pytest.mark.parametrize("credit", ["path", "clip"])
@@ -312,17 +282,6 @@ class TestLearning:
         assert_same_weights(before, weights_of(model.policy))
 
 
-class TestDeterminism:
-    def test_same_seed_same_weights(self, tiny_world: str) -> None:
-        runs = []
-        for seed in (4, 4, 5):
-            model = GRPO(env=make_env(tiny_world), seed=seed, batch_size=2)
-            model.learn(72)
-            runs.append(weights_of(model.policy))
-        assert_same_weights(runs[0], runs[1])
-        assert not torch.equal(runs[0]["action_net.weight"], runs[2]["action_net.weight"])
-
-
 class TestSaving:
     @pytest.fixture
     def trained(self, tiny_world: str) -> GRPO:
@@ -330,24 +289,14 @@ class TestSaving:
         model.learn(48)
         return model
 
-    @pytest.mark.parametrize("with_env", [False, True], ids=["alone", "with env"])
-    def test_round_trip(self, tiny_world: str, trained: GRPO, tmp_path: Path, with_env: bool) -> None:
+    def test_without_an_environment(self, trained: GRPO, tmp_path: Path) -> None:
         trained.save(tmp_path / "agent.zip")
         torch.manual_seed(123)  # what a load must not draw its weights from
-        loaded = GRPO.load(tmp_path / "agent.zip", env=make_env(tiny_world) if with_env else None)
+        loaded = GRPO.load(tmp_path / "agent.zip")
         assert_same_weights(weights_of(trained.policy), weights_of(loaded.policy))
         assert_same_weights(weights_of(trained.reference_policy), weights_of(loaded.reference_policy))
         assert not any(parameter.requires_grad for parameter in loaded.reference_policy.parameters())
-        ours, theirs = (model.policy.optimizer.state_dict() for model in (trained, loaded))
-        assert ours["param_groups"] == theirs["param_groups"]
-        assert ours["state"].keys() == theirs["state"].keys()
-        for key, state in ours["state"].items():
-            for name, value in state.items():
-                assert torch.equal(value, theirs["state"][key][name])
-        assert loaded.kl_coef == 0.25
-        assert loaded.num_timesteps == 48
-        obs = trained.collect().scene.latents[0, 0].numpy()
-        assert loaded.predict(obs, deterministic=True)[0] == trained.predict(obs, deterministic=True)[0]
+        assert (loaded.kl_coef, loaded.num_timesteps) == (0.25, 48)
 
     def test_the_file_holds_no_tokenizer(self, tiny_world: str, trained: GRPO, tmp_path: Path) -> None:
         trained.save(tmp_path / "agent.zip")
@@ -368,11 +317,6 @@ class TestSaving:
         other = GRPO(env=make_env(tiny_world), seed=9)
         other.set_parameters(trained.get_parameters())
         assert_same_weights(weights_of(trained.policy), weights_of(other.policy))
-
-    def test_evaluate_policy(self, tiny_world: str, trained: GRPO) -> None:
-        env = make_sb3_env(4, tokenizer=tiny_world, path_length=2, split="test")
-        mean, _ = evaluate_policy(trained, env, n_eval_episodes=8)
-        assert math.isfinite(mean)
 
 
 class StopAfter(BaseCallback):
@@ -418,15 +362,6 @@ class TestCallbacks:
             "training end",
         ]
         assert model.num_timesteps == 36
-
-    def test_checkpoints(self, tiny_world: str, tmp_path: Path) -> None:
-        model = GRPO(env=make_env(tiny_world), seed=0)
-        model.learn(
-            24 * 3, callback=CheckpointCallback(save_freq=24 // 12, save_path=str(tmp_path), name_prefix="agent")
-        )
-        names = sorted(file.name for file in tmp_path.iterdir())
-        assert names == ["agent_24_steps.zip", "agent_48_steps.zip", "agent_72_steps.zip"]
-        assert GRPO.load(tmp_path / "agent_48_steps.zip").num_timesteps == 48
 
     def test_evaluation(self, tiny_world: str, tmp_path: Path) -> None:
         held_out = make_sb3_env(4, tokenizer=tiny_world, path_length=2, split="test")

@@ -37,8 +37,8 @@ def make(world: str, *, reward: Any = None, **options: Any) -> GRPO:
         ({"kl_coef": 0, "ref_sync_every": 2}, "Expected kl_coef > 0 with ref_sync_every"),
         ({"kl_estimator": "k3", "gradient": "enumerated"}, "Expected kl_estimator='exact'"),
         ({"reward_aggregation": "normalize_then_sum", "scale_rewards": "batch"}, "Expected scale_rewards='group'"),
-        ({"n_epochs": 1, "target_kl": 0.1}, "more than one gradient step a round with target_kl"),
-        ({"n_epochs": 1, "batch_size": 3, "delta": 4}, "more than one gradient step a round with delta"),
+        ({"n_epochs": 1, "target_kl": 0.1}, "more than one gradient step per round with target_kl"),
+        ({"n_epochs": 1, "batch_size": 3, "delta": 4}, "more than one gradient step per round with delta"),
     ],
     ids=str,
 )

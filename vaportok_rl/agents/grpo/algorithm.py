@@ -26,36 +26,37 @@ from vaportok_rl.tokenizer.pretraining import NonFiniteLossError
 class GRPO(GroupAlgorithm):
     """GRPO (DeepSeekMath, arXiv 2402.03300) with the VaporTok supplement's defaults.
 
-    Each round draws P scenes, samples G paths through each, standardises the path rewards within each group, and takes
-    μ clipped passes with a KL penalty to the initial policy. There is no critic. Lengths of clips are sampled and
-    scored at once, on the device; of any other environment with `Discrete` actions, a group is G copies reset to one
-    seed, which play whole episodes, and every decision of an episode is credited with its return.
+    Each round samples P scenes and G paths through each, standardises the path rewards within each group, and takes μ
+    clipped passes with a KL penalty to the initial policy. There is no critic. On the taildrop environment, all
+    decisions of a round are sampled and scored at once, on the device. In any other environment with `Discrete`
+    actions, a group is G copies reset to one seed; they play whole episodes, and every decision is credited with its
+    episode's return.
 
-    Every draw is a function of the seed, the round and the scene's place in it. A loaded agent therefore goes on, with
-    ``learn(remaining, reset_num_timesteps=False)``, as if it had not been interrupted, to the bit; a round whose update
-    was not taken is taken again. Under torch.distributed the scenes of a round are split over the processes, which
-    take the gradient steps that one would. (Policies with dropout draw from torch's global stream instead.)
+    All samples depend only on the seed, the round and the scene's index. A loaded agent therefore resumes bit-exactly
+    with ``learn(remaining, reset_num_timesteps=False)``; an interrupted round is resampled identically. Under
+    torch.distributed, the ranks split the scenes of a round and take the gradient steps of a single process. (Policies
+    with dropout use torch's global generator instead.)
 
     Args:
         policy: ``"TaildropPolicy"``, an alias of Stable-Baselines3 (``"MlpPolicy"``, …) or a class.
-        env: a `TaildropEnv`, any registered environment, or the id of one, of which ``scenes × group_size`` copies are
-            made; or a `VecEnv`: a `TaildropVecEnv` with ``group_size ≥ 2`` or copies of another environment.
+        env: a `TaildropEnv`, another registered environment or an id, which is copied ``scenes × group_size`` times; or
+            a `VecEnv`: a `TaildropVecEnv` with ``group_size ≥ 2``, or copies of another environment.
         learning_rate: see `GRPOOptions`.
         group_size: G (TRL: ``num_generations``); 8 by default. With a `TaildropVecEnv`, its own.
-        scenes: P, scenes a round; 16 by default. With a `VecEnv`, its own.
+        scenes: P, scenes per round; 16 by default. With a `VecEnv`, its own.
         stats_window_size: path rewards averaged for ``rollout/ep_rew_mean``.
         tensorboard_log: folder for TensorBoard events.
-        policy_kwargs: arguments of the policy; a `TaildropPolicy`'s ``tokenizer`` is filled in from the environment.
+        policy_kwargs: arguments of the policy; a `TaildropPolicy`'s ``tokenizer`` defaults to the environment's.
         verbose: 0 none, 1 info.
-        seed: of everything drawn; without one, torch's global stream gives it.
-        device: of the policy; ``"auto"`` follows the environment's world.
+        seed: of all samples; drawn from torch's global generator if not given.
+        device: of the policy; ``"auto"`` follows the environment's tokenizer.
         _init_setup_model: whether to build the networks at once.
-        **options: those of `GRPOOptions`; where a number is so marked, it may be a schedule of the remaining progress.
+        **options: see `GRPOOptions`; `Scheduled` numbers may be functions of the remaining progress.
 
     Raises:
         TypeError: there is no such option, or one is of another type.
-        ValueError: an option out of range, a group of fewer than two paths, or settings that contradict the environment
-            or leave each other without effect.
+        ValueError: an option out of range, a group of fewer than two paths, options that contradict the environment, or
+            options that have no effect together.
     """
 
     reference_policy: ActorCriticPolicy
@@ -77,7 +78,7 @@ class GRPO(GroupAlgorithm):
         _init_setup_model: bool = True,
         **options: Any,
     ) -> None:
-        # As attributes they can be changed between rounds and are saved like Stable-Baselines3's own.
+        # As attributes they can be changed between rounds and are saved with the agent.
         vars(self).update(GRPOOptions.of({"learning_rate": learning_rate, **options}).options())
         super().__init__(
             policy,
@@ -108,7 +109,7 @@ class GRPO(GroupAlgorithm):
 
     @property
     def options(self) -> GRPOOptions:
-        """The options as they are now."""
+        """The current options."""
         chosen: dict[str, Any] = {field.name: getattr(self, field.name, field.default) for field in fields(GRPOOptions)}
         return GRPOOptions(**chosen)
 
@@ -127,11 +128,11 @@ class GRPO(GroupAlgorithm):
         return self.options.gradient != "sampled"
 
     def advantages(self, rollout: GroupRollout) -> Tensor:
-        """What the update learns from.
+        """Advantages of a rollout.
 
         Returns:
-            ``float32 [G, P, L]``, the advantage of every decision taken; with a gradient that is not sampled
-            ``[G, P, L, K]``, of every length at every decision. Of several processes, this one's scenes.
+            ``float32 [G, P, L]``, of every sampled decision of this rank's scenes; unless ``gradient="sampled"``,
+            ``[G, P, L, K]``, of all lengths at every decision.
         """
         chosen = self.options
         credit = chosen.credit or ("clip" if self.parallel else "path")
@@ -149,16 +150,16 @@ class GRPO(GroupAlgorithm):
     def loss(
         self, rollout: GroupRollout, advantage: Tensor, scenes: Tensor, reference: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The objective on some scenes, negated; of several processes, this one's part of it.
+        """The negated objective on some scenes (this rank's part of it).
 
         Args:
-            rollout: what was sampled.
+            rollout: the sampled paths.
             advantage: from `advantages`.
             scenes: ``int64 [P']``, the scenes of this gradient step.
-            reference: the reference policy's log-probabilities of the whole rollout, if they are known.
+            reference: the reference policy's log-probabilities on the whole rollout; computed if not given.
 
         Returns:
-            The scalar loss and detached scalars to log.
+            The scalar loss and detached metrics to log.
         """
         now = self.options.at(self._current_progress_remaining)
         log_p = rollout.log_probs(self.policy, scenes)  # [1 or G, P', L, A]
@@ -167,11 +168,11 @@ class GRPO(GroupAlgorithm):
                 reference = rollout.log_probs(self.reference_policy)
         log_ref, taken = reference[:, scenes], rollout.actions[:, scenes, :, None]
         advantage, counted = advantage[:, scenes], rollout.alive[:, scenes]  # [G, P', L, …], [G, P', L]
-        if advantage.dim() == 4:  # every length, weighted by the probability with which it would have been drawn
+        if advantage.dim() == 4:  # all lengths, weighted by their old probability
             assert isinstance(rollout, SceneRollout)
             log_prob, old_log_prob = log_p, rollout.old_log_p[:, scenes]
             weight = old_log_prob.exp()
-        else:  # the one that was drawn
+        else:  # the sampled length
             advantage, old_log_prob = advantage[..., None], rollout.old_log_prob[:, scenes, :, None]
             log_prob = log_p.expand(taken.shape[0], -1, -1, -1).gather(-1, taken)
             weight = torch.ones_like(old_log_prob)
@@ -182,7 +183,7 @@ class GRPO(GroupAlgorithm):
         def mean(values: Tensor) -> Tensor:  # of [1 or G, P', L], over the decisions that count
             return torch.where(counted, values, 0.0).sum() / decisions
 
-        def expected(values: Tensor) -> Tensor:  # of [G, P', L, …], over what is judged at each decision
+        def expected(values: Tensor) -> Tensor:  # of [G, P', L, …], over the lengths of each decision
             return mean((values * weight).sum(-1))
 
         assert now.clip_range_high is not None  # filled in
@@ -213,10 +214,10 @@ class GRPO(GroupAlgorithm):
         return loss, dict(zip(figures, total.unbind(), strict=True))
 
     def train(self, rollout: GroupRollout) -> dict[str, Tensor]:
-        """Takes μ passes of clipped steps over a rollout; returns the mean of the logged scalars.
+        """Takes μ passes of gradient steps over a rollout; returns the means of the metrics.
 
         Raises:
-            NonFiniteLossError: the loss or the gradient was not finite; the weights are those before the round.
+            NonFiniteLossError: the loss or the gradient was not finite; the weights are restored.
             ValueError: an option is out of range this round.
         """
         options = self.options
@@ -224,7 +225,7 @@ class GRPO(GroupAlgorithm):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         parameters = list(self.policy.parameters())
-        # Whether a step was sound is read once a round, not once a step, so what a bad one spoils must be kept.
+        # Finiteness is checked once per round, not per step, so the state before the round is kept.
         before = copy.deepcopy((self.policy.state_dict(), self.policy.optimizer.state_dict()))
         advantage = self.advantages(rollout)
         with torch.no_grad():
@@ -265,7 +266,7 @@ class GRPO(GroupAlgorithm):
         return {name: values.mean() for name, values in record.items()}
 
     def _minibatches(self) -> Iterator[Tensor]:
-        """The scenes of each gradient step of a round; of several processes, this one's among them."""
+        """The scenes of each gradient step of a round; of these, this rank's."""
         scenes, processes = self.scenes, self.processes
         generator = torch.Generator().manual_seed(derive_seed("batches", self.stream_seed, self.rounds))
         size = min(self.options.batch_size or scenes, scenes)
@@ -285,7 +286,7 @@ class GRPO(GroupAlgorithm):
                     reference.lerp_(current, self.options.ref_sync_mix)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        # What is not declared here would come back from a load as a freshly initialised network.
+        # A network that is not listed here would be re-initialised by `load`.
         return ["policy", "policy.optimizer", "reference_policy"], []
 
 

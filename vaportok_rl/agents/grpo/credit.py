@@ -1,4 +1,4 @@
-"""From reward terms to advantages: which decision is credited with what, by sampling or exactly."""
+"""Credit assignment: from reward terms to the advantage of each decision, sampled or exact."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class CreditRule:
     """How rewards become advantages.
 
     Attributes:
-        credit: ``"path"``: each decision answers for its whole path; ``"clip"``: for its clip's share of the path's
-            reward, and the path terms. Before scaling and without a token budget, both have the same expected policy
+        credit: ``"path"``: each decision is credited with the reward of its path; ``"clip"``: with its clip's part of
+            it and the path terms. Before scaling and without a token budget, both have the same expected policy
             gradient.
         scale_rewards: see `group_advantage`.
         aggregation: ``"sum_then_normalize"`` (DeepSeekMath) or ``"normalize_then_sum"`` (`decoupled_advantage`).
@@ -37,15 +37,15 @@ class CreditRule:
     eps: float = 1e-4
 
     def signals(self, rewards: RewardResult) -> tuple[Tensor, Tensor]:
-        """What is compared within a group: ``[M, G, P, L]`` unweighted terms, L = 1 for paths, and ``[M]`` weights.
+        """Rewards to compare within a group: ``[M, G, P, L]`` unweighted terms (L = 1 for paths) and ``[M]`` weights.
 
-        Terms are summed at once, M = 1, unless they are normalised one by one.
+        M = 1, the weighted sum, unless terms are normalised separately.
         """
         if self.credit == "path":
             terms = [value[..., None] for value in rewards.terms.values()]
         else:
             length = rewards.path_length
-            # What of the path's reward a decision can reach: the other clips' own terms would only be noise.
+            # Only what this decision affects; other clips' terms add variance.
             terms = [
                 value / length if value.dim() == 3 else value[..., None].expand(*value.shape, length)
                 for value in rewards.raw.values()
@@ -57,7 +57,7 @@ class CreditRule:
         return weighted_sum(stacked, weights)[None], torch.ones_like(weights[:1])
 
     def sampled_advantage(self, rewards: RewardResult) -> Tensor:
-        """Group-relative advantage of each decision taken: ``[G, P, L]``; for paths ``[G, P, 1]``."""
+        """Group-relative advantage of each sampled decision: ``[G, P, L]``; for paths ``[G, P, 1]``."""
         signals, weights = self.signals(rewards)
         if self.aggregation == "normalize_then_sum":
             return decoupled_advantage(signals, weights, self.eps)
@@ -66,13 +66,13 @@ class CreditRule:
     def conditional_signals(
         self, every: OutcomeOfAllLengths, actions: Tensor, judge: Callable[[Tensor, Score], Judged]
     ) -> tuple[Tensor, Tensor]:
-        """What each path would have earned with any other length at one clip, its other lengths unchanged.
+        """Rewards of each path with any other length at one clip, its other lengths unchanged.
 
         Args:
             every: all K lengths of P scenes.
-            actions: ``int64 [G, P, L]``, as drawn.
-            judge: `TaildropProcess.judge`; the changed paths are judged as any other. With a budget, a longer clip may
-                shorten those after it, and terms that couple clips (`diversity`) are taken as they are.
+            actions: ``int64 [G, P, L]``, as sampled.
+            judge: `TaildropProcess.judge`, applied to the changed paths: with a budget, a longer clip may shorten later
+                ones.
 
         Returns:
             ``[M, G, P, L, K]`` terms and ``[M]`` weights, as by `signals`.
@@ -93,17 +93,17 @@ class CreditRule:
     ) -> Tensor:
         """Advantage of every length at every decision, given the path's other lengths.
 
-        Weighted by the policy's probabilities, the policy gradient that follows is the expectation, over the decision's
-        own length, of the sampled one (Rao–Blackwell); where no term couples clips and there is no budget, it is exact.
-        The baseline is the exact conditional mean, and the group's standard deviation is replaced by its expectation
-        over single decisions; for paths these variances add up over the clips, exactly so where clips do not interact
+        Weighted by the policy's probabilities, its policy gradient is the expectation of the sampled one over the
+        decision's own length (Rao–Blackwell); it is exact if no term couples clips and there is no budget. The baseline
+        is the exact conditional mean. The group's standard deviation is replaced by its expectation over single
+        decisions; for paths these variances are summed over the clips, which is exact if clips do not interact
         (Efron–Stein).
 
         Args:
             conditional: from `conditional_signals`.
-            log_p: ``[P, L, K]``, the policy that drew the paths.
-            sampled: rewards of all processes' paths, whose spread is the batch's.
-            processes: that share the batch.
+            log_p: ``[P, L, K]``, the sampling policy.
+            sampled: rewards of all ranks' paths, for the batch's standard deviation.
+            processes: the ranks that share the batch.
 
         Returns:
             ``[G, P, L, K]``.
@@ -111,7 +111,7 @@ class CreditRule:
         signals, weights = conditional
         probability = log_p.exp()
         centred = signals - (signals * probability).sum(-1, keepdim=True)
-        # As in `group_advantage`: dust of the mean is not an advantage.
+        # As in `group_advantage`: rounding of the mean is not an advantage.
         centred = torch.where((signals == signals[..., :1]).all(-1, keepdim=True), 0.0, centred)
         if self.aggregation == "normalize_then_sum":
             each = centred / (self._spread(centred, probability) + self.eps)
@@ -127,13 +127,13 @@ class CreditRule:
     def candidate_advantage(self, conditional: tuple[Tensor, Tensor], log_p: Tensor) -> Tensor:
         """Advantage of a fixed group of lengths at every decision, as AdaTok compares budgets (arXiv 2606.07185).
 
-        The G lengths are K / G, 2 · K / G … K, whatever the policy, and all of them count alike. Its paper trains a
-        selector among its budgets so; where it says no more, this is GRPO's rule.
+        The G lengths are K / G, 2 · K / G … K, equally weighted, whatever the policy. AdaTok trains its selector so;
+        details that its paper leaves open follow GRPO.
 
         Args:
             conditional: from `conditional_signals`, terms summed.
-            log_p: ``[P, L, K]``, the policy that drew the paths; what weights a length by its probability afterwards
-                weights the candidates evenly.
+            log_p: ``[P, L, K]``, the sampling policy. Advantages are divided by its probabilities, so that the loss,
+                which multiplies by them, weights all candidates equally.
 
         Returns:
             ``[G, P, L, K]``; 0 for lengths that are no candidates.

@@ -1,4 +1,4 @@
-"""Brings whatever environment a user gives GRPO to the groups it needs."""
+"""Turns the environment that a user passes to GRPO into one with groups."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEFAULT_SCENES = 16
 
 
 def as_group_env(env: Any, group_size: int | None, scenes: int | None) -> VecEnv:
-    """A Stable-Baselines3 environment over groups.
+    """A Stable-Baselines3 environment with groups.
 
     Args:
         env: a `VecEnv` (a `TaildropVecEnv` or another one, possibly wrapped), a `TaildropEnv`, another registered
@@ -30,9 +30,7 @@ def as_group_env(env: Any, group_size: int | None, scenes: int | None) -> VecEnv
             or an environment that cannot be copied.
     """
     if group_size is not None and group_size < 2:
-        raise ValueError(
-            f"Expected group_size ≥ 2, got {group_size}; GRPO compares the paths of a group with each other."
-        )
+        raise ValueError(f"Expected group_size ≥ 2, got {group_size}; raise it: GRPO compares the paths of a group.")
     if isinstance(env, VecEnv):
         _check_groups(env, group_size, scenes)
         return env
@@ -48,8 +46,8 @@ def as_group_env(env: Any, group_size: int | None, scenes: int | None) -> VecEnv
         )
     if not isinstance(bare, gymnasium.Env) or env.spec is None:
         raise ValueError(
-            f"Expected an environment id, a registered environment or a VecEnv, got {type(bare).__name__}; GRPO needs "
-            "copies of it. Register it, or make a DummyVecEnv of scenes × group_size copies."
+            f"Expected an environment id, a registered environment or a VecEnv, got {type(bare).__name__}; register "
+            "it, or make a DummyVecEnv of scenes × group_size copies."
         )
     spec = env.spec
     if made_here:
@@ -60,7 +58,7 @@ def as_group_env(env: Any, group_size: int | None, scenes: int | None) -> VecEnv
     return made
 
 
-# What `gymnasium.make` puts around an environment, and what only counts.
+# Wrappers that `gymnasium.make` adds, or that only record.
 _HARMLESS = (
     gymnasium.wrappers.OrderEnforcing,
     gymnasium.wrappers.PassiveEnvChecker,
@@ -70,18 +68,18 @@ _HARMLESS = (
 
 
 def _check_wrappers(env: gymnasium.Env[Any, Any]) -> None:
-    """Refuses wrappers that copies made of the environment's settings would lose."""
+    """Raises a `ValueError` for wrappers, which copies made from the environment's settings would lose."""
     while isinstance(env, gymnasium.Wrapper):
         if type(env) not in _HARMLESS:
             raise ValueError(
-                f"Expected a taildrop environment without wrappers, got {type(env).__name__}, which GRPO would pass "
-                "over; put what it does into reward=, or wrap each copy of a DummyVecEnv."
+                f"Expected a taildrop environment without wrappers, got {type(env).__name__}, which GRPO would ignore; "
+                "put its effect into reward=, or wrap each copy of a DummyVecEnv."
             )
         env = env.env
 
 
 def group_size_of(env: VecEnv, asked: int | None) -> int:
-    """G of an environment over groups: its own, else what was asked for, else 8."""
+    """G of an environment: its own, else ``asked``, else 8."""
     bare = env.unwrapped
     if isinstance(bare, TaildropVecEnv):
         return bare.vector_env.group_size
@@ -113,10 +111,7 @@ def _check_actions(env: VecEnv) -> None:
             "gymnasium.wrappers.TransformAction."
         )
     if not isinstance(env.action_space, spaces.Discrete):
-        raise ValueError(
-            f"Expected Discrete actions, got {env.action_space}; wrap the environment so that it offers a finite "
-            "choice."
-        )
+        raise ValueError(f"Expected Discrete actions, got {env.action_space}; wrap the environment to discretise them.")
 
 
 def group_env_of(env: VecEnv | None) -> TaildropVectorEnv:

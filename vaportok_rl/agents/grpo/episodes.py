@@ -1,4 +1,4 @@
-"""Groups of whole episodes of any Gymnasium environment: members begin alike and end when they end."""
+"""Groups of whole episodes of any Gymnasium environment. Members share a reset seed; lengths may differ."""
 
 from __future__ import annotations
 
@@ -24,12 +24,7 @@ OnStep = Callable[[int, dict[str, Any]], bool]
 
 
 class EpisodeVecEnv(DummyVecEnv):
-    """Copies of an environment, made for their groups.
-
-    Args:
-        env_fns: makers of the copies.
-        group_size: how many consecutive copies are a group.
-    """
+    """Copies of an environment in groups of ``group_size`` consecutive ones."""
 
     def __init__(self, env_fns: Sequence[Callable[[], gymnasium.Env[Any, Any]]], group_size: int) -> None:
         super().__init__(list(env_fns))
@@ -38,16 +33,12 @@ class EpisodeVecEnv(DummyVecEnv):
 
 @dataclass(frozen=True)
 class EpisodeRollout(GroupRollout):
-    """Whole episodes, padded to the longest.
-
-    Attributes:
-        observations: ``[G, P, L, ...]``, or such tensors by name.
-    """
+    """Whole episodes, padded to the longest; ``observations`` are ``[G, P, L, ...]``, or such tensors by name."""
 
     observations: Tensor | dict[str, Tensor]
 
     def log_probs(self, policy: Any, scenes: Tensor | None = None) -> Tensor:
-        """See `GroupRollout.log_probs`: ``[G, P', L, A]``; zeros behind the end of an episode."""
+        """See `GroupRollout.log_probs`: ``[G, P', L, A]``; zeros after the end of an episode."""
         alive = self.alive if scenes is None else self.alive[:, scenes]
 
         def some(values: Tensor) -> Tensor:
@@ -62,9 +53,9 @@ class EpisodeRollout(GroupRollout):
 
 
 def action_log_probs(policy: ActorCriticPolicy, observations: Any) -> Tensor:
-    """Log-probabilities of all actions of a policy over `Discrete` actions: ``[N, ...]`` to ``[N, A]``."""
+    """Log-probabilities of all `Discrete` actions: ``[N, ...]`` to ``[N, A]``."""
     distribution: Any = policy.get_distribution(observations).distribution
-    log_p: Tensor = distribution.logits  # torch normalises them
+    log_p: Tensor = distribution.logits  # normalised by torch
     return log_p
 
 
@@ -72,21 +63,21 @@ def action_log_probs(policy: ActorCriticPolicy, observations: Any) -> Tensor:
 def collect_episodes(
     env: VecEnv, group_size: int, policy: ActorCriticPolicy, seed: int, number: int, on_step: OnStep
 ) -> EpisodeRollout | None:
-    """Plays one episode with each copy; copies of a group are reset to one seed.
+    """Plays one episode per copy; copies of a group are reset to one seed.
 
-    Every draw is a function of the seed, the round and the step.
+    All samples depend only on the seed, the round and the step.
 
     Args:
-        env: ``P · group_size`` copies; consecutive ones are a group. Its episodes must end.
+        env: ``P · group_size`` copies; consecutive ones form a group. Its episodes must end.
         group_size: G.
-        policy: draws the actions.
+        policy: samples the actions.
         seed: of the run.
         number: of the round.
-        on_step: called after each step of the copies with the environment steps it took, and with ``infos``, ``dones``
-            and ``rewards`` by name, empty or zero for copies whose episode is over; returns whether to go on.
+        on_step: called after each step with the number of environment steps and with ``infos``, ``dones`` and
+            ``rewards`` by name (empty or zero for finished copies); returns whether to continue.
 
     Returns:
-        The episodes, or None if ``on_step`` ended them.
+        The episodes, or None if ``on_step`` stopped them.
     """
     copies = env.num_envs
     base: Any = env.unwrapped
@@ -95,7 +86,7 @@ def collect_episodes(
     seen: list[Any] = []
     taken, log_probs, lives, paid = [], [], [], []
     alive = np.ones(copies, dtype=bool)
-    # Stable-Baselines3 has no public way to give several copies one seed; `seed()` counts up.
+    # Stable-Baselines3 has no public way to give several copies one seed.
     base._seeds = [first + copy // group_size for copy in range(copies)]
     observations = env.reset()
     while alive.any():
@@ -104,7 +95,7 @@ def collect_episodes(
         uniform = torch.rand(copies, 1, generator=generator).to(log_p.device)
         actions = draw_actions(log_p, uniform)
         observations, rewards, dones, infos = env.step(actions[:, 0].cpu().numpy())
-        # What a step pays counts for the members that were alive before it.
+        # A reward counts for members that were alive before the step.
         seen.append(tensors)
         taken.append(actions[:, 0])
         log_probs.append(log_p.gather(1, actions)[:, 0])

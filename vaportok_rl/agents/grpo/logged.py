@@ -1,4 +1,4 @@
-"""What GRPO logs of a round, under the names of Stable-Baselines3 and TRL."""
+"""The metrics that GRPO logs per round, named as in Stable-Baselines3 and TRL."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from vaportok_rl.envs import TokenRange
 
 
 def reward_figures(rollout: GroupRollout) -> dict[str, Tensor]:
-    """Each term's mean and standard deviation, and how far the rewards of a group are apart.
+    """Mean and standard deviation of each term, and the spread of rewards within groups.
 
-    ``frac_reward_zero_std`` is the share of groups whose rewards are all equal, counted group by group whatever the
-    rewards are scaled by: such a group teaches nothing.
+    ``frac_reward_zero_std`` is the share of groups with equal rewards, which give no gradient.
     """
     total = rollout.rewards.total
     figures: dict[str, Tensor] = {}
@@ -34,7 +33,7 @@ def reward_figures(rollout: GroupRollout) -> dict[str, Tensor]:
 
 
 def length_figures(rollout: SceneRollout, allowed: TokenRange) -> dict[str, Tensor]:
-    """What lengths were chosen, which shows a collapse at once, and what they did to the clips."""
+    """Statistics of the sampled lengths, in which a collapse is visible at once, and reconstruction quality."""
     outcome = rollout.outcome
     lengths, tokens = outcome.n_tokens, outcome.tokens
     shares = torch.bincount(lengths.flatten() - 1, minlength=tokens).float() / lengths.numel()
@@ -49,13 +48,13 @@ def length_figures(rollout: SceneRollout, allowed: TokenRange) -> dict[str, Tens
 
 
 def to_numbers(figures: dict[str, Tensor]) -> dict[str, float]:
-    """All figures in one copy from the device."""
+    """All metrics as floats, in one copy to the host."""
     values = torch.stack([value.float() for value in figures.values()]).tolist()
     return dict(zip(figures, values, strict=True))
 
 
 class DecisionBar(ProgressBarCallback):
-    """Stable-Baselines3's progress bar, which would count one decision an environment and call."""
+    """Stable-Baselines3's progress bar, counting all decisions of a step."""
 
     def _on_training_start(self) -> None:
         super()._on_training_start()

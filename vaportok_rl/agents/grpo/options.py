@@ -17,61 +17,61 @@ from vaportok_rl.runtime.messages import did_you_mean
 
 @dataclass(frozen=True)
 class GRPOOptions:
-    """What `GRPO` takes beside policy, environment and Stable-Baselines3's own arguments.
+    """Options of `GRPO` beyond policy, environment and Stable-Baselines3's arguments.
 
-    In Python, where a number is `Scheduled`, a function of the remaining progress may stand in its place.
+    In Python, a `Scheduled` number may also be a function of the remaining progress.
     """
 
     learning_rate: Annotated[float, NOT_NEGATIVE, Scheduled] = 1e-3
-    """Adam's."""
+    """Of Adam."""
     final_learning_rate: Annotated[float | None, SHARE] = None
-    """Share of the learning rate that is left at the end; it falls linearly. 0 if not given; a function given as the
-    learning rate stays as it is."""
+    """Final share of the learning rate after linear decay; 0 if not given. Not allowed with a function as learning
+    rate."""
     n_epochs: Annotated[int, AT_LEAST_1] = 2
     """μ, passes over the sampled paths (TRL: ``num_iterations``)."""
     batch_size: Annotated[int | None, AT_LEAST_1] = 4
-    """Scenes a gradient step; all of a round's if `None`."""
+    """Scenes per gradient step; all of the round if `None`."""
     kl_coef: Annotated[float, NOT_NEGATIVE, Scheduled] = 0.2
     """β, weight of KL(π ‖ π_reference) (TRL: ``beta``)."""
     kl_estimator: Literal["exact", "k3"] = "exact"
     """KL over all actions, or estimated from the sampled ones (k3: DeepSeekMath Eq. 4)."""
     clip_range: Annotated[float, POSITIVE, Scheduled] = 0.2
-    """ε_low. With a single gradient step a round, clipping changes nothing."""
+    """ε_low. With one gradient step per round, clipping has no effect."""
     clip_range_high: Annotated[float | None, POSITIVE, Scheduled] = 0.28
     """ε_high (clip-higher: DAPO, arXiv 2503.14476); ε_low if `None`."""
     delta: Annotated[float | None, Range(1, open_low=True)] = None
     """Two-sided cap of the ratio (INTELLECT-2, arXiv 2505.07291), above 1 + ε_high; none if not given."""
     target_kl: Annotated[float | None, POSITIVE] = None
-    """Ends a round's steps when the policy has moved 1.5 times as far (Stable-Baselines3's PPO), at the price of one
-    number from the device a gradient step."""
+    """Ends the steps of a round once the KL to the sampling policy exceeds 1.5 times this (as in Stable-Baselines3's
+    PPO). Copies one number per gradient step to the host."""
     credit: Credit | None = None
-    """`clip` compares each decision with its group's decisions on the same clip, path terms shared; `path` gives every
-    decision of a path the path's advantage (the supplement's reading). If not given, `clip` where clips are credited,
-    `path` in any other environment."""
+    """`clip` compares each decision with its group's decisions on the same clip, path terms shared; `path` gives all
+    decisions of a path the path's advantage (as in the supplement). Default: `clip` on the taildrop environment, `path`
+    elsewhere."""
     scale_rewards: ScaleRewards = "group"
-    """What advantages are divided by: the standard deviation of the group, that of the batch (arXiv 2508.08221), or
-    nothing (Dr. GRPO, arXiv 2503.20783)."""
+    """Divide advantages by the standard deviation of the group, of the batch (arXiv 2508.08221), or by nothing (Dr.
+    GRPO, arXiv 2503.20783)."""
     reward_aggregation: RewardAggregation = "sum_then_normalize"
-    """Whether terms are summed before they are standardised, or after (GDPO, arXiv 2601.05242; TRL:
+    """Sum the terms before standardising, or standardise each first (GDPO, arXiv 2601.05242; TRL:
     ``multi_objective_aggregation``)."""
     advantage_eps: Annotated[float, NOT_NEGATIVE] = 1e-4
     """Added to standard deviations."""
     drop_zero_std_groups: bool = False
-    """Leave decisions whose group has no advantage at all out of the loss, its KL and its mean (DAPO's filter, without
+    """Exclude decisions whose group has zero advantage from the loss, its KL and its mean (DAPO's filter, without
     resampling); otherwise they count as zeros, as in TRL."""
     gradient: Literal["sampled", "enumerated", "candidates"] = "sampled"
-    """Policy gradient from the sampled lengths; or from all K of every decision, exact given the path's other lengths;
-    or from G evenly spaced lengths of every decision, always the same (AdaTok's deterministic group, arXiv
-    2606.07185)."""
+    """`sampled`: policy gradient from the sampled lengths. `enumerated`: sum over all K lengths of each decision, given
+    the path's other lengths; cheap on an outcome table. `candidates`: G fixed, evenly spaced lengths per decision
+    (AdaTok's deterministic group, arXiv 2606.07185)."""
     ent_coef: Annotated[float, NOT_NEGATIVE] = 0.0
     """Weight of an entropy bonus (TRL: ``entropy_coef``)."""
     ref_sync_every: Annotated[int | None, AT_LEAST_1] = None
     """Rounds between updates of the reference policy (TR-DPO, arXiv 2404.09656; TRL: ``ref_model_sync_steps``); never
     if not given."""
     ref_sync_mix: Annotated[float, Range(0, 1, open_low=True)] = 0.6
-    """The policy's share in such an update (TRL: ``ref_model_mixup_alpha``)."""
+    """Weight of the policy in these updates (TRL: ``ref_model_mixup_alpha``)."""
     max_grad_norm: Annotated[float, Range(0, open_low=True, infinite=True)] = 1.0
-    """Gradient clipping; infinity for none."""
+    """Maximum gradient norm; infinity for none."""
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> GRPOOptions:
@@ -95,11 +95,11 @@ class GRPOOptions:
         return {field.name: getattr(self, field.name) for field in fields(GRPOOptions)}
 
     def check_options(self) -> None:
-        """Refuses what is out of range or could not change anything.
+        """Checks types, ranges and combinations.
 
         Raises:
             TypeError: an option of another type.
-            ValueError: one is out of range, or two together leave one of them without effect.
+            ValueError: one is out of range, or has no effect together with another.
         """
         check_fields(self, GRPOOptions)
         if callable(self.learning_rate) and self.final_learning_rate is not None:
@@ -113,9 +113,7 @@ class GRPOOptions:
         }
         for name, is_inert in inert.items():
             if is_inert and self.kl_coef == 0:
-                raise ValueError(
-                    f"Expected kl_coef > 0 with {name}, got 0, without which it changes nothing; drop one."
-                )
+                raise ValueError(f"Expected kl_coef > 0 with {name}, got 0, which leaves it without effect; drop one.")
         if self.kl_estimator == "k3" and self.gradient != "sampled":
             raise ValueError(
                 f"Expected kl_estimator='exact' with gradient={self.gradient!r}, got 'k3', an estimate from sampled "
@@ -130,21 +128,20 @@ class GRPOOptions:
         if self.reward_aggregation == "normalize_then_sum" and self.scale_rewards != "group":
             raise ValueError(
                 f"Expected scale_rewards='group' with reward_aggregation='normalize_then_sum', got "
-                f"{self.scale_rewards!r}, which it would not read; drop one."
+                f"{self.scale_rewards!r}, which would have no effect; drop one."
             )
         if not callable(self.clip_range) and not callable(self.clip_range_high):
             self._check_cap()
 
     def check_steps(self, gradient_steps: int) -> None:
-        """Refuses what needs a second gradient step a round: the first is taken at the policy that drew the paths.
+        """Raises a `ValueError` for ``target_kl`` or ``delta`` with one gradient step per round.
 
-        Raises:
-            ValueError: ``target_kl`` or ``delta`` with a single gradient step.
+        They have no effect at the first step, where every ratio is 1.
         """
         for name, value in (("target_kl", self.target_kl), ("delta", self.delta)):
             if value is not None and gradient_steps == 1:
                 raise ValueError(
-                    f"Expected more than one gradient step a round with {name}={value:g}, got one, at which every "
+                    f"Expected more than one gradient step per round with {name}={value:g}, got one, at which every "
                     f"ratio is 1; raise n_epochs, lower batch_size, or leave {name} out."
                 )
 
@@ -156,10 +153,10 @@ class GRPOOptions:
         return FloatSchedule(LinearSchedule(self.learning_rate, final, 1.0))
 
     def at(self, progress_remaining: float) -> GRPOOptions:
-        """The options of one round: schedules replaced by their values, ``clip_range_high`` filled in.
+        """The options of one round: schedules evaluated, ``clip_range_high`` filled in.
 
         Raises:
-            ValueError: a schedule returned what is out of range.
+            ValueError: a schedule's value is out of range.
         """
         high = self.clip_range if self.clip_range_high is None else self.clip_range_high
         kl_coef, low, high = (
@@ -174,6 +171,6 @@ class GRPOOptions:
         high = self.clip_range if self.clip_range_high is None else self.clip_range_high
         if self.delta is not None and self.delta <= 1 + high:
             raise ValueError(
-                f"Expected delta > 1 + clip_range_high = {1 + high:g}, got {self.delta:g}; below it, clipping would "
-                "already bound every ratio. Raise delta or leave it out."
+                f"Expected delta > 1 + clip_range_high = {1 + high:g}, got {self.delta:g}; raise it or leave it out: "
+                "clipping already bounds smaller ratios."
             )

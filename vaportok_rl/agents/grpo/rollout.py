@@ -1,4 +1,4 @@
-"""One round of sampling: G paths through each of P scenes, and the parallel sample of the tensor face."""
+"""Rollouts of one round: G paths through each of P scenes, sampled in parallel."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from vaportok_rl.runtime.seeds import derive_seed
 
 @dataclass(frozen=True)
 class GroupRollout(ABC):
-    """What a round gathers: L decisions of each of G paths through P scenes (of several processes: this one's share).
+    """The samples of a round: L decisions of each of G paths through P scenes (this rank's scenes).
 
     Attributes:
-        actions: ``int64 [G, P, L]``, as drawn.
-        old_log_prob: ``float32 [G, P, L]``, under the policy that drew them.
-        alive: ``bool [G, P, L]``; False behind the end of an episode, where the other entries mean nothing.
-        rewards: of all processes' paths.
+        actions: ``int64 [G, P, L]``, as sampled.
+        old_log_prob: ``float32 [G, P, L]``, under the sampling policy.
+        alive: ``bool [G, P, L]``; False after the end of an episode, where the other entries are meaningless.
+        rewards: of all ranks' paths.
     """
 
     actions: Tensor
@@ -36,24 +36,23 @@ class GroupRollout(ABC):
         """Log-probabilities of all A actions at every decision.
 
         Args:
-            policy: whose.
-            scenes: ``int64 [P']``, which scenes; all of them by default.
+            policy: the policy.
+            scenes: ``int64 [P']``, which scenes; all by default.
 
         Returns:
-            ``float32 [G, P', L, A]``, or ``[1, P', L, A]`` where all members of a group see the same.
+            ``float32 [G, P', L, A]``, or ``[1, P', L, A]`` if members of a group share their observations.
         """
 
 
 @dataclass(frozen=True)
 class SceneRollout(GroupRollout):
-    """The parallel sample of the supplement: clips do not depend on lengths, so all decisions are taken at once.
+    """The supplement's parallel sample: clips do not depend on actions, so all decisions are taken at once.
 
     Attributes:
-        scene: P scenes of L clips, this process's share.
-        outcome: of ``actions + 1`` tokens, or of the nearest lengths that the range and the budget allow; of all
-            processes' paths.
-        old_log_p: ``float32 [1, P, L, K]``, all lengths under the policy that drew.
-        every: all K lengths of this process's scenes, if they were asked for.
+        scene: P scenes of L clips, this rank's.
+        outcome: of ``actions + 1`` tokens, clipped to the range and the budget; of all ranks' paths.
+        old_log_p: ``float32 [1, P, L, K]``, all lengths under the sampling policy.
+        every: outcomes of all K lengths of this rank's scenes, if requested.
     """
 
     scene: Scene
@@ -68,7 +67,7 @@ class SceneRollout(GroupRollout):
 
 
 def draw_actions(log_p: Tensor, uniform: Tensor) -> Tensor:
-    """Draws from categorical distributions by inverting their cumulated probabilities.
+    """Samples from categorical distributions by inverting their cumulative probabilities.
 
     Args:
         log_p: ``[..., A]``.
@@ -79,7 +78,7 @@ def draw_actions(log_p: Tensor, uniform: Tensor) -> Tensor:
     """
     cumulated = log_p.exp().cumsum(-1)
     drawn = torch.searchsorted(cumulated, uniform * cumulated[..., -1:], right=True)
-    # Rounding may carry a number next to 1 past the end.
+    # Rounding may push a number near 1 past the end.
     return drawn.clamp(max=log_p.shape[-1] - 1)
 
 
@@ -94,21 +93,21 @@ def collect_scenes(
 ) -> SceneRollout:
     """Draws new scenes and samples a group of paths through each (the supplement's parallel sample).
 
-    Every draw is a function of the seed, the round and the scene's place in it, so that a resumed run needs no random
-    state and several processes draw what one would.
+    All samples depend only on the seed, the round and the scene's index: resuming needs no random state, and several
+    ranks sample what a single process would.
 
     Args:
-        vector_env: its process and the shape of its groups are used; its stepwise state is left alone.
+        vector_env: provides the MDP and the group sizes; its stepwise state is not touched.
         policy: a `TaildropPolicy`.
         seed: of the run.
         number: of the round.
-        processes: among which the scenes are split.
-        score_every_length: score all K lengths of every clip, not only those drawn.
+        processes: the ranks that split the scenes.
+        score_every_length: score all K lengths of every clip, not only the sampled ones.
     """
     process, group = vector_env.process, vector_env.group_size
     share = processes.share(vector_env.groups)
     scene = process.sample_scene([np.random.default_rng(derive_seed("scene", seed, number, p)) for p in share])
-    # Drawn on the CPU, whatever the device: the same numbers everywhere.
+    # Drawn on the CPU, so that all devices get the same numbers.
     generator = torch.Generator().manual_seed(derive_seed("paths", seed, number))
     uniform = torch.rand(vector_env.groups, process.path_length, group, generator=generator)[list(share)]
     log_p = policy.length_log_probs(scene.latents)

@@ -1,4 +1,4 @@
-"""What an algorithm that learns from groups of paths shares with Stable-Baselines3: environment, rounds, log, files."""
+"""Rounds of group sampling as a Stable-Baselines3 algorithm: environment, training loop, logging, saving."""
 
 from __future__ import annotations
 
@@ -35,19 +35,10 @@ from vaportok_rl.runtime.ranks import Processes
 
 
 class GroupAlgorithm(BaseAlgorithm):
-    """Rounds of group sampling and training, with the callbacks, log and files of Stable-Baselines3.
+    """Rounds of group sampling and training, with Stable-Baselines3's callbacks, logger and files.
 
-    A subclass implements `train`. A round is addressed by the seed and its number, which are saved; so a loaded
-    algorithm needs no random state to go on, and a round whose update was not taken, because a callback stopped or
-    saved in the middle of it, is taken again.
-
-    Args:
-        policy: see `GRPO`, as all others.
-        env: None only for `load`.
-        learning_rate: of the optimiser.
-        group_size: G.
-        scenes: P.
-        **settings: further arguments of `BaseAlgorithm`.
+    A round's samples depend only on the saved seed and round number. Loading therefore needs no random state, and an
+    interrupted round is resampled identically. A subclass implements `train`; for the arguments see `GRPO`.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -89,14 +80,14 @@ class GroupAlgorithm(BaseAlgorithm):
 
     @property
     def scenes(self) -> int:
-        """P, of all processes."""
+        """P, over all ranks."""
         return self._environment.num_envs // self.group_size
 
     @property
     def parallel(self) -> bool:
-        """Whether paths are sampled and scored at once, on the tensor face, rather than stepped through.
+        """Whether all decisions of a path are sampled and scored at once instead of step by step.
 
-        What wraps the environment, but for a monitor, may change what a step shows or pays: it is then stepped.
+        Wrappers other than a monitor may change observations or rewards, so they are stepped through.
         """
         bare = self._environment
         while isinstance(bare, VecMonitor):
@@ -105,17 +96,17 @@ class GroupAlgorithm(BaseAlgorithm):
 
     @property
     def scores_every_length(self) -> bool:
-        """Whether rollouts hold the outcome of all K lengths."""
+        """Whether rollouts hold the outcomes of all K lengths."""
         return False
 
     @property
     def vector_env(self) -> TaildropVectorEnv:
-        """The Gymnasium vector environment whose process and groups are used."""
+        """The Gymnasium vector environment inside the `VecEnv`."""
         return group_env_of(self.env)
 
     @property
     def processes(self) -> Processes:
-        """Among which the scenes of a round are split."""
+        """The ranks that split the scenes of a round."""
         return Processes.current()
 
     @property
@@ -126,7 +117,7 @@ class GroupAlgorithm(BaseAlgorithm):
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        # Also reached by `load` and `set_env`, which then take whatever the constructor takes.
+        # `load` and `set_env` call this too, so they accept what the constructor accepts.
         made = env if isinstance(env, VecEnv) else as_group_env(env, None, None)
         return BaseAlgorithm._wrap_env(made, verbose, monitor_wrapper)
 
@@ -142,20 +133,20 @@ class GroupAlgorithm(BaseAlgorithm):
         ).to(self.device)
 
     def set_random_seed(self, seed: int | None = None) -> None:
-        """Seeds everything that is drawn from here on; see `BaseAlgorithm.set_random_seed`."""
+        """Seeds all later samples; see `BaseAlgorithm.set_random_seed`."""
         super().set_random_seed(seed)
         if seed is not None:
             self.stream_seed, self.rounds = seed, 0
 
     def collect(self, on_step: OnStep = lambda steps, shown: True) -> GroupRollout | None:
-        """Samples the paths of the coming round with the current policy; sampling it again gives the same paths.
+        """Samples the paths of the current round with the current policy; a second call gives the same paths.
 
         Args:
-            on_step: see `collect_episodes`; on the tensor face it is called once a decision of a path, as if stepped,
-                and with the last of these ``rollout`` is shown too.
+            on_step: see `collect_episodes`; if `parallel`, it is called once per decision of a path, the last time with
+                ``rollout`` too.
 
         Returns:
-            The paths, or None if ``on_step`` ended them.
+            The paths, or None if ``on_step`` stopped them.
         """
         self.policy.set_training_mode(False)
         if not self.parallel:
@@ -183,7 +174,7 @@ class GroupAlgorithm(BaseAlgorithm):
 
     @abstractmethod
     def train(self, rollout: GroupRollout) -> dict[str, Tensor]:
-        """Updates the policy from a rollout; returns scalars to log."""
+        """Updates the policy from a rollout; returns metrics to log."""
 
     def learn(
         self,
@@ -196,16 +187,16 @@ class GroupAlgorithm(BaseAlgorithm):
     ) -> Self:
         """Trains for at least ``total_timesteps`` decisions; see `BaseAlgorithm.learn`.
 
-        On several processes, callbacks that stop training need only be on one; give the others none.
+        With several ranks, a callback that stops training is needed on one rank only.
 
         Raises:
-            ValueError: several processes without a common seed, or on episodes that are stepped through.
+            ValueError: several ranks without a common seed, or in an environment that is stepped through.
         """
         self._join_processes()
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
-        # A round that was begun but not learnt from is taken again, and its steps are not counted twice.
+        # An interrupted round is repeated, and its steps are not counted twice.
         self.num_timesteps = self._round_start = 0 if reset_num_timesteps else self._round_start
         callback.on_training_start(locals(), globals())
         iteration = 0
@@ -215,7 +206,7 @@ class GroupAlgorithm(BaseAlgorithm):
             if rollout is None:
                 break
             callback.on_rollout_end()
-            # What falls to 0 at the end must not be 0 in the last round already.
+            # Progress at the round's start: schedules that end at 0 are above 0 in the last round.
             self._update_current_progress_remaining(self._round_start, total_timesteps)
             learnt = self.train(rollout)
             if self.parallel:
@@ -232,9 +223,9 @@ class GroupAlgorithm(BaseAlgorithm):
         if self.processes.count > 1:
             if self.seed is None or not self.parallel:
                 raise ValueError(
-                    f"Expected a seed and the tensor face of TaildropVecEnv on {self.processes.count} processes, got "
-                    f"seed={self.seed} and {type(self._environment.unwrapped).__name__}; they split the scenes of a "
-                    "round among them. Set seed=, or train in one process."
+                    f"Expected a seed and a TaildropVecEnv with TaildropPolicy on {self.processes.count} processes, "
+                    f"got seed={self.seed} and {type(self._environment.unwrapped).__name__}; set seed=, or train in "
+                    "one process."
                 )
             self.processes.share(self.scenes)
             self.processes.broadcast(self.policy)
@@ -252,7 +243,7 @@ class GroupAlgorithm(BaseAlgorithm):
             self.reward_state = self.vector_env.process.reward.state.as_numbers()
 
     def _restore_reward(self) -> None:
-        """Hands the environment's reward the schedule and multiplier that the agent was saved with."""
+        """Restores the saved state of the reward: schedules and the constraint's multiplier."""
         if self.reward_state and self.env is not None and isinstance(self.env.unwrapped, TaildropVecEnv):
             self.vector_env.process.reward.restore(self.reward_state)
 
@@ -264,7 +255,7 @@ class GroupAlgorithm(BaseAlgorithm):
         return chosen
 
     def _record(self, rollout: GroupRollout, learnt: dict[str, Tensor], iteration: int) -> None:
-        """Logs one round; the names follow Stable-Baselines3 and TRL."""
+        """Logs one round."""
         log = self.logger.record
         elapsed = max((time.time_ns() - self.start_time) / 1e9, sys.float_info.epsilon)
         log("time/iterations", iteration)
@@ -282,7 +273,7 @@ class GroupAlgorithm(BaseAlgorithm):
         log("train/learning_rate", self.policy.optimizer.param_groups[0]["lr"])
 
     def _excluded_save_params(self) -> list[str]:
-        # The last observations are the latents of every path: by far the largest thing in the file, and never used.
+        # The last observations, all paths' latents, would dominate the file and are never used.
         return [*super()._excluded_save_params(), "_last_obs", "_last_original_obs", "_last_episode_starts"]
 
     @classmethod
@@ -291,10 +282,10 @@ class GroupAlgorithm(BaseAlgorithm):
     ) -> Self:
         """Loads what `save` wrote; see `BaseAlgorithm.load`.
 
-        Of an environment that is no `VecEnv`, as many copies are made as the agent was trained on.
+        An environment that is no `VecEnv` is copied as often as in training.
 
         Raises:
-            ValueError: the environment's geometry is not the one that the agent was trained on.
+            ValueError: the environment's spaces are not those of training.
         """
         if env is not None and not isinstance(env, VecEnv):
             trained = super().load(path, None, *args, **kwargs)
@@ -307,17 +298,17 @@ class GroupAlgorithm(BaseAlgorithm):
             if "spaces do not match" not in str(error):
                 raise
             raise ValueError(
-                f"Expected the geometry that the agent in {path} was trained on, got an environment of another "
-                f"({error}); make the environment with the agent's tokenizer and obs."
+                f"Expected the geometry that the agent in {path} was trained on, got another ({error}); make the "
+                "environment with the agent's tokenizer and obs."
             ) from error
 
     def set_env(self, env: GymEnv | str, force_reset: bool = True) -> None:
-        """Trains on another environment from here on; what is not a `VecEnv` is copied as often as the one before."""
+        """Trains on another environment from now on; one that is no `VecEnv` is copied as often as the last."""
         super().set_env(as_group_env(env, *self._copies_of(env)), force_reset)
         self._restore_reward()
 
     def _copies_of(self, env: Any) -> tuple[int | None, int | None]:
-        """G and P of the copies to be made; nothing of a `VecEnv`, which has its own."""
+        """G and P of the copies to make; None for a `VecEnv`, which has its own."""
         return (None, None) if isinstance(env, VecEnv) else (self._group_size, self._scenes)
 
     def set_parameters(
@@ -326,7 +317,7 @@ class GroupAlgorithm(BaseAlgorithm):
         """Loads weights; see `BaseAlgorithm.set_parameters`.
 
         Raises:
-            ValueError: they are of another geometry.
+            ValueError: their shapes do not fit.
         """
         try:
             super().set_parameters(load_path_or_dict, exact_match, device)
@@ -335,5 +326,5 @@ class GroupAlgorithm(BaseAlgorithm):
                 raise
             raise ValueError(
                 f"Expected weights of this agent's geometry ({self.observation_space} to {self.action_space}), got "
-                f"others ({str(error).splitlines()[-1].strip()}); load them into an agent with their own tokenizer."
+                f"others ({str(error).splitlines()[-1].strip()}); load them into an agent with their tokenizer."
             ) from error

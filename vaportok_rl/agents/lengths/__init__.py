@@ -1,4 +1,4 @@
-"""Length policies by name: scripted, fitted, optimal and trained."""
+"""Length policies by name: scripted, fitted, oracle and trained."""
 
 from vaportok_rl.agents.lengths.scripted import LengthChoice, LengthPolicy
 

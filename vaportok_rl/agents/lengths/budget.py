@@ -1,7 +1,7 @@
-"""Token budgets spent optimally: AdapTok's integer programme, and the equal-slope rule that checks it.
+"""Optimal allocation of a token budget: AdapTok's integer programme, and the equal-slope rule.
 
-Both know the error of every clip at every length. They are bounds on what an allocation can reach at a given rate, not
-policies that could be used on clips that have not been decoded.
+Both use the measured error of every clip at every length. They bound what an allocation can reach at a given rate; they
+cannot run on clips that have not been decoded.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Allocation = Callable[[Tensor, int, int], Tensor]
 
 
 def least_errors(mse: Tensor, shortest: int, budget: int) -> Tensor:
-    """The lengths with the least summed error within a budget, exactly.
+    """The lengths with the minimum summed error within a budget, exactly.
 
-    This is the integer linear programme of AdapTok (arXiv 2505.17011), over measured instead of predicted errors; each
-    clip takes one length. Dynamic programming solves it.
+    This is AdapTok's integer linear programme (arXiv 2505.17011) on measured instead of predicted errors, solved by
+    dynamic programming.
 
     Args:
         mse: ``float64 [N, P, L]``, error of each clip at the lengths ``shortest`` … ``shortest + N - 1``.
-        shortest: fewest tokens of a clip.
-        budget: most tokens of a path, at least L times ``shortest``.
+        shortest: minimum tokens per clip.
+        budget: maximum tokens per path, at least L times ``shortest``.
 
     Returns:
         ``int64 [P, L]``.
@@ -41,18 +41,18 @@ def least_errors(mse: Tensor, shortest: int, budget: int) -> Tensor:
 def equal_slopes(mse: Tensor, shortest: int, budget: int) -> Tensor:
     """The Lagrangian solution; arguments as for `least_errors`, and see `EqualSlope`.
 
-    Where errors are convex in the length it is the exact one; otherwise it may leave a few tokens unspent, fewer than
-    the next segment of the envelope would cost.
+    It is exact if errors are convex in the length; otherwise it may leave fewer tokens unspent than the next segment of
+    the envelope costs.
     """
     paths = [EqualSlope.of(path.cpu().numpy(), shortest).lengths(budget) for path in mse.unbind(1)]
     return torch.from_numpy(np.stack(paths)).to(mse.device)
 
 
 def budget_lengths(process: TaildropProcess, mean_tokens: int, allocate: Allocation) -> LengthPolicy:
-    """Spends ``mean_tokens`` a clip, on average over each path, so that the path's mean error is least.
+    """Minimises each path's mean error at a mean length of ``mean_tokens``.
 
-    The budget is the path's own, as the environment's `token_budget` is: the same path then gets the same lengths
-    whatever else is scored with it. Within a token range or a smaller budget of the environment it keeps to them.
+    The budget is per path, like the environment's `token_budget`. The environment's token range and a smaller budget
+    are respected.
 
     Args:
         process: its engine measures the errors.
@@ -60,13 +60,13 @@ def budget_lengths(process: TaildropProcess, mean_tokens: int, allocate: Allocat
         allocate: `least_errors` or `equal_slopes`.
 
     Raises:
-        ValueError: N is outside 1 … K, or fewer tokens than the environment keeps of every clip.
+        ValueError: N is outside 1 … K, or below the environment's minimum.
     """
     allowed, length = process.token_range, process.path_length
     if not allowed.minimum <= mean_tokens <= process.tokens:
         raise ValueError(
             f"Expected a mean length in {allowed.minimum}…{process.tokens}, got {mean_tokens}; write budget:N with the "
-            "tokens a clip may keep on average."
+            "mean tokens per clip."
         )
     budget = min(mean_tokens * length, allowed.budget or mean_tokens * length)
 

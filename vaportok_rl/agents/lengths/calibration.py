@@ -1,4 +1,4 @@
-"""Training scenes with every length scored, on which policies without a network are fitted."""
+"""Training scenes with all lengths scored, for fitting policies without a network."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ from vaportok_rl.agents.oracle import best_fixed_length
 from vaportok_rl.envs import TaildropProcess
 
 CALIBRATION_SCENES = 8
-# Candidates scored in one go; bounds the memory of terms that look at single tokens.
+# Candidates scored at once; bounds the memory of terms that read single tokens.
 _CHUNK = 512
 
 
 class Calibration:
-    """Scenes of the training split, whichever split the process is on, scored when first asked for and then shared.
-
-    What is fitted here knows as little about held-out clips as a trained policy does.
+    """Scored scenes of the training split, whatever the MDP's split; cached.
 
     Args:
         process: clips, reward and token range.
-        scenes: how many training scenes to try every length on.
+        scenes: number of training scenes.
     """
 
     def __init__(self, process: TaildropProcess, scenes: int = CALIBRATION_SCENES) -> None:
@@ -30,7 +28,7 @@ class Calibration:
         self._scored: dict[int, HeldOut] = {}
 
     def scored(self, scenes: int | None = None) -> HeldOut:
-        """Training scenes with the outcome of every length; ``scenes`` of them if given."""
+        """Training scenes with the outcomes of all lengths."""
         count = scenes or self.scenes
         if count not in self._scored:
             training = self.process
@@ -43,16 +41,12 @@ class Calibration:
         return self._scored[count]
 
     def best_fixed(self) -> int:
-        """The fixed length that earns the most on the training scenes."""
+        """The fixed length with the highest reward on the training scenes."""
         training = self.scored()
         return best_fixed_length(training.every, training.process.reward, training.process.token_range)
 
     def best_candidate(self, lengths: Tensor) -> int:
-        """Which of C ways to keep tokens earns the most on the training scenes.
-
-        Args:
-            lengths: ``int64 [C, P, L]`` in 1 … K.
-        """
+        """The index of the candidate lengths, ``int64 [C, P, L]``, with the highest reward on the training scenes."""
         training = self.scored()
         judge = training.process.judge
         earned = [judge(some, training.every.take).rewards.total.mean(1) for some in lengths.split(_CHUNK)]

@@ -1,4 +1,4 @@
-"""Length policies of one's own: plain functions, checked where they come in."""
+"""Custom length policies: plain functions whose results are checked."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def load_callable(path: str) -> LengthPolicy:
     """Imports a policy written as ``module:name``.
 
     Raises:
-        ValueError: the text is not of that form, the module does not import, or there is no such function in it.
+        ValueError: another form, or it cannot be imported.
     """
     return checked_policy(import_by_name(path, "policy"), path)
 
 
 def checked_policy(policy: ScriptedPolicy, name: str | None = None) -> LengthPolicy:
-    """Wraps a policy so that a wrong choice is found before anything is scored.
+    """Wraps a policy so that its result is checked before anything is scored.
 
     Args:
         policy: ``(scene, generator) -> LengthChoice`` or lengths ``int64 [P, L]``.
-        name: to speak of it in errors.
+        name: for error messages.
 
     Returns:
-        A policy that always gives a `LengthChoice`, on the scene's device, and raises a `ValueError` where it cannot.
+        A policy that returns a `LengthChoice` on the scene's device, or raises a `ValueError`.
 
     Raises:
         ValueError: the policy cannot be called.
@@ -63,7 +63,7 @@ def _checked_choice(choice: object, scene: Scene, name: str) -> LengthChoice:
     if tuple(n_tokens.shape) != shape or n_tokens.dtype != torch.int64:
         raise ValueError(
             f"Expected policy {name!r} to return lengths int64 [P, L] = {shape}, got {n_tokens.dtype} "
-            f"{tuple(n_tokens.shape)}; give one whole number a clip."
+            f"{tuple(n_tokens.shape)}; return one integer per clip."
         )
     if tuple(log_prob.shape) != shape or not log_prob.is_floating_point():
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Policies with one or two numbers fitted on training scenes: the best fixed length, and two rules of proportion."""
+"""Policies with one or two parameters fitted on training scenes: best fixed length, affine, loss-proportional."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from vaportok_rl.agents.lengths.calibration import Calibration
 from vaportok_rl.agents.lengths.scripted import LengthChoice, LengthPolicy, fixed_lengths
 from vaportok_rl.envs import Outcome, Scene, TaildropProcess
 
-# Values tried at either end of the affine rule; their square is the number of rules.
+# Grid size at either end of the affine rule; its square is the number of candidates.
 _GRID = 49
 
 
 def best_fixed_lengths(process: TaildropProcess, calibration: Calibration) -> LengthPolicy:
-    """The fixed length that earns the most on training scenes: what can be had without looking at the clips.
+    """The fixed length with the highest reward on training scenes: the best policy that ignores the clips.
 
-    (`HeldOut.compare` finds its own on the very scenes compared: a stronger opponent.)
+    (`HeldOut.compare` picks its own on the evaluated scenes, a stronger baseline.)
     """
     return fixed_lengths(calibration.best_fixed(), process.tokens)
 
 
 def affine_lengths(process: TaildropProcess, calibration: Calibration) -> LengthPolicy:
-    """``n = round(a + b · score)`` of the complexity score, cut to 1 … K; a and b earn the most on training scenes.
+    """``n = round(a + b · score)`` of the complexity score, clipped to 1 … K; a and b are fitted on training scenes.
 
-    The rule is searched on a grid of its values at score 0 and 1, which may lie up to K / 2 outside 1 … K: such a rule
-    saturates.
+    Grid search over the rule's values at scores 0 and 1, from -K / 2 to 1.5 K.
     """
     tokens, scale = process.tokens, process.engine.complexity_scale
     training = calibration.scored()
@@ -44,12 +43,11 @@ def affine_lengths(process: TaildropProcess, calibration: Calibration) -> Length
 
 
 def loss_proportional_lengths(process: TaildropProcess, calibration: Calibration) -> LengthPolicy:
-    """Tokens in proportion to what a clip loses: ``n = round(N · e / ē)``, cut to 1 … K.
+    """Length proportional to the reconstruction error: ``n = round(N · e / ē)``, clipped to 1 … K.
 
-    InfoTok (arXiv 2512.16975) sets a clip's length in proportion to its negative evidence lower bound over the mean of
-    that bound, which is how much information the tokenizer finds in the clip. Here the bound is the reconstruction
-    error e with all K tokens, ē its mean over training clips, and N, about the mean length, what earns the most on
-    them. The rule decodes each clip once.
+    InfoTok (arXiv 2512.16975) sets a clip's length in proportion to its negative evidence lower bound. Here the bound
+    is the error e with all K tokens, ē its mean over training clips, and N is fitted on them. Each clip is decoded
+    once.
     """
     tokens = process.tokens
     training = calibration.scored()

@@ -1,4 +1,4 @@
-"""The supervised router: the taildrop network taught the oracle's lengths, as EVATok does."""
+"""The supervised router: the taildrop network trained on the oracle's lengths, as in EVATok."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vaportok_rl.agents.policy import TaildropPolicy
 from vaportok_rl.envs import TaildropProcess
 from vaportok_rl.envs.process import observation_box
 
-# Training scenes of the router; a fifth of them only decides which epoch is kept.
+# Training scenes; a fifth of them is for model selection.
 ROUTER_SCENES, VALIDATION_SHARE = 48, 0.2
 EPOCHS, BATCH_CLIPS, LEARNING_RATE = 15, 64, 5e-4
 
@@ -31,24 +31,24 @@ def train_router(
     seed: int = 0,
     on_epoch: Callable[[int, TaildropPolicy], None] | None = None,
 ) -> TaildropPolicy:
-    """Teaches the taildrop network, by cross-entropy, the lengths that the oracle keeps of training clips.
+    """Trains the taildrop network, by cross-entropy, to predict the oracle's lengths on training clips.
 
-    EVATok (arXiv 2603.12267) finds the best assignment of each training video by search and trains a small network to
-    name it from the video. Here the search is `HeldOut.bounds` and the network the one that GRPO trains, so that what
-    differs between the two is the teaching alone. The oracle knows all clips of a path; the router sees one.
+    EVATok (arXiv 2603.12267) searches the best assignment of each training video and trains a small network to predict
+    it. Here the search is `HeldOut.bounds` and the network is GRPO's, so only the training differs. The oracle sees the
+    whole path, the router one clip.
 
     Args:
         training: scenes of the training split.
         epochs: passes over the clips.
-        batch_clips: clips a gradient step.
+        batch_clips: clips per gradient step.
         learning_rate: Adam's.
         pretrained: start from the tokenizer's own taildrop module rather than from a fresh policy.
         seed: of the initial weights and the order of the clips.
-        on_epoch: called before training and after each epoch with the number of epochs so far and the policy.
+        on_epoch: called before training and after each epoch with the number of epochs and the policy.
 
     Returns:
-        The policy as it was after the epoch, or before the first, whose most probable lengths earn the most on the
-        last fifth of the scenes, which the gradient never sees (with fewer than five scenes: on all of them).
+        The policy of the epoch whose most probable lengths have the highest reward on the last fifth of the scenes,
+        which are not trained on (with fewer than five scenes: on all of them).
     """
     process, scene = training.process, training.scene
     settings, engine = process.settings, process.engine

@@ -1,7 +1,6 @@
-"""Policies that need no training: a scene in, lengths out.
+"""Policies without training: a scene in, lengths out.
 
-A policy chooses among all lengths 1 … K. Where an environment has a token range or a budget, it keeps the nearest
-length that these allow (`TokenRange`), whatever the policy.
+Policies choose among all lengths 1 … K; the environment clips them to its token range and budget (`TokenRange`).
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from vaportok_rl.tokenizer.lengths import inference_lengths
 
 @dataclass(frozen=True)
 class LengthChoice:
-    """What a policy decides about a scene.
+    """A policy's lengths for a scene.
 
     Attributes:
         n_tokens: ``int64 [P, L]`` in 1 … K.
-        log_prob: ``float32 [P, L]``, log-probability of the choice; NaN where the policy has none.
+        log_prob: ``float32 [P, L]``, their log-probabilities; NaN if the policy is deterministic.
     """
 
     n_tokens: Tensor
@@ -33,7 +32,7 @@ class LengthChoice:
 
     @classmethod
     def certain(cls, n_tokens: Tensor) -> LengthChoice:
-        """A choice without a probability."""
+        """A deterministic choice."""
         return cls(n_tokens, torch.full(n_tokens.shape, torch.nan, device=n_tokens.device))
 
 
@@ -43,7 +42,7 @@ LengthPolicy = Callable[[Scene, torch.Generator], LengthChoice]
 def random_lengths(scene: Scene, generator: torch.Generator) -> LengthChoice:
     """Uniform over 1 … K."""
     device = scene.codes.device
-    # The generator is a host one; drawing there keeps the lengths the same on every device.
+    # Drawn on the host, so that all devices get the same lengths.
     drawn = torch.randint(1, scene.tokens + 1, scene.shape, generator=generator).to(device)
     return LengthChoice(drawn, torch.full(scene.shape, -math.log(scene.tokens), device=device))
 
@@ -64,7 +63,7 @@ def fixed_lengths(n_tokens: int, tokens: int) -> LengthPolicy:
 
 
 def most_probable(log_probs: Callable[[Tensor], Tensor]) -> LengthPolicy:
-    """The argmax of a policy's distribution, the supplement's rule at inference."""
+    """The argmax of a policy's distribution (the supplement's inference rule)."""
 
     @torch.no_grad()
     def policy(scene: Scene, generator: torch.Generator) -> LengthChoice:
@@ -75,7 +74,7 @@ def most_probable(log_probs: Callable[[Tensor], Tensor]) -> LengthPolicy:
 
 
 def pretrained_log_probs(process: TaildropProcess) -> Callable[[Tensor], Tensor]:
-    """Log-probabilities of the world's own taildrop module: ``[..., K, D]`` to ``[..., K]``."""
+    """Log-probabilities of the tokenizer's taildrop module: ``[..., K, D]`` to ``[..., K]``."""
 
     def log_probs(latents: Tensor) -> Tensor:
         flat = process.engine.world.taildrop(latents.flatten(0, -3)).logits
@@ -85,9 +84,9 @@ def pretrained_log_probs(process: TaildropProcess) -> Callable[[Tensor], Tensor]
 
 
 def pretrained_lengths(process: TaildropProcess) -> LengthPolicy:
-    """What the pretrained tokenizer keeps by itself, by the strategy it was trained with; see `inference_lengths`.
+    """The pretrained tokenizer's own lengths, by the strategy it was trained with; see `inference_lengths`.
 
-    A ``naive`` tokenizer keeps all tokens without asking its taildrop module, and that choice has no probability.
+    A ``naive`` tokenizer keeps all tokens without its taildrop module; its log-probabilities are NaN.
     """
     log_probs, strategy = pretrained_log_probs(process), process.engine.config.taildrop.strategy
 
@@ -103,7 +102,7 @@ def pretrained_lengths(process: TaildropProcess) -> LengthPolicy:
 
 
 def complexity_lengths(process: TaildropProcess) -> LengthPolicy:
-    """The mean of the Gaussian prior over lengths, rounded: more tokens for the more complex clip, nothing learnt."""
+    """The rounded mean of the Gaussian length prior: more tokens for more complex clips, without learning."""
     scale = process.engine.complexity_scale
 
     def policy(scene: Scene, generator: torch.Generator) -> LengthChoice:
@@ -115,16 +114,14 @@ def complexity_lengths(process: TaildropProcess) -> LengthPolicy:
 
 
 def threshold_lengths(process: TaildropProcess, threshold: float, search: Search = "linear") -> LengthPolicy:
-    """The fewest tokens that reconstruct each clip well enough, as ElasticTok (arXiv 2410.08368) chooses them.
+    """The minimum length that meets an error threshold, as in ElasticTok (arXiv 2410.08368).
 
-    The answers are those of `lengths_under_error`, found through the engine: where lengths have been scored already, or
-    are in an outcome table, nothing is decoded.
+    Gives the lengths of `lengths_under_error`, but looks up errors that the engine already has.
 
     Args:
         process: its engine measures the errors.
-        threshold: largest mean squared error allowed, of pixel values in [0, 1].
-        search: ``linear`` scores every length, in the batches that a rollout reports; ``binary`` scores ⌈log2 K⌉ of
-            them and supposes that the error never rises with n.
+        threshold: maximum mean squared error, pixels in [0, 1].
+        search: ``linear`` scores all lengths; ``binary`` scores ⌈log2 K⌉ and assumes that the error never rises with n.
 
     Raises:
         ValueError: the threshold is negative or not finite.
@@ -149,7 +146,7 @@ def threshold_lengths(process: TaildropProcess, threshold: float, search: Search
 
 
 def best_for_each_clip(process: TaildropProcess) -> LengthPolicy:
-    """The oracle: scores every length of every clip and takes the best path that is allowed; see `oracle_lengths`."""
+    """The oracle: scores all lengths of every clip and takes the best allowed path; see `oracle_lengths`."""
 
     def policy(scene: Scene, generator: torch.Generator) -> LengthChoice:
         every = process.engine.score_all(scene)

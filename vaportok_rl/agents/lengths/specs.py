@@ -1,4 +1,4 @@
-"""Length policies by name, as the command line and scripts write them."""
+"""Length policies by name, for the command line and scripts."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ _BY_LENGTH: dict[str, Callable[[TaildropProcess, int], LengthPolicy]] = {
 
 
 def baseline_specs(calibration: Calibration) -> tuple[str, ...]:
-    """Every policy that needs no reinforcement learning, but for the oracle; see `build_length_policy`.
+    """All policies without reinforcement learning except the oracle; see `build_length_policy`.
 
-    Those that take a number get it from the best fixed length n on training scenes: budgets of n tokens a clip on
-    average, and the mean error at n as the threshold.
+    Their numbers come from the best fixed length n on training scenes: budgets of n tokens per clip on average, and the
+    mean error at n as the threshold.
     """
     training, n_tokens = calibration.scored(), calibration.best_fixed()
     threshold = f"threshold:{training.every.mse[n_tokens - 1].mean().item():.3g}"
@@ -65,30 +65,30 @@ def build_length_policy(
     |---|---|
     | ``random`` | uniform over 1 … K |
     | ``fixed:N`` | N for every clip |
-    | ``best-fixed`` | the fixed length that earns the most on training scenes |
-    | ``argmax`` | what the pretrained taildrop module keeps (all K where its strategy is ``naive``) |
-    | ``complexity`` | the mean of the Gaussian prior for the clip's complexity score |
+    | ``best-fixed`` | the fixed length with the highest reward on training scenes |
+    | ``argmax`` | argmax of the pretrained taildrop module (all K if its strategy is ``naive``) |
+    | ``complexity`` | mean of the Gaussian prior for the clip's complexity score |
     | ``complexity-affine`` | ``round(a + b · score)``, fitted on training scenes |
-    | ``loss-proportional`` | in proportion to the error with all K, fitted on training scenes (InfoTok) |
-    | ``router`` | of a network that was taught the oracle's lengths on training scenes (EVATok) |
-    | ``threshold:X``, ``threshold:X:binary`` | the fewest with a mean squared error of at most X (ElasticTok) |
-    | ``budget:N`` | the least summed error with N a clip on average over a path, by integer programme (AdapTok) |
+    | ``loss-proportional`` | proportional to the error with all K tokens, fitted on training scenes (InfoTok) |
+    | ``router`` | a network trained on the oracle's lengths of training scenes (EVATok) |
+    | ``threshold:X``, ``threshold:X:binary`` | minimum length with a mean squared error of at most X (ElasticTok) |
+    | ``budget:N`` | minimum summed error at mean length N over a path, by integer programme (AdapTok) |
     | ``lagrangian:N`` | the same by the equal-slope rule |
-    | ``oracle`` | those that earn the most, found by scoring all |
-    | a path | of the agent that `vaportok-rl train` or GRPO saved in a run folder or a file |
-    | ``ppo:PATH`` | of an agent that another algorithm saved; the names are those of `ALGORITHMS` |
-    | ``module:name`` | of an importable function; see `ScriptedPolicy` |
+    | ``oracle`` | highest reward, by scoring all lengths |
+    | a path | an agent of `vaportok-rl train` or GRPO, in a run folder or a file |
+    | ``ppo:PATH`` | an agent of another algorithm; for the names see `ALGORITHMS` |
+    | ``module:name`` | an importable function; see `ScriptedPolicy` |
 
     Args:
-        spec: see above; the first that fits.
-        process: the decision process it will be used on.
-        calibration: training scenes of that process, to share between policies that are fitted; made if not given.
-        trust_archives: read Stable-Baselines3's archives of agents, which can run any code on this machine; an
-            ``agent.safetensors`` holds data alone.
+        spec: see above.
+        process: the MDP it will be used on.
+        calibration: training scenes of that MDP, shared by fitted policies; made if not given.
+        trust_archives: read Stable-Baselines3's agent archives, which can run arbitrary code; an ``agent.safetensors``
+            holds only data.
 
     Raises:
-        ValueError: there is no such policy, or its number or agent does not fit the process.
-        FileNotFoundError: a path without an agent.
+        ValueError: there is no such policy, or its number or agent does not fit the MDP.
+        FileNotFoundError: there is no agent at the path.
         ModuleNotFoundError: the package of an agent's algorithm is not installed.
     """
     if spec in _BY_NAME:

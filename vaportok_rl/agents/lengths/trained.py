@@ -1,4 +1,4 @@
-"""Trained agents as length policies: those of `vaportok-rl train`, and what Stable-Baselines3 algorithms saved."""
+"""Trained agents as length policies: of `vaportok-rl train` and of Stable-Baselines3's algorithms."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from vaportok_rl.envs.settings import OBSERVATIONS
 
 
 def algorithm_of(path: Path) -> str:
-    """The algorithm that trained an agent, one of `ALGORITHMS`, as the file itself says; no code of it is run.
+    """The algorithm of a saved agent, one of `ALGORITHMS`; no code from the file is run.
 
     Raises:
         FileNotFoundError: there is no agent.
-        ValueError: the file is no saved agent, or does not say.
+        ValueError: the file is no saved agent, or does not name its algorithm.
     """
     file = find_agent(path)
-    if not _is_archive(file):
+    if not zipfile.is_zipfile(file):
         return str(read_record(file)["algorithm"])
     with zipfile.ZipFile(file) as archive:
         if "reference_policy.pth" in archive.namelist():
@@ -60,14 +60,14 @@ def open_agent(
     *,
     trust_archives: bool = False,
 ) -> BaseAlgorithm:
-    """An agent without an environment, from a run folder, an agent file or, if these are trusted, an archive.
+    """Loads an agent without an environment, from a run folder, an agent file or a trusted archive.
 
     Args:
-        path: a run folder, an ``agent.safetensors``, or what Stable-Baselines3's ``agent.save`` wrote.
-        algorithm: that trained it, among `ALGORITHMS`; the file says by default.
+        path: a run folder, an ``agent.safetensors``, or an archive of Stable-Baselines3's ``agent.save``.
+        algorithm: its algorithm, among `ALGORITHMS`; read from the file by default.
         device: of the policy.
         tokenizer: see `read_agent`.
-        trust_archives: read Stable-Baselines3's archives, which can run any code on this machine.
+        trust_archives: read Stable-Baselines3's archives, which can run arbitrary code.
 
     Raises:
         FileNotFoundError: there is no agent.
@@ -75,10 +75,11 @@ def open_agent(
         ValueError: the file is damaged, an archive that is not trusted, or another algorithm's.
     """
     file = find_agent(path)
-    found = algorithm_of(path) if algorithm is None or not _is_archive(file) else algorithm
+    archive = zipfile.is_zipfile(file)
+    found = algorithm_of(path) if algorithm is None or not archive else algorithm
     if algorithm is not None and found != algorithm:
         raise ValueError(f"Expected an agent that {algorithm} saved at {file}, got {found}'s; drop {algorithm}:.")
-    if not _is_archive(file):
+    if not archive:
         return read_agent(file, device=device, tokenizer=tokenizer)
     if not trust_archives:
         raise ValueError(
@@ -128,16 +129,15 @@ def run_lengths(path: Path, process: TaildropProcess, *, trust_archives: bool = 
 def agent_lengths(
     algorithm: str, path: Path, process: TaildropProcess, *, trust_archives: bool = False
 ) -> LengthPolicy:
-    """What a Stable-Baselines3 agent chooses with ``deterministic=True``, clip after clip.
+    """A Stable-Baselines3 agent with ``deterministic=True``, clip by clip.
 
-    The agent sees what it was trained on (any kind of ``obs``, flat or not; recognised by its observation space),
-    masked algorithms their masks and recurrent ones their own state. Observations are not normalised: an agent trained
-    under `VecNormalize` would need its statistics.
+    Its observation space decides which ``obs`` it sees. Masked algorithms get their masks, recurrent ones their state.
+    Observations are not normalised, so agents trained under `VecNormalize` do not work.
 
     Args:
         algorithm: among `ALGORITHMS`.
         path: see `open_agent`.
-        process: the decision process it will be used on.
+        process: the MDP it will be used on.
         trust_archives: see `open_agent`.
 
     Raises:
@@ -195,12 +195,8 @@ def find_agent(path: Path) -> Path:
     return file
 
 
-def _is_archive(file: Path) -> bool:
-    return zipfile.is_zipfile(file)
-
-
 def _log_prob(policy: Any, observation: Any, actions: NDArray[np.int64], masks: NDArray[np.bool_]) -> Tensor:
-    """``float32 [P]``; NaN for policies without a distribution, or with one that takes their hidden state."""
+    """``float32 [P]``; NaN for policies without a distribution, or whose distribution needs a hidden state."""
     find = getattr(policy, "get_distribution", None)
     takes = set() if find is None else set(inspect.signature(find).parameters)
     if find is None or takes - {"obs", "action_masks"}:
@@ -212,16 +208,16 @@ def _log_prob(policy: Any, observation: Any, actions: NDArray[np.int64], masks: 
 
 
 def _view_for(space: spaces.Space[Any], process: TaildropProcess) -> TaildropProcess:
-    """The process, observed as an agent with this observation space expects it.
+    """The MDP with the observations that an agent with this observation space expects.
 
     Raises:
-        ValueError: this world offers no such observations.
+        ValueError: there are no such observations.
     """
 
     def fits(name: str, part: spaces.Space[Any], flatten: bool) -> bool:
         if name not in OBSERVATIONS:
             return False
-        # Bounds may differ: how large latents grow and which codes there are says nothing about what an agent can read.
+        # Bounds may differ; an agent can read any values of the right shape and type.
         box = observation_box(process.engine.config, name, flatten)
         return part.shape == box.shape and part.dtype == box.dtype
 
