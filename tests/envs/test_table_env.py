@@ -57,6 +57,8 @@ def assert_alike(one: Any, other: Any) -> None:
     elif isinstance(one, np.ndarray) and one.dtype == object:
         for mine, theirs in zip(one, other, strict=True):
             assert_alike(mine, theirs)
+    elif isinstance(one, str):
+        assert one == other
     elif one is not None:
         one, other = np.asarray(one), np.asarray(other)
         assert (one.dtype, one.shape) == (other.dtype, other.shape)
