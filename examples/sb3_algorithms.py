@@ -58,10 +58,7 @@ class Arguments:
 def main(arguments: Arguments) -> BaseAlgorithm:
     """Trains and returns the agent."""
     env = make_sb3_env(
-        arguments.num_envs,
-        tokenizer=arguments.tokenizer,
-        path_length=arguments.path_length,
-        obs="complexity",
+        arguments.num_envs, tokenizer=arguments.tokenizer, path_length=arguments.path_length, obs="complexity"
     )
     name, settings = ALGORITHMS[arguments.algorithm]
     algorithm: type[BaseAlgorithm] = pkgutil.resolve_name(name)

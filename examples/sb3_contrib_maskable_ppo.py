@@ -65,14 +65,7 @@ def main(arguments: Arguments) -> tuple[MaskablePPO, list[int]]:
     }
     env = make_sb3_env(arguments.num_envs, **settings)
     agent = MaskablePPO(
-        "MlpPolicy",
-        env,
-        n_steps=16,
-        batch_size=64,
-        n_epochs=4,
-        gamma=1.0,
-        seed=arguments.seed,
-        device="cpu",
+        "MlpPolicy", env, n_steps=16, batch_size=64, n_epochs=4, gamma=1.0, seed=arguments.seed, device="cpu"
     )
     agent.learn(arguments.steps)
     rewards = [episode["r"] for episode in agent.ep_info_buffer or ()]

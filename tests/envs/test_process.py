@@ -3,26 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
 
 from vaportok_rl.agents import HeldOut
 from vaportok_rl.clips import ProceduralClips
 from vaportok_rl.envs import TaildropProcess, VaporReward, shared_world
-
-
-def test_spaces_follow_the_world(tiny_world: str) -> None:
-    process = TaildropProcess(tokenizer=tiny_world, path_length=2, obs=("latents", "codes", "clip", "complexity"))
-    space = process.single_observation_space
-    assert isinstance(space, spaces.Dict)
-    assert {name: (part.shape, part.dtype) for name, part in space.items()} == {
-        "latents": ((16, 32), np.float32),
-        "codes": ((16,), np.int64),
-        "clip": ((3, 4, 16, 16), np.uint8),
-        "complexity": ((2,), np.float32),
-    }
-    assert process.single_action_space == spaces.Discrete(16)
-    flat = TaildropProcess(tokenizer=tiny_world, path_length=2, obs="clip", flatten_obs=True)
-    assert flat.single_observation_space == spaces.Box(0, 255, (3 * 4 * 16 * 16,), np.uint8)
 
 
 def test_scenes_are_drawn_without_repetition_from_each_generator(tiny_world: str) -> None:

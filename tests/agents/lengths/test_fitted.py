@@ -54,17 +54,6 @@ def test_affine_beats_every_other_line(process: TaildropProcess, calibration: Ca
             assert earned(training.process, training.scene, line) <= best + 1e-5
 
 
-def test_affine_is_a_function_of_the_score_alone(
-    process: TaildropProcess, calibration: Calibration, scene: Scene
-) -> None:
-    policy = build_length_policy("complexity-affine", process, calibration)
-    lengths = policy(scene, torch.Generator()).n_tokens
-    score = process.engine.world.complexity_scale.score(scene.complexity)
-    order = score.flatten().argsort()
-    steps = lengths.flatten()[order].diff()
-    assert (steps >= 0).all() or (steps <= 0).all()
-
-
 def test_loss_proportional(process: TaildropProcess, calibration: Calibration, scene: Scene) -> None:
     training = calibration.scored()
     policy = build_length_policy("loss-proportional", process, calibration)

@@ -173,10 +173,7 @@ def test_pictures_share_no_memory() -> None:
 
 
 @given(
-    count=st.integers(1, 9),
-    height=st.integers(1, 5),
-    width=st.integers(1, 5),
-    columns=st.none() | st.integers(1, 4),
+    count=st.integers(1, 9), height=st.integers(1, 5), width=st.integers(1, 5), columns=st.none() | st.integers(1, 4)
 )
 def test_tiles_are_laid_row_by_row(count: int, height: int, width: int, columns: int | None) -> None:
     frames = [np.full((height, width, 3), index + 1, dtype=np.uint8) for index in range(count)]

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.wrappers import RecordVideo
-from gymnasium.wrappers.vector import RecordVideo as VectorRecordVideo
 
 from vaportok_rl.envs import TaildropEnv, TaildropVecEnv, TaildropVectorEnv
 from vaportok_rl.envs.render.drawing import render_decision, to_frames
@@ -120,18 +119,6 @@ def test_record_video(tiny_world: str, tmp_path: Path, mode: str) -> None:
     for action in (3, 8, 15):
         env.step(action)
     env.close()
-    (video,) = (tmp_path / "videos").glob("*.mp4")
-    assert video_frames(video) == 4
-
-
-def test_vector_record_video(tiny_world: str, tmp_path: Path) -> None:
-    pytest.importorskip("moviepy")
-    env = TaildropVectorEnv(4, tokenizer=tiny_world, path_length=3, render_mode="rgb_array", autoreset_mode="Disabled")
-    recorder = VectorRecordVideo(env, str(tmp_path / "videos"), episode_trigger=lambda episode: True)
-    recorder.reset(seed=0)
-    for _ in range(3):
-        recorder.step(np.array([0, 5, 9, 15]))
-    recorder.close()
     (video,) = (tmp_path / "videos").glob("*.mp4")
     assert video_frames(video) == 4
 

@@ -2,6 +2,4 @@
 
 from vaportok_rl.agents.grpo.algorithm import GRPO
 
-__all__ = [
-    "GRPO",
-]
+__all__ = ["GRPO"]

@@ -198,7 +198,7 @@ class GRPO(GroupAlgorithm):
 
         low, high = expected(surrogate.clipped_low), expected(surrogate.clipped_high)
         log_ratio = (log_prob - old_log_prob).detach()
-        figures = {
+        metrics = {
             "loss": loss,
             "policy_gradient_loss": policy_loss,
             "kl": kl,
@@ -210,8 +210,8 @@ class GRPO(GroupAlgorithm):
             "clip_ratio/high_mean": high,
             "clip_ratio/region_mean": low + high,
         }
-        total = self.processes.sum(torch.stack([value.detach() for value in figures.values()]))
-        return loss, dict(zip(figures, total.unbind(), strict=True))
+        total = self.processes.sum(torch.stack([value.detach() for value in metrics.values()]))
+        return loss, dict(zip(metrics, total.unbind(), strict=True))
 
     def train(self, rollout: GroupRollout) -> dict[str, Tensor]:
         """Takes μ passes of gradient steps over a rollout; returns the means of the metrics.
@@ -233,19 +233,19 @@ class GRPO(GroupAlgorithm):
         history: list[dict[str, Tensor]] = []
         taken = 0
         for scenes in self._minibatches():
-            loss, figures = self.loss(rollout, advantage, scenes, reference)
-            if options.target_kl is not None and figures["approx_kl"] > 1.5 * options.target_kl:
+            loss, metrics = self.loss(rollout, advantage, scenes, reference)
+            if options.target_kl is not None and metrics["approx_kl"] > 1.5 * options.target_kl:
                 # Dropout may have moved the policy this far before the first step.
-                history = history or [figures]
+                history = history or [metrics]
                 break
             taken += 1
             self.policy.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.processes.sum_gradients(parameters)
-            figures["gradient_norm"] = torch.nn.utils.clip_grad_norm_(parameters, options.max_grad_norm)
+            metrics["gradient_norm"] = torch.nn.utils.clip_grad_norm_(parameters, options.max_grad_norm)
             self.policy.optimizer.step()
-            history.append(figures)
-        record = {name: torch.stack([figures[name] for figures in history]) for name in history[0]}
+            history.append(metrics)
+        record = {name: torch.stack([metrics[name] for metrics in history]) for name in history[0]}
         sound = torch.isfinite(record["loss"])
         if taken:
             sound &= torch.isfinite(record["gradient_norm"])

@@ -12,27 +12,27 @@ from vaportok_rl.agents.grpo.rollout import GroupRollout, SceneRollout
 from vaportok_rl.envs import TokenRange
 
 
-def reward_figures(rollout: GroupRollout) -> dict[str, Tensor]:
+def reward_metrics(rollout: GroupRollout) -> dict[str, Tensor]:
     """Mean and standard deviation of each term, and the spread of rewards within groups.
 
     ``frac_reward_zero_std`` is the share of groups with equal rewards, which give no gradient.
     """
     total = rollout.rewards.total
-    figures: dict[str, Tensor] = {}
+    metrics: dict[str, Tensor] = {}
     for name, value in rollout.rewards.terms.items():
-        figures |= {f"rewards/{name}/mean": value.mean(), f"rewards/{name}/std": value.std()}
+        metrics |= {f"rewards/{name}/mean": value.mean(), f"rewards/{name}/std": value.std()}
         weight = rollout.rewards.weights[name]
         if isinstance(weight, Tensor):
             measure = name.removeprefix("constraint_")
-            figures |= {f"constraint/{measure}/multiplier": weight, f"constraint/{measure}/violation": -value.mean()}
-    return figures | {
+            metrics |= {f"constraint/{measure}/multiplier": weight, f"constraint/{measure}/violation": -value.mean()}
+    return metrics | {
         "rewards/total/mean": total.mean(),
         "rewards/reward_std": total.std(0).mean(),
         "rewards/frac_reward_zero_std": (total == total[:1]).all(0).float().mean(),
     }
 
 
-def length_figures(rollout: SceneRollout, allowed: TokenRange) -> dict[str, Tensor]:
+def length_metrics(rollout: SceneRollout, allowed: TokenRange) -> dict[str, Tensor]:
     """Statistics of the sampled lengths, in which a collapse is visible at once, and reconstruction quality."""
     outcome = rollout.outcome
     lengths, tokens = outcome.n_tokens, outcome.tokens
@@ -47,10 +47,10 @@ def length_figures(rollout: SceneRollout, allowed: TokenRange) -> dict[str, Tens
     }
 
 
-def to_numbers(figures: dict[str, Tensor]) -> dict[str, float]:
+def to_numbers(metrics: dict[str, Tensor]) -> dict[str, float]:
     """All metrics as floats, in one copy to the host."""
-    values = torch.stack([value.float() for value in figures.values()]).tolist()
-    return dict(zip(figures, values, strict=True))
+    values = torch.stack([value.float() for value in metrics.values()]).tolist()
+    return dict(zip(metrics, values, strict=True))
 
 
 class DecisionBar(ProgressBarCallback):

@@ -107,10 +107,7 @@ class GRPOOptions:
                 f"Expected no final_learning_rate with a schedule as learning_rate, got {self.final_learning_rate}; "
                 "let the schedule fall, or give a number."
             )
-        inert = {
-            "ref_sync_every": self.ref_sync_every is not None,
-            "kl_estimator='k3'": self.kl_estimator == "k3",
-        }
+        inert = {"ref_sync_every": self.ref_sync_every is not None, "kl_estimator='k3'": self.kl_estimator == "k3"}
         for name, is_inert in inert.items():
             if is_inert and self.kl_coef == 0:
                 raise ValueError(f"Expected kl_coef > 0 with {name}, got 0, which leaves it without effect; drop one.")

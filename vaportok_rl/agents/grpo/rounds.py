@@ -27,7 +27,7 @@ from torch import Tensor
 
 from vaportok_rl.agents.grpo.environments import as_group_env, group_env_of, group_size_of
 from vaportok_rl.agents.grpo.episodes import OnStep, collect_episodes
-from vaportok_rl.agents.grpo.logged import DecisionBar, length_figures, reward_figures, to_numbers
+from vaportok_rl.agents.grpo.logged import DecisionBar, length_metrics, reward_metrics, to_numbers
 from vaportok_rl.agents.grpo.rollout import GroupRollout, SceneRollout, collect_scenes
 from vaportok_rl.agents.policy import TaildropPolicy
 from vaportok_rl.envs import TaildropVecEnv, TaildropVectorEnv
@@ -47,7 +47,7 @@ class GroupAlgorithm(BaseAlgorithm):
         "CnnPolicy": ActorCriticCnnPolicy,
         "MultiInputPolicy": MultiInputActorCriticPolicy,
     }
-    policy: Any  # an ActorCriticPolicy, on the tensor face a TaildropPolicy
+    policy: Any  # an ActorCriticPolicy; a TaildropPolicy if `parallel`
 
     def __init__(
         self,
@@ -264,10 +264,10 @@ class GroupAlgorithm(BaseAlgorithm):
         log("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         log("rollout/ep_rew_mean", safe_mean([info["r"] for info in self.ep_info_buffer or []]))
         log("rollout/ep_len_mean", safe_mean([info["l"] for info in self.ep_info_buffer or []]))
-        figures = reward_figures(rollout) | {f"train/{name}": value for name, value in learnt.items()}
+        metrics = reward_metrics(rollout) | {f"train/{name}": value for name, value in learnt.items()}
         if isinstance(rollout, SceneRollout):
-            figures |= length_figures(rollout, self.vector_env.process.token_range)
-        for name, value in to_numbers(figures).items():
+            metrics |= length_metrics(rollout, self.vector_env.process.token_range)
+        for name, value in to_numbers(metrics).items():
             log(name, value)
         log("train/n_updates", self._n_updates, exclude="tensorboard")
         log("train/learning_rate", self.policy.optimizer.param_groups[0]["lr"])

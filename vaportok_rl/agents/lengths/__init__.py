@@ -2,7 +2,4 @@
 
 from vaportok_rl.agents.lengths.scripted import LengthChoice, LengthPolicy
 
-__all__ = [
-    "LengthChoice",
-    "LengthPolicy",
-]
+__all__ = ["LengthChoice", "LengthPolicy"]

@@ -57,7 +57,7 @@ def render_decision(
     frame: int,
     scale: int | None = None,
 ) -> Frames:
-    """Draws one frame of a decision.
+    """Draws one frame of a decided clip.
 
     The picture's size depends only on the clip's size, the number of terms and the scale. Both sides are even, as video
     encoders require. Bars of terms are clipped at ±1 with an arrowhead; the value is written beside them.

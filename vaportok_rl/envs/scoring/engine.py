@@ -14,12 +14,7 @@ from torch import Tensor
 
 from vaportok_rl.clips import ClipSource
 from vaportok_rl.envs.scene import Outcome, OutcomeOfAllLengths, Scene
-from vaportok_rl.envs.scoring.decoding_plan import (
-    PADDING,
-    DecodingBatch,
-    Indices,
-    plan_decoding,
-)
+from vaportok_rl.envs.scoring.decoding_plan import PADDING, DecodingBatch, Indices, plan_decoding
 from vaportok_rl.tokenizer import VaporTok, VaporTokConfig, clip_complexity
 from vaportok_rl.tokenizer.complexity import ComplexityScale
 from vaportok_rl.tokenizer.prior import cumulative_hits, top_k_accuracy

@@ -2,6 +2,4 @@
 
 from vaportok_rl.envs.vector_checker.checker import check_vector_env
 
-__all__ = [
-    "check_vector_env",
-]
+__all__ = ["check_vector_env"]

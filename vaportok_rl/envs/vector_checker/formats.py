@@ -63,18 +63,16 @@ def autoreset_mode(trial: Trial) -> Iterator[str]:
 
 def misfit(space: spaces.Space[Any], value: Any, where: str) -> str | None:
     """Why a value is not in a space, naming the part; None if it is."""
-    if isinstance(space, spaces.Dict):
-        if not isinstance(value, dict) or set(value) != set(space.spaces):
-            got = f"keys {list(value)}" if isinstance(value, dict) else outline(value)
-            return f"Expected {where} as a dict with the keys {list(space.spaces)}, got {got}; return them all."
-        parts = [(part, value[name], f"{where}[{name!r}]") for name, part in space.spaces.items()]
-        return next((found for each in parts if (found := misfit(*each))), None)
-    if isinstance(space, spaces.Tuple):
-        if not isinstance(value, tuple) or len(value) != len(space.spaces):
-            return (
-                f"Expected {where} as a tuple of {len(space.spaces)}, got {outline(value)}; return one for each space."
-            )
-        parts = [(part, value[index], f"{where}[{index}]") for index, part in enumerate(space.spaces)]
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        named = isinstance(space, spaces.Dict)
+        inner: dict[Any, Any] = dict(
+            space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+        )
+        if not isinstance(value, dict if named else tuple) or set(value if named else range(len(value))) != set(inner):
+            got = f"keys {list(value)}" if named and isinstance(value, dict) else outline(value)
+            wanted = f"dict with the keys {list(inner)}" if named else f"tuple of {len(inner)}"
+            return f"Expected {where} as a {wanted}, got {got}; return them all."
+        parts = [(part, value[name], f"{where}[{name!r}]") for name, part in inner.items()]
         return next((found for each in parts if (found := misfit(*each))), None)
     if isinstance(space, spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary):
         if not isinstance(value, np.ndarray) or value.shape != space.shape or value.dtype != space.dtype:
