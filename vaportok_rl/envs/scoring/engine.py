@@ -264,7 +264,9 @@ class ScoringEngine:
                 f"Expected n_tokens in 1…{tokens}, got {lengths.min()}…{lengths.max()}; n_tokens = action + 1."
             )
         if self.bits and scene.bits.shape[-1] != tokens:
-            raise ValueError("Expected a scene with the prior's bits, got one without; encode it with this engine.")
+            raise ValueError(
+                "Expected a scene with the prior's bits, got one encoded without; encode it with this engine."
+            )
         patches = self.config.patches
         padding = 0 if self.device.type == "cpu" and patches >= FILLING_PATCHES else PADDING
         plan = plan_decoding(lengths.reshape(len(lengths), -1), tokens, patches, self.max_batch_tokens, padding)
