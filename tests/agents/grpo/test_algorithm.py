@@ -182,6 +182,13 @@ class TestLoss:
         assert (plain - bonus).item() == pytest.approx(0.5 * logged["entropy"].item(), abs=1e-5)
         assert logged["entropy"] > 0
 
+    def test_clips_are_credited_unless_paths_are_asked_for(self, tiny_world: str) -> None:
+        model = GRPO(env=make_env(tiny_world), seed=1)
+        rollout = model.collect()
+        assert not torch.equal(*model.advantages(rollout).unbind(-1))
+        model.credit = "path"
+        assert torch.equal(*model.advantages(rollout).unbind(-1))
+
     def test_some_scenes_only(self, tiny_world: str) -> None:
         model = GRPO(env=make_env(tiny_world), seed=1)
         rollout = model.collect()

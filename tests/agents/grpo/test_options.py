@@ -32,6 +32,7 @@ def make(world: str, *, reward: Any = None, **options: Any) -> GRPO:
         ({"scale_rewards": "std"}, "Expected scale_rewards 'group' or 'batch' or 'none', got 'std'"),
         ({"gradient": "all"}, "Expected gradient 'sampled' or 'enumerated'"),
         ({"kl_estimator": "k1"}, "Expected kl_estimator"),
+        ({"credit": "token"}, "Expected credit"),
         ({"reward_aggregation": "sum"}, "Expected reward_aggregation"),
         ({"kl_coef": 0, "kl_estimator": "k3"}, "Expected kl_coef > 0 with kl_estimator='k3'"),
         ({"kl_coef": 0, "ref_sync_every": 2}, "Expected kl_coef > 0 with ref_sync_every"),
