@@ -18,6 +18,16 @@ from vaportok_rl.experiments.video_formats import FORMATS, Format, read_numbers,
 
 BY_NAME = {kind.file: kind for kind in FORMATS}
 COUNTED = {"h264.avi"}
+BY_DECORD = {
+    "h264.mp4",
+    "h264-one-group.mov",
+    "vp9.webm",
+    "vp8.webm",
+    "flv1.flv",
+    "h263.3gp",
+    "mjpeg.avi",
+    "prores.mov",
+}
 
 
 def ffmpeg(*arguments: object) -> None:
@@ -30,6 +40,7 @@ def test_every_clip_holds_its_frames_and_no_frame_is_in_both_splits(kind: Format
     assert not list(wrong_clips(path))
     index = open_video(path, 8)
     assert (index.count, index.access) == (96, "counts" if kind.file in COUNTED else "seeks")
+    assert (index.decoder == "decord") == (kind.file in BY_DECORD)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov"])
@@ -58,7 +69,9 @@ def test_frames_are_turned_and_mirrored_as_a_player_does(turn: tuple[str, ...], 
     assert (clip.int() - expected.int()).abs().float().mean() < 2
 
 
-@pytest.mark.parametrize("name", ["mpeg2.mkv", "mpeg2.mpg", "h264-open.flv", "mpeg4.avi"])
+@pytest.mark.parametrize(
+    "name", ["mpeg2.mkv", "mpeg2.mpg", "h264-open.flv", "mpeg4.avi", "h264.mp4", "flv1.flv", "vp9.webm"]
+)
 def test_what_is_damaged_is_told_and_the_rest_is_right(name: str, tmp_path: Path) -> None:
     path = write_numbered(tmp_path / name, BY_NAME[name])
     content = bytearray(path.read_bytes())

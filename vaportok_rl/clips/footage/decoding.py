@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import av
+import decord
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,6 +19,13 @@ from torch.nn import functional as F
 
 # Where a clip is first looked for: from this many key frames back. After that from the beginning of the file.
 _KEYS_BACK = (1, 2, 4)
+
+# decord is faster on small pictures, and keeps what it decodes on its way to a clip: up to this many bytes a file.
+_DECORD_BYTES = 96 * 2**20
+# What a file's first and last clip are to decord and to PyAV, and clips in between from no key frame in particular.
+_PROBES = 4
+_BATCH_FRAMES = 16
+decord.logging.set_level(decord.logging.QUIET)
 
 # To containers and decoders: tell what is damaged rather than conceal it.
 _EXPLODE = {"err_detect": "explode"}
@@ -77,11 +85,16 @@ class VideoIndex:
             empty where the file does not say, and frames are found by counting from the beginning.
         keys: presentation and decoding time of the key frames, ``int64 [M, 2]``.
         count: N, frames.
+        plain: whether frames need no more than their place: none is hidden by an edit list, turned or mirrored, none
+            refers to what lies before its key frame, and all of them together are small.
+        decoder: ``"decord"`` where its frames were seen to be equal to ``"PyAV"``'s, which reads everything else.
     """
 
     times: NDArray[np.int64]
     keys: NDArray[np.int64]
     count: int
+    plain: bool = False
+    decoder: str = "PyAV"
 
     @property
     def access(self) -> str:
@@ -215,11 +228,35 @@ def open_video(path: Path, frames: int) -> VideoIndex:
         try:
             for first in sorted({0, last}):
                 _read(path, index, first, min(frames, index.count - first), lambda *_: None)
-            return index
+            return _with_decoder(path, index, frames)
         except UnreadableVideoError as error:
             if not isinstance(error.__cause__, _OtherFramesError):
                 raise
     return _index_of_frames(path)
+
+
+def _with_decoder(path: Path, index: VideoIndex, frames: int) -> VideoIndex:
+    """The index with decord as its decoder, if clips spread over the file are the same to the bit."""
+    if not index.plain:
+        return index
+    matrices: list[list[int]] = []
+    _read(path, index, 0, 1, lambda _, frame: matrices.append(_display_matrix(frame)))
+    (across_x, down_x, _, _, down_y) = matrices[0]
+    length = min(frames, index.count)
+    starts = sorted(set(np.linspace(0, index.count - length, _PROBES).astype(int).tolist()))
+    fast = replace(index, decoder="decord")
+    try:
+        same = (
+            (across_x > 0, down_x, down_y > 0) == (True, 0, True)
+            and len(decord.VideoReader(str(path.absolute()), num_threads=1)) == index.count
+            and all(
+                torch.equal(*(read_clips(path, one, [first], length, 32)[0] for one in (index, fast)))
+                for first in starts
+            )
+        )
+    except decord.DECORDError:
+        return index
+    return fast if same else index
 
 
 def _index_of_packets(path: Path) -> VideoIndex:
@@ -233,10 +270,22 @@ def _index_of_packets(path: Path) -> VideoIndex:
         if not shown:
             raise UnreadableVideoError(path, "it holds no frame")
         keys = [(packet.pts, packet.dts) for packet in packets if packet.is_keyframe]
+        pixels = video.codec_context.width * video.codec_context.height
         known = None not in shown and len(set(shown)) == len(shown) and not any(None in key for key in keys)
     if not known:
         return VideoIndex(np.zeros(0, np.int64), np.zeros((0, 2), np.int64), len(shown))
-    return VideoIndex(np.sort(np.array(shown, np.int64)), _sorted(keys), len(shown))
+    plain = len(shown) == len(packets) and 3 * pixels * len(shown) <= _DECORD_BYTES and not _leads(packets)
+    return VideoIndex(np.sort(np.array(shown, np.int64)), _sorted(keys), len(shown), plain)
+
+
+def _leads(packets: Sequence[Any]) -> bool:
+    """Whether a frame is shown before the key frame after which it is stored (an open group of pictures)."""
+    key = None
+    for packet in packets:
+        key = packet.pts if packet.is_keyframe else key
+        if key is None or packet.pts < key:
+            return True
+    return False
 
 
 def _index_of_frames(path: Path) -> VideoIndex:
@@ -298,19 +347,34 @@ def read_clips(path: Path, index: VideoIndex, first_frames: Sequence[int], frame
     first, stop = min(first_frames), min(max(first_frames) + frames, index.count)
     clips = [torch.empty(3, frames, size, size, dtype=torch.uint8) for _ in first_frames]
 
+    def place(position: int, pixels: NDArray[np.uint8]) -> None:
+        places = [(clip, first + position - begin) for clip, begin in zip(clips, first_frames, strict=True)]
+        places = [(clip, place) for clip, place in places if 0 <= place < frames]
+        if places:
+            small = resize_and_crop(torch.from_numpy(pixels)[None], size)[0]
+            for clip, place in places:
+                if first + position < index.count - 1:
+                    clip[:, place] = small
+                else:
+                    clip[:, place:] = small[:, None]
+
+    if index.decoder == "decord":
+        try:
+            reader = decord.VideoReader(str(path.absolute()), num_threads=1)
+            for position in range(0, stop - first, _BATCH_FRAMES):
+                places = range(first + position, min(first + position + _BATCH_FRAMES, stop))
+                for offset, pixels in enumerate(reader.get_batch(places).asnumpy()):
+                    place(position + offset, pixels)
+            return clips
+        except (decord.DECORDError, IndexError):
+            pass  # PyAV says what is wrong, or can read it
+
     matrix: list[int] = []
 
     def use(position: int, frame: Any) -> None:
         # Of the first frame alone: a frame that was asked is part of a reference cycle, and stays for a while.
         matrix[:] = matrix or _display_matrix(frame)
-        places = [(clip, first + position - begin) for clip, begin in zip(clips, first_frames, strict=True)]
-        places = [(clip, place) for clip, place in places if 0 <= place < frames]
-        if places:
-            small = resize_and_crop(torch.from_numpy(_upright(frame, matrix))[None], size)[0]
-            for clip, place in places:
-                clip[:, place if first + position < index.count - 1 else slice(place, None)] = (
-                    small if first + position < index.count - 1 else small[:, None]
-                )
+        place(position, _upright(frame, matrix))
 
     _read(path, index, first, stop - first, use)
     return clips
