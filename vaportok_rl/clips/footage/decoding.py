@@ -254,7 +254,7 @@ def _with_decoder(path: Path, index: VideoIndex, frames: int) -> VideoIndex:
                 for first in starts
             )
         )
-    except decord.DECORDError:
+    except (decord.DECORDError, RuntimeError, UnreadableVideoError):
         return index
     return fast if same else index
 
@@ -366,7 +366,7 @@ def read_clips(path: Path, index: VideoIndex, first_frames: Sequence[int], frame
                 for offset, pixels in enumerate(reader.get_batch(places).asnumpy()):
                     place(position + offset, pixels)
             return clips
-        except (decord.DECORDError, IndexError):
+        except (decord.DECORDError, RuntimeError, IndexError):
             pass  # PyAV says what is wrong, or can read it
 
     matrix: list[int] = []
