@@ -69,9 +69,7 @@ def test_frames_are_turned_and_mirrored_as_a_player_does(turn: tuple[str, ...], 
     assert (clip.int() - expected.int()).abs().float().mean() < 2
 
 
-@pytest.mark.parametrize(
-    "name", ["mpeg2.mkv", "mpeg2.mpg", "h264-open.flv", "mpeg4.avi", "h264.mp4", "flv1.flv"]
-)
+@pytest.mark.parametrize("name", ["mpeg2.mkv", "mpeg2.mpg", "h264-open.flv", "mpeg4.avi", "h264.mp4", "flv1.flv"])
 def test_what_is_damaged_is_told_and_the_rest_is_right(name: str, tmp_path: Path) -> None:
     path = write_numbered(tmp_path / name, BY_NAME[name])
     content = bytearray(path.read_bytes())
