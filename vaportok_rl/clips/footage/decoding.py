@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import av
-import decord
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+
+from vaportok_rl.clips.footage.decord_library import decord
 
 # Where a clip is first looked for: from this many key frames back. After that from the beginning of the file.
 _KEYS_BACK = (1, 2, 4)
@@ -25,7 +26,6 @@ _DECORD_BYTES = 96 * 2**20
 # What a file's first and last clip are to decord and to PyAV, and clips in between from no key frame in particular.
 _PROBES = 4
 _BATCH_FRAMES = 16
-decord.logging.set_level(decord.logging.QUIET)
 
 # To containers and decoders: tell what is damaged rather than conceal it.
 _EXPLODE = {"err_detect": "explode"}
