@@ -2,20 +2,25 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from vaportok_rl.experiments.video_formats import FORMATS, write_numbered
+
 pytest.importorskip("pygame")
 
 PLAY = "clip = GameplayClips('Pendulum-v1', frames=2, size=16)[0]; assert clip.float().std() > 1"  # draws a PNG
-DECODE = "from vaportok_rl.clips.decoding import VideoFile; assert len(VideoFile(Path(sys.argv[1]))) == 6"
+DECODE = (
+    "from vaportok_rl.clips.footage.decoding import open_video, read_clips; path = Path(sys.argv[1]); "
+    "index = open_video(path, 2); assert index.decoder == 'decord'; read_clips(path, index, [3], 2, 16)"
+)
 
 
 @pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory, write_numbered: Callable[..., Path]) -> Path:
-    return write_numbered(tmp_path_factory.mktemp("videos") / "a.mp4", 6)
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("videos") / "h264.mp4"
+    return write_numbered(path, next(kind for kind in FORMATS if kind.file == path.name), 6)
 
 
 @pytest.mark.parametrize(
