@@ -21,7 +21,8 @@ from vaportok_rl.experiments.learning_curves import (
     save_curve,
     summary,
 )
-from vaportok_rl.experiments.run_folder import LOCK_FILE, plain
+from vaportok_rl.experiments.run_folder import plain
+from vaportok_rl.runtime.held_folders import LOCK_FILE
 
 
 def settings(world: str) -> LearnableSettings:

@@ -11,16 +11,8 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from vaportok_rl.experiments.run_folder import (
-    CONFIG_FILE,
-    LOCK_FILE,
-    create_run_folder,
-    hold_run_folder,
-    plain,
-    release_run_folder,
-    write_config,
-    write_json,
-)
+from vaportok_rl.experiments.run_folder import CONFIG_FILE, create_run_folder, plain, write_config, write_json
+from vaportok_rl.runtime.held_folders import LOCK_FILE, hold_run_folder, release_run_folder
 from vaportok_rl.runtime.whole_writes import UnwritableError, scratch_path
 
 

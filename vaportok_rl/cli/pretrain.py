@@ -23,13 +23,8 @@ from vaportok_rl.clips.footage.source import Starts
 from vaportok_rl.evaluation import clip_batches, rate_distortion
 from vaportok_rl.experiments.pretraining_pictures import draw_run
 from vaportok_rl.experiments.reports.pictures import to_frames
-from vaportok_rl.experiments.run_folder import (
-    CONFIG_FILE,
-    create_run_folder,
-    hold_run_folder,
-    release_run_folder,
-    write_config,
-)
+from vaportok_rl.experiments.run_folder import CONFIG_FILE, create_run_folder, write_config
+from vaportok_rl.runtime.held_folders import hold_run_folder, release_run_folder
 from vaportok_rl.runtime.machine import usable_device
 from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.runtime.whole_writes import whole_write

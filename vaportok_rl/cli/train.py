@@ -13,7 +13,7 @@ from vaportok_rl.agents.agent_file import AGENT_FILE
 from vaportok_rl.cli.progress import progress_bar
 from vaportok_rl.experiments.console import tell_written
 from vaportok_rl.experiments.reports.tables import READING, cautions, scoreboard, verdict
-from vaportok_rl.experiments.run_folder import create_run_folder, hold_run_folder
+from vaportok_rl.experiments.run_folder import create_run_folder
 from vaportok_rl.experiments.runs.training import (
     TrainSettings,
     join_processes,
@@ -22,6 +22,7 @@ from vaportok_rl.experiments.runs.training import (
     resumable_record,
     train,
 )
+from vaportok_rl.runtime.held_folders import hold_run_folder
 
 
 @dataclass(frozen=True)

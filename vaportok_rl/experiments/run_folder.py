@@ -13,16 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
+from vaportok_rl.runtime.held_folders import LOCK_FILE, hold_run_folder, holds_folder, release_run_folder
 from vaportok_rl.runtime.whole_writes import scratch_path, unwritable, whole_write
 from vaportok_rl.version import __version__
 
 CONFIG_FILE = "config.yaml"
-
-
-LOCK_FILE = ".run.lock"
-_HELD: dict[Path, FileLock] = {}
 
 
 def create_run_folder(root: Path, name: str, folder: Path | None = None) -> Path:
@@ -45,7 +41,7 @@ def create_run_folder(root: Path, name: str, folder: Path | None = None) -> Path
             chosen = root / f"{chosen.name.partition(f'-{name}')[0]}-{name}-{number}"
         except OSError as error:
             raise unwritable(chosen, error) from error
-    if chosen.resolve() in _HELD:
+    if holds_folder(chosen):
         raise _exists(chosen)
     hold_run_folder(chosen)
     # A kill may have left the lock and half a config.yaml.
@@ -54,43 +50,6 @@ def create_run_folder(root: Path, name: str, folder: Path | None = None) -> Path
         release_run_folder(chosen)
         raise _exists(chosen)
     return chosen
-
-
-def hold_run_folder(folder: Path) -> None:
-    """Takes a run folder for this process, which may have it already.
-
-    The operating system gives it back when the process ends, however it ends.
-
-    Raises:
-        FileNotFoundError: there is no such folder; taking it would make one.
-        FileExistsError: another process writes into it.
-        UnwritableError: nothing can be written there.
-    """
-    place = folder.resolve()
-    if place in _HELD:
-        return
-    if not place.is_dir():
-        raise FileNotFoundError(
-            f"Expected a run to resume in {folder}, found no such folder; start it without --resume."
-        )
-    lock = FileLock(place / LOCK_FILE)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise FileExistsError(
-            f"Expected a run folder that no other run uses, got {folder}, into which one is writing now; wait for it, "
-            "or choose another --out."
-        ) from error
-    except OSError as error:
-        raise unwritable(folder, error) from error
-    _HELD[place] = lock
-
-
-def release_run_folder(folder: Path) -> None:
-    """Lets other processes have a run folder that this one holds."""
-    lock = _HELD.pop(folder.resolve(), None)
-    if lock is not None:
-        lock.release()
 
 
 def _exists(folder: Path) -> FileExistsError:

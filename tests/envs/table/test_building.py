@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from vaportok_rl.envs.table.building import TableBuilder, plan_table
 from vaportok_rl.envs.table.clips import TableClips
 from vaportok_rl.envs.table.manifest import TableBuild, read_manifest
 from vaportok_rl.envs.table.table import OutcomeTable
+from vaportok_rl.runtime.held_folders import LOCK_FILE
 from vaportok_rl.runtime.ranks import Processes
 
 
@@ -123,6 +125,17 @@ def test_the_folder_of_another_build_is_left_alone(
     with pytest.raises(ValueError, match=f"hold a table of the same build, got one with .*{named}"):
         TableBuilder(other, coarse_table).run()
     assert contents(coarse_table) == before
+
+
+def test_a_folder_that_another_process_builds_into_is_refused(
+    plan: TableBuild, coarse_table: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "new"
+    folder.mkdir()
+    with FileLock(folder / LOCK_FILE), pytest.raises(FileExistsError, match=r"no other run uses.*new"):
+        TableBuilder(plan, folder).run()
+    TableBuilder(plan, folder).run()
+    assert contents(folder) == contents(coarse_table)
 
 
 def test_a_folder_with_other_files_is_left_alone(plan: TableBuild, tmp_path: Path) -> None:

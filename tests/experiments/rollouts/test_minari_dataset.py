@@ -16,7 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 from vaportok_rl.envs import TaildropProcess, VaporReward
 from vaportok_rl.experiments.rollouts.minari_dataset import MinariRecorder, environment_spec
 from vaportok_rl.experiments.rollouts.playing import Rollout, rollout
-from vaportok_rl.experiments.run_folder import LOCK_FILE
+from vaportok_rl.runtime.held_folders import LOCK_FILE
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from vaportok_rl.agents.agent_file import AGENT_FILE, algorithm_class, read_reco
 from vaportok_rl.agents.lengths.trained import load_agent
 from vaportok_rl.envs import Outcome, TaildropProcess
 from vaportok_rl.envs.rewards.contract import NonFiniteRewardError
-from vaportok_rl.experiments.run_folder import create_run_folder, release_run_folder, write_config
+from vaportok_rl.experiments.run_folder import create_run_folder, write_config
 from vaportok_rl.experiments.runs.algorithms import (
     ALGORITHMS,
     A2CSettings,
@@ -27,6 +27,7 @@ from vaportok_rl.experiments.runs.algorithms import (
 from vaportok_rl.experiments.runs.seeded_rounds import SeededRounds
 from vaportok_rl.experiments.runs.training import TrainedRun, TrainSettings, open_held_out, prepare, train
 from vaportok_rl.experiments.runs.world_settings import RewardSettings
+from vaportok_rl.runtime.held_folders import release_run_folder
 from vaportok_rl.tokenizer.pretraining import NonFiniteLossError
 
 ROUND = 3 * 2 * 4  # path length × scenes × group size

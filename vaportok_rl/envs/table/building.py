@@ -28,6 +28,7 @@ from vaportok_rl.envs.table.manifest import (
 )
 from vaportok_rl.envs.table.shards import clip_digests, own_shard, record_shard, weights_digest, write_shard
 from vaportok_rl.envs.table.table import OutcomeTable
+from vaportok_rl.runtime.held_folders import LOCK_FILE, hold_run_folder, release_run_folder
 from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.runtime.whole_writes import scratch_path
 
@@ -162,14 +163,19 @@ class TableBuilder:
 
         Raises:
             ValueError: the folder holds another table or other files, or the clips have changed.
+            FileExistsError: another process builds into it.
         """
-        begun = self._begin()
-        for split, name, indices in self._mine():
-            self._make_shard(split, name, indices, on_decodes)
-        if self.processes.is_main:
-            self._finish(begun, on_decodes)
-        else:
-            self._wait_for(lambda: read_manifest(self.folder, unfinished=True).complete)
+        try:
+            begun = self._begin()
+            for split, name, indices in self._mine():
+                self._make_shard(split, name, indices, on_decodes)
+            if self.processes.is_main:
+                self._finish(begun, on_decodes)
+            else:
+                self._wait_for(lambda: read_manifest(self.folder, unfinished=True).complete)
+        finally:
+            if self.processes.is_main:
+                release_run_folder(self.folder)
         return OutcomeTable.load(self.folder)
 
     def _begin(self) -> TableManifest:
@@ -177,14 +183,18 @@ class TableBuilder:
         manifest = self.folder / MANIFEST_FILE
         if self.processes.rank:
             self._wait_for(manifest.is_file)
-        if not manifest.is_file():
+        elif not manifest.is_file():
             if self.folder.exists() and (not self.folder.is_dir() or not self._only_leftovers()):
                 raise ValueError(
                     f"Expected a new or empty folder, or a table of the same build, got {self.folder} with other "
                     "files; nothing was written. Choose another --out."
                 )
             self.folder.mkdir(parents=True, exist_ok=True)
-            TableManifest(self.build).write(self.folder)
+        if self.processes.is_main:
+            # Two builds at once would take each other's half-written files for their own.
+            hold_run_folder(self.folder)
+            if not manifest.is_file():
+                TableManifest(self.build).write(self.folder)
         found = read_manifest(self.folder, unfinished=True)
         if found.build.identity != self.build.identity:
             raise ValueError(
@@ -195,8 +205,9 @@ class TableBuilder:
         return found
 
     def _only_leftovers(self) -> bool:
-        """Whether the folder holds at most the leftover of an interrupted first write."""
-        return all(path == scratch_path(self.folder / MANIFEST_FILE) for path in self.folder.iterdir())
+        """Whether the folder holds at most what a build leaves that was killed at its first write."""
+        leftovers = (LOCK_FILE, scratch_path(Path(MANIFEST_FILE)).name)
+        return all(path.name in leftovers for path in self.folder.iterdir())
 
     @staticmethod
     def _wait_for(condition: Callable[[], bool]) -> None:

@@ -19,8 +19,8 @@ from gymnasium.envs.registration import EnvSpec
 
 from vaportok_rl.envs import TaildropProcess
 from vaportok_rl.experiments.rollouts.playing import Episode
-from vaportok_rl.experiments.run_folder import LOCK_FILE, hold_run_folder, release_run_folder
 from vaportok_rl.registration import TAILDROP_ID
+from vaportok_rl.runtime.held_folders import LOCK_FILE, hold_run_folder, release_run_folder
 from vaportok_rl.version import __version__
 
 _ROOT = "MINARI_DATASETS_PATH"

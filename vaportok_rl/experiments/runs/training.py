@@ -28,15 +28,7 @@ from vaportok_rl.envs.rewards.reward import build_reward
 from vaportok_rl.experiments.reports.evaluation import Evaluation, explained_share, judged
 from vaportok_rl.experiments.reports.pictures import comparison_frames, contact_sheet, spread_rows, write_video
 from vaportok_rl.experiments.reports.plots import allocation_figure, rate_distortion_figure, reward_figure, save_figure
-from vaportok_rl.experiments.run_folder import (
-    CONFIG_FILE,
-    LOCK_FILE,
-    changed_settings,
-    hold_run_folder,
-    plain,
-    release_run_folder,
-    write_config,
-)
+from vaportok_rl.experiments.run_folder import CONFIG_FILE, changed_settings, plain, write_config
 from vaportok_rl.experiments.runs.algorithms import (
     ALGORITHMS,
     A2CSettings,
@@ -51,6 +43,7 @@ from vaportok_rl.experiments.runs.progress_report import OnRound, ProgressReport
 from vaportok_rl.experiments.runs.seeded_rounds import SeededRounds
 from vaportok_rl.experiments.runs.world_settings import StudySettings
 from vaportok_rl.runtime.declared import AT_LEAST_1, NOT_NEGATIVE, SEED, Range, check_fields
+from vaportok_rl.runtime.held_folders import LOCK_FILE, hold_run_folder, release_run_folder
 from vaportok_rl.runtime.machine import describe_machine, warn_if_other_machine
 from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.tokenizer.pretraining import NonFiniteLossError
