@@ -57,8 +57,12 @@ _CLASSES = {
     **dict.fromkeys(("Adam", "AdamW", "SGD", "RMSprop"), "torch.optim"),
     **dict.fromkeys(("ReLU", "Tanh", "ELU", "LeakyReLU", "SiLU", "GELU"), "torch.nn"),
 }
-# The latents of every path at the last step: by far the largest thing, and never used. Clocks start anew.
-_LEFT_OUT = {"_last_obs", "_last_original_obs", "_last_episode_starts", "start_time", "lr_schedule"}
+# The latents of every path at the last step: by far the largest thing, and never used. Clocks start anew, as does the
+# count that speeds are told from: a resumed run ends with the bytes of an uninterrupted one.
+_LEFT_OUT = {
+    *("_last_obs", "_last_original_obs", "_last_episode_starts"),
+    *("start_time", "_num_timesteps_at_start", "lr_schedule"),
+}
 # Would have a file choose an environment to be imported, or a place to be written to.
 _NOT_TAKEN = {"env", "tensorboard_log"}
 

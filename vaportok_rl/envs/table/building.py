@@ -205,8 +205,8 @@ class TableBuilder:
         return found
 
     def _only_leftovers(self) -> bool:
-        """Whether the folder holds at most what a build leaves that was killed at its first write."""
-        leftovers = (LOCK_FILE, scratch_path(Path(MANIFEST_FILE)).name)
+        """Whether the folder holds at most what a build leaves that was killed at its first write, or begins with."""
+        leftovers = (LOCK_FILE, scratch_path(Path(MANIFEST_FILE)).name, MANIFEST_FILE)
         return all(path.name in leftovers for path in self.folder.iterdir())
 
     @staticmethod
