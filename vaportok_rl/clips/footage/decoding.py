@@ -23,8 +23,9 @@ _KEYS_BACK = (1, 2, 4)
 
 # decord is faster on small pictures, and keeps what it decodes on its way to a clip: up to this many bytes a file.
 _DECORD_BYTES = 96 * 2**20
-# What a file's first and last clip are to decord and to PyAV, and clips in between from no key frame in particular.
+# Clips of a file, evenly spaced from its first to its last, that decord and PyAV must read alike.
 _PROBES = 4
+# Frames that decord hands over at once, at their native size.
 _BATCH_FRAMES = 16
 
 # To containers and decoders: tell what is damaged rather than conceal it.
