@@ -11,8 +11,8 @@ from typing import Any
 
 # What the package's modules name while they are imported; the options themselves are plain Python types.
 _STOOD_IN = (
-    *("accelerate", "av", "einops", "huggingface_hub", "imageio", "lpips", "matplotlib", "pandas", "pyarrow"),
-    *("safetensors", "scipy", "stable_baselines3", "tensorboard", "torch", "torchmetrics", "torchvision"),
+    *("accelerate", "av", "decord", "einops", "huggingface_hub", "imageio", "lpips", "matplotlib", "pandas", "pyarrow"),
+    *("safetensors", "scipy", "stable_baselines3", "tensorboard", "torch", "torchmetrics", "torchvision", "typeguard"),
 )
 
 

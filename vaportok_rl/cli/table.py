@@ -32,7 +32,7 @@ class Build(TableOptions):
 
     def run(self, console: Console) -> None:
         """Runs the command."""
-        processes = Processes.launched()
+        processes = Processes.start("cpu")  # they agree on who has the folder, and exchange nothing else
         here = os.environ.get("LOCAL_RANK")
         device = f"cuda:{here}" if self.device == "cuda" and here is not None else self.device
         options = {option.name: getattr(self, option.name) for option in fields(TableOptions)}

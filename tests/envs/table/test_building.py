@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from vaportok_rl.clips import ClipBatch, ProceduralClips
 from vaportok_rl.envs.table import building as table_building
 from vaportok_rl.envs.table.building import TableBuilder, plan_table
 from vaportok_rl.envs.table.clips import TableClips
-from vaportok_rl.envs.table.manifest import TableBuild, read_manifest
+from vaportok_rl.envs.table.manifest import TableBuild, TableManifest, read_manifest
 from vaportok_rl.envs.table.table import OutcomeTable
 from vaportok_rl.runtime.held_folders import LOCK_FILE
 from vaportok_rl.runtime.ranks import Processes
@@ -93,10 +94,23 @@ def test_interrupted_at_every_write_it_ends_with_the_same_bytes(
         assert contents(folder) == contents(coarse_table)
 
 
-def test_processes_share_the_shards(
-    plan: TableBuild, coarse_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads stand for two processes that agree with each other."""
+    answers: list[bool] = []
+    both = threading.Barrier(2)
+
+    def all_agree(self: Processes, yes: bool) -> bool:
+        answers.append(yes)
+        both.wait()
+        return all(answers)
+
+    monkeypatch.setattr(Processes, "all_agree", all_agree)
     monkeypatch.setattr(time, "sleep", lambda seconds: os.sched_yield())
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_processes_share_the_shards(plan: TableBuild, coarse_table: Path, tmp_path: Path) -> None:
     builders = [TableBuilder(plan, tmp_path / "shared", processes=Processes(rank, 2)) for rank in range(2)]
     assert [builder.decodes for builder in builders] == [(8 + 7) * 5 + 7 * 16, 4 * 5]
     other = threading.Thread(target=builders[1].run)
@@ -136,6 +150,22 @@ def test_a_folder_that_another_process_builds_into_is_refused(
         TableBuilder(plan, folder).run()
     TableBuilder(plan, folder).run()
     assert contents(folder) == contents(coarse_table)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_no_process_builds_into_a_folder_that_another_build_of_the_same_table_has(
+    plan: TableBuild, tmp_path: Path
+) -> None:
+    folder = tmp_path / "new"
+    folder.mkdir()
+    TableManifest(plan).write(folder)  # by two others, which are at work
+    with FileLock(folder / LOCK_FILE), ThreadPoolExecutor(2) as pool:
+        before = contents(folder)
+        builders = [TableBuilder(plan, folder, processes=Processes(rank, 2)) for rank in range(2)]
+        for done in [pool.submit(builder.run) for builder in builders]:
+            with pytest.raises(FileExistsError):
+                done.result(60)
+        assert contents(folder) == before
 
 
 def test_a_folder_with_other_files_is_left_alone(plan: TableBuild, tmp_path: Path) -> None:

@@ -25,8 +25,14 @@ _KEYS_BACK = (1, 2, 4)
 _DECORD_BYTES = 96 * 2**20
 # Clips of a file, evenly spaced from its first to its last, that decord and PyAV must read alike.
 _PROBES = 4
+# H = W, pixels, at which they are compared.
+_PROBE_SIZE = 32
 # Frames that decord hands over at once, at their native size.
 _BATCH_FRAMES = 16
+
+# Where a container has lost frames there is a gap in the times, longer than a usual step by this factor. Those shown up
+# to so many places before it may refer to what was lost, as may all from there to the next key frame.
+_GAP, _REORDERED = 1.5, 16
 
 # To containers and decoders: tell what is damaged rather than conceal it.
 _EXPLODE = {"err_detect": "explode"}
@@ -86,14 +92,16 @@ class VideoIndex:
             empty where the file does not say, and frames are found by counting from the beginning.
         keys: presentation and decoding time of the key frames, ``int64 [M, 2]``.
         count: N, frames.
+        holes: number of the first frame after each place where a damaged container lost some.
         plain: whether frames need no more than their place: none is hidden by an edit list, turned or mirrored, none
-            refers to what lies before its key frame, and all of them together are small.
+            refers to what lies before its key frame, none was lost, and all of them together are small.
         decoder: ``"decord"`` where its frames were seen to be equal to ``"PyAV"``'s, which reads everything else.
     """
 
     times: NDArray[np.int64]
     keys: NDArray[np.int64]
     count: int
+    holes: tuple[int, ...] = ()
     plain: bool = False
     decoder: str = "PyAV"
 
@@ -111,6 +119,25 @@ class VideoIndex:
         position = int(np.searchsorted(self.keys[:, 0], self.times[frame], side="right")) - back
         return None if position <= 0 else (int(self.keys[position, 0]), int(self.keys[position, 1]))
 
+    def is_whole(self, key: tuple[int, int] | None, last: int) -> bool:
+        """Whether nothing was lost that the frames from a key frame (None: the beginning) to another may refer to."""
+        begin = 0 if key is None else int(np.searchsorted(self.times, key[0]))
+        return not any(begin < hole <= last + _REORDERED for hole in self.holes)
+
+
+@contextlib.contextmanager
+def _complaints() -> Iterator[list[tuple[int, str, str]]]:
+    """What ffmpeg's libraries warn of meanwhile, in this thread: level, who, and what."""
+    level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
+    av.logging.set_level(av.logging.WARNING)
+    av.logging.set_skip_repeated(False)
+    try:
+        with av.logging.Capture() as told:
+            yield told
+    finally:
+        av.logging.set_level(level)
+        av.logging.set_skip_repeated(skips)
+
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
@@ -123,9 +150,9 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
                 raise UnreadableVideoError(path, "the file is empty (0 bytes)")
         # Absolute, or ffmpeg would take a file called "a:b.mp4" for a protocol.
         with av.open(f"file:{path.absolute()}", metadata_errors="ignore", options=_EXPLODE) as container:
-            if not container.streams.video:
+            video = next(iter(container.streams.video), None)
+            if video is None or video.codec_context is None:
                 raise UnreadableVideoError(path, "it holds no video, or in no codec that ffmpeg can decode")
-            video = container.streams.video[0]
             # One decoding thread: callers that want more cores read several files at once, in processes. What is
             # damaged is told rather than concealed.
             video.thread_type, video.thread_count = "NONE", 1
@@ -183,6 +210,8 @@ def _read(path: Path, index: VideoIndex, first: int, count: int, use: Callable[[
     attempts = list(dict.fromkeys([*keys, None]))
     for attempt, key in enumerate(attempts):
         try:
+            if not index.is_whole(key, first + count - 1):
+                raise _OtherFramesError
             with _opened(path) as (container, video):
                 place = 0 if not len(index.times) else None
                 taken = 0
@@ -224,45 +253,44 @@ def open_video(path: Path, frames: int) -> VideoIndex:
         UnreadableVideoError: the file cannot be opened, ends before its last frame, or one of those clips is damaged.
     """
     index = _index_of_packets(path)
+    if index.plain and _decord_agrees(path, index, frames):
+        return replace(index, decoder="decord")
     if len(index.times):
         last = max(0, index.count // frames - 1) * frames
         try:
             for first in sorted({0, last}):
                 _read(path, index, first, min(frames, index.count - first), lambda *_: None)
-            return _with_decoder(path, index, frames)
+            return index
         except UnreadableVideoError as error:
-            if not isinstance(error.__cause__, _OtherFramesError):
+            if index.holes or not isinstance(error.__cause__, _OtherFramesError):
                 raise
     return _index_of_frames(path)
 
 
-def _with_decoder(path: Path, index: VideoIndex, frames: int) -> VideoIndex:
-    """The index with decord as its decoder, if clips spread over the file are the same to the bit."""
-    if not index.plain:
-        return index
-    matrices: list[list[int]] = []
-    _read(path, index, 0, 1, lambda _, frame: matrices.append(_display_matrix(frame)))
-    (across_x, down_x, _, _, down_y) = matrices[0]
+def _decord_agrees(path: Path, index: VideoIndex, frames: int) -> bool:
+    """Whether decord's clips, spread over a plain file from its first to its last, are PyAV's to the bit."""
     length = min(frames, index.count)
     starts = sorted(set(np.linspace(0, index.count - length, _PROBES).astype(int).tolist()))
-    fast = replace(index, decoder="decord")
     try:
-        same = (
-            (across_x > 0, down_x, down_y > 0) == (True, 0, True)
-            and len(decord.VideoReader(str(path.absolute()), num_threads=1)) == index.count
-            and all(
-                torch.equal(*(read_clips(path, one, [first], length, 32)[0] for one in (index, fast)))
-                for first in starts
-            )
-        )
-    except (decord.DECORDError, RuntimeError, UnreadableVideoError):
-        return index
-    return fast if same else index
+        reader = _decord_reader(path)
+        if len(reader) != index.count:
+            return False
+        for first in starts:
+            expected, got = (_Clips([first], length, _PROBE_SIZE, index.count) for _ in range(2))
+            across_x, down_x, _, _, down_y = _by_pyav(path, index, expected)
+            if down_x or across_x < 0 or down_y < 0:
+                return False
+            _by_decord(reader, got)
+            if not torch.equal(expected.clips[0], got.clips[0]):
+                return False
+    except (decord.DECORDError, RuntimeError, IndexError, UnreadableVideoError):
+        return False
+    return True
 
 
 def _index_of_packets(path: Path) -> VideoIndex:
     """What the container says, without decoding."""
-    with _opened(path) as (container, video):
+    with _complaints() as told, _opened(path) as (container, video):
         packets = [packet for packet in container.demux(video) if packet.size]
         # This family lists every frame; the count that other containers hold is a guess, or of what damage took.
         if len(packets) < video.frames and "mov" in container.format.name:
@@ -272,11 +300,16 @@ def _index_of_packets(path: Path) -> VideoIndex:
             raise UnreadableVideoError(path, "it holds no frame")
         keys = [(packet.pts, packet.dts) for packet in packets if packet.is_keyframe]
         pixels = video.codec_context.width * video.codec_context.height
+        damaged = any(who == container.format.name for _, who, _ in told)
         known = None not in shown and len(set(shown)) == len(shown) and not any(None in key for key in keys)
     if not known:
         return VideoIndex(np.zeros(0, np.int64), np.zeros((0, 2), np.int64), len(shown))
-    plain = len(shown) == len(packets) and 3 * pixels * len(shown) <= _DECORD_BYTES and not _leads(packets)
-    return VideoIndex(np.sort(np.array(shown, np.int64)), _sorted(keys), len(shown), plain)
+    times = np.sort(np.array(shown, np.int64))
+    steps = np.diff(times)
+    holes = tuple((np.flatnonzero(steps > _GAP * np.median(steps)) + 1).tolist()) if damaged and len(steps) else ()
+    small = 3 * pixels * len(shown) <= _DECORD_BYTES
+    plain = small and len(shown) == len(packets) and not holes and not _leads(packets)
+    return VideoIndex(times, _sorted(keys), len(shown), holes, plain)
 
 
 def _leads(packets: Sequence[Any]) -> bool:
@@ -327,6 +360,60 @@ def _upright(frame: Any, matrix: Sequence[int]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels[:: -1 if down_y < 0 else 1, :: -1 if across_x < 0 else 1])
 
 
+class _Clips:
+    """Clips of one file, filled frame by frame; see `read_clips`.
+
+    Args:
+        first_frames: where they begin.
+        frames: T.
+        size: H = W, pixels.
+        count: frames of the file.
+
+    Attributes:
+        clips: each ``uint8 [3, T, size, size]``, in memory of its own.
+        span: the frames of the file that are needed.
+    """
+
+    def __init__(self, first_frames: Sequence[int], frames: int, size: int, count: int) -> None:
+        self._first_frames, self._last = first_frames, count - 1
+        self.span = range(min(first_frames), min(max(first_frames) + frames, count))
+        self.clips = [torch.empty(3, frames, size, size, dtype=torch.uint8) for _ in first_frames]
+
+    def put(self, frame: int, pixels: NDArray[np.uint8]) -> None:
+        """Takes the frame of that number, ``uint8 [H, W, 3]``; the file's last one also fills what lies past it."""
+        length, size = self.clips[0].shape[1:3]
+        places = [(clip, frame - first) for clip, first in zip(self.clips, self._first_frames, strict=True)]
+        places = [(clip, place) for clip, place in places if 0 <= place < length]
+        if places:
+            small = resize_and_crop(torch.from_numpy(pixels)[None], size)[0]
+            for clip, place in places:
+                clip[:, place : length if frame == self._last else place + 1] = small[:, None]
+
+
+def _by_pyav(path: Path, index: VideoIndex, into: _Clips) -> list[int]:
+    """Fills clips, turned as a player does; returns how, see `_display_matrix`."""
+    matrix: list[int] = []
+
+    def use(position: int, frame: Any) -> None:
+        # Of the first frame alone: a frame that was asked is part of a reference cycle, and stays for a while.
+        matrix[:] = matrix or _display_matrix(frame)
+        into.put(into.span.start + position, _upright(frame, matrix))
+
+    _read(path, index, into.span.start, len(into.span), use)
+    return matrix
+
+
+def _decord_reader(path: Path) -> Any:
+    return decord.VideoReader(str(path.absolute()), num_threads=1)
+
+
+def _by_decord(reader: Any, into: _Clips) -> None:
+    for begin in range(0, len(into.span), _BATCH_FRAMES):
+        numbers = into.span[begin : begin + _BATCH_FRAMES]
+        for number, pixels in zip(numbers, reader.get_batch(numbers).asnumpy(), strict=True):
+            into.put(number, pixels)
+
+
 def read_clips(path: Path, index: VideoIndex, first_frames: Sequence[int], frames: int, size: int) -> list[Tensor]:
     """Several clips of consecutive frames at native rate, all or nothing, read in one go.
 
@@ -345,40 +432,15 @@ def read_clips(path: Path, index: VideoIndex, first_frames: Sequence[int], frame
     Raises:
         UnreadableVideoError: the file cannot be opened or a frame cannot be decoded.
     """
-    first, stop = min(first_frames), min(max(first_frames) + frames, index.count)
-    clips = [torch.empty(3, frames, size, size, dtype=torch.uint8) for _ in first_frames]
-
-    def place(position: int, pixels: NDArray[np.uint8]) -> None:
-        places = [(clip, first + position - begin) for clip, begin in zip(clips, first_frames, strict=True)]
-        places = [(clip, place) for clip, place in places if 0 <= place < frames]
-        if places:
-            small = resize_and_crop(torch.from_numpy(pixels)[None], size)[0]
-            for clip, place in places:
-                if first + position < index.count - 1:
-                    clip[:, place] = small
-                else:
-                    clip[:, place:] = small[:, None]
-
+    read = _Clips(first_frames, frames, size, index.count)
     if index.decoder == "decord":
         try:
-            reader = decord.VideoReader(str(path.absolute()), num_threads=1)
-            for position in range(0, stop - first, _BATCH_FRAMES):
-                places = range(first + position, min(first + position + _BATCH_FRAMES, stop))
-                for offset, pixels in enumerate(reader.get_batch(places).asnumpy()):
-                    place(position + offset, pixels)
-            return clips
+            _by_decord(_decord_reader(path), read)
+            return read.clips
         except (decord.DECORDError, RuntimeError, IndexError):
             pass  # PyAV says what is wrong, or can read it
-
-    matrix: list[int] = []
-
-    def use(position: int, frame: Any) -> None:
-        # Of the first frame alone: a frame that was asked is part of a reference cycle, and stays for a while.
-        matrix[:] = matrix or _display_matrix(frame)
-        place(position, _upright(frame, matrix))
-
-    _read(path, index, first, stop - first, use)
-    return clips
+    _by_pyav(path, index, read)
+    return read.clips
 
 
 def first_frame_at(fraction: float, within: range, frames: int) -> int:

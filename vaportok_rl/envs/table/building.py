@@ -180,21 +180,17 @@ class TableBuilder:
 
     def _begin(self) -> TableManifest:
         """The manifest of an earlier run, or a new one that marks the folder as this build's."""
-        manifest = self.folder / MANIFEST_FILE
-        if self.processes.rank:
-            self._wait_for(manifest.is_file)
-        elif not manifest.is_file():
-            if self.folder.exists() and (not self.folder.is_dir() or not self._only_leftovers()):
-                raise ValueError(
-                    f"Expected a new or empty folder, or a table of the same build, got {self.folder} with other "
-                    "files; nothing was written. Choose another --out."
-                )
-            self.folder.mkdir(parents=True, exist_ok=True)
+        refused: Exception | None = None
         if self.processes.is_main:
-            # Two builds at once would take each other's half-written files for their own.
-            hold_run_folder(self.folder)
-            if not manifest.is_file():
-                TableManifest(self.build).write(self.folder)
+            try:
+                self._take_folder()
+            except (OSError, ValueError) as error:
+                refused = error
+        # The folder may be another build's, whose half-written files the other processes would take for their own.
+        if not self.processes.all_agree(refused is None):
+            raise refused or FileExistsError(
+                f"Expected to build into {self.folder}, got a refusal by process 0; see its message."
+            )
         found = read_manifest(self.folder, unfinished=True)
         if found.build.identity != self.build.identity:
             raise ValueError(
@@ -203,6 +199,21 @@ class TableBuilder:
                 "command that began it."
             )
         return found
+
+    def _take_folder(self) -> None:
+        """Takes the folder, made if need be and marked as this build's, for these processes alone."""
+        manifest = self.folder / MANIFEST_FILE
+        if not manifest.is_file():
+            if self.folder.exists() and (not self.folder.is_dir() or not self._only_leftovers()):
+                raise ValueError(
+                    f"Expected a new or empty folder, or a table of the same build, got {self.folder} with other "
+                    "files; nothing was written. Choose another --out."
+                )
+            self.folder.mkdir(parents=True, exist_ok=True)
+        # Two builds at once would take each other's half-written files for their own.
+        hold_run_folder(self.folder)
+        if not manifest.is_file():
+            TableManifest(self.build).write(self.folder)
 
     def _only_leftovers(self) -> bool:
         """Whether the folder holds at most what a build leaves that was killed at its first write, or begins with."""
