@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import dataclasses
 from collections.abc import Mapping
@@ -12,7 +11,6 @@ from typing import Annotated
 
 import torch
 import tyro
-from accelerate import PartialState
 from rich.console import Console
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -88,10 +86,9 @@ class Pretrain:
             for split in ("train", "test")
         )
         # Only one process makes the folder; the others may find it there already.
-        processes = PartialState(cpu=usable_device(self.device).type == "cpu")
-        atexit.register(processes.destroy_process_group)
-        main = processes.is_main_process
-        folder = self._take_folder() if main else self.out or Path()
+        processes = Processes.start(self.device)
+        usable_device(self.device)
+        folder = self._take_folder() if processes.is_main else self.out or Path()
         # A run that was ended before its first checkpoint begins anew.
         resumes = self.resume and (folder / STATE_FILE).is_file()
         trainer = Pretrainer(
@@ -104,7 +101,7 @@ class Pretrain:
             self.workers,
             resumes,
         )
-        if not main:
+        if not processes.is_main:
             trainer.run()
             return
         if resumes:

@@ -11,7 +11,7 @@ from typing import Any
 
 # What the package's modules name while they are imported; the options themselves are plain Python types.
 _STOOD_IN = (
-    *("accelerate", "av", "decord", "einops", "huggingface_hub", "imageio", "lpips", "matplotlib", "pandas", "pyarrow"),
+    *("av", "decord", "einops", "huggingface_hub", "imageio", "lpips", "matplotlib", "pandas", "pyarrow"),
     *("safetensors", "scipy", "stable_baselines3", "tensorboard", "torch", "torchmetrics", "torchvision", "typeguard"),
 )
 

@@ -92,6 +92,10 @@ class Processes:
         dist.all_reduce(total)
         return total
 
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over processes, detached."""
+        return self.sum(values) / self.count
+
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replaces each gradient by the sum over processes, in one exchange."""
         if self.count == 1:
@@ -107,6 +111,10 @@ class Processes:
             return yes
         device = "cuda" if dist.get_backend() == "nccl" else "cpu"
         return int(self.sum(torch.tensor(int(yes), device=device))) == self.count
+
+    def wait(self) -> None:
+        """Returns when all processes have called it."""
+        self.all_agree(True)
 
     def broadcast(self, module: nn.Module) -> None:
         """Gives every process the main process's parameters and buffers."""

@@ -12,6 +12,8 @@ import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vaportok_rl.runtime.ranks import Processes
+
 # Draws uniform numbers in [0, 1) of a shape.
 Uniform = Callable[[torch.Size], Tensor]
 
@@ -97,8 +99,7 @@ class BatchStandardize(nn.BatchNorm1d):
 
     def forward(self, values: Tensor) -> Tensor:
         """``float32 [N, d]`` to the same shape; every process must have the same N."""
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        processes = torch.distributed.get_world_size() if distributed else 1
+        processes = Processes.current().count
         if not self.training or processes == 1:
             return super().forward(values)
         mean: Tensor = _SumOverProcesses.apply(values.mean(0)) / processes

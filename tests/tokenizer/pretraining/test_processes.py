@@ -29,13 +29,13 @@ config = PretrainConfig(
 one = Pretrainer(geometry, config, ProceduralClips(frames=4, size=16, length=40), Path(sys.argv[1]).parent)
 one.step = 15
 count = one.loader.local_batch_size
-clips = one.loader.clips_at(15 * 8 + one.accelerator.process_index * count, count)
+clips = one.loader.clips_at(15 * 8 + one.processes.rank * count, count)
 one.compute_gradients(clips, one.schedule.phase(one.step))
 named = [*one.model.named_parameters(), *one.critic.discriminator.named_parameters(prefix="discriminator")]
-if one.is_main:
+if one.processes.is_main:
     gradients = {name: value.grad for name, value in named if value.grad is not None}
     buffers = {name: value.clone() for name, value in one.model.named_buffers() if "running" in name}
-    torch.save({"gradients": gradients, "buffers": buffers, "world": one.accelerator.num_processes}, sys.argv[1])
+    torch.save({"gradients": gradients, "buffers": buffers, "world": one.processes.count}, sys.argv[1])
 """
 
 

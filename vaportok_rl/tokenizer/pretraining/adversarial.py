@@ -5,16 +5,15 @@ Logits are of any shape and large where the discriminator believes that a clip i
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from torch import Tensor, nn
 
+from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.tokenizer.config import VaporTokConfig
 from vaportok_rl.tokenizer.pretraining.config import PretrainConfig
 from vaportok_rl.tokenizer.transformer import OutputLayer, PatchEmbedding, Transformer, patch_table
@@ -173,48 +172,46 @@ class Critic:
     Args:
         model_config: geometry of the clips.
         config: learning rate, label smoothing, LeCam weight and gradient clipping.
-        accelerator: of the run.
+        device: of the discriminator.
+        processes: those that train together.
 
-    In each step: `zero_grad`, `compute_gradients` for each accumulated part, `clip_gradients`, `update`.
+    In each step: `zero_grad`, `compute_gradients` for each accumulated part, the sum of the gradients over processes,
+    `clip_gradients`, `update`.
     """
 
-    def __init__(self, model_config: VaporTokConfig, config: PretrainConfig, accelerator: Accelerator) -> None:
-        self.config = config
-        self.accelerator = accelerator
-        self.discriminator = Discriminator(model_config).to(accelerator.device)
-        self.regularizer = LeCamRegularizer().to(accelerator.device)
+    def __init__(
+        self, model_config: VaporTokConfig, config: PretrainConfig, device: torch.device, processes: Processes
+    ) -> None:
+        self.config, self.processes = config, processes
+        self.discriminator = Discriminator(model_config).to(device)
+        self.regularizer = LeCamRegularizer().to(device)
         self.optimizer = torch.optim.AdamW(
             self.discriminator.parameters(), lr=config.discriminator_learning_rate, betas=(0.5, 0.9)
         )
         self._means: list[Tensor] = []
-        self._wrapped: nn.Module = accelerator.prepare(self.discriminator)
         # The tokenizer's loss runs through the discriminator but must leave no gradient in it.
         self.discriminator.requires_grad_(False)
 
-    def compute_gradients(self, clips: Tensor, decoded: Tensor, parts: int, last: bool) -> dict[str, Tensor]:
+    def compute_gradients(self, clips: Tensor, decoded: Tensor, parts: int) -> dict[str, Tensor]:
         """Adds the gradients of one accumulated part.
 
         Args:
             clips: ``uint8 [B, C, T, H, W]``, real.
             decoded: ``float32 [B, C, T, H, W]``, their reconstructions, detached.
-            parts: number of accumulated parts.
-            last: whether this is the last one, after which processes exchange gradients.
+            parts: number of accumulated parts, of all processes.
 
         Returns:
             Detached scalars by name.
         """
         self.discriminator.requires_grad_(True)
         both = torch.cat([clips.float() / 255, decoded])
-        with (
-            contextlib.nullcontext() if last else self.accelerator.no_sync(self._wrapped),
-            torch.autocast(both.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"),
-        ):
-            real, fake = self._wrapped(both).float().chunk(2)
+        with torch.autocast(both.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            real, fake = self.discriminator(both).float().chunk(2)
             loss = discriminator_loss(real, fake, self.config.label_smoothing)
             lecam = self.regularizer(real, fake)
-            self.accelerator.backward((loss + self.config.lecam * lecam) / parts)
+            ((loss + self.config.lecam * lecam) / parts).backward()
         self.discriminator.requires_grad_(False)
-        means = self.accelerator.reduce(torch.stack([real.detach().mean(), fake.detach().mean()]), reduction="mean")
+        means = self.processes.mean(torch.stack([real.mean(), fake.mean()]))
         self._means.append(means)
         return {
             "discriminator": loss.detach(),

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vaportok_rl.clips.loading import ClipLoader
 from vaportok_rl.clips.source import ClipSource
 from vaportok_rl.runtime.machine import describe_machine, usable_device, warn_if_other_machine
+from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.runtime.seeds import derive_seed
 from vaportok_rl.tokenizer.complexity import calibrate, clip_complexity
 from vaportok_rl.tokenizer.config import ComplexityConfig, VaporTokConfig
@@ -65,6 +65,8 @@ class Pretrainer:
 
     Attributes:
         model: the tokenizer in training.
+        device: of the tokenizer.
+        processes: those that train together.
         schedule: learning rate and phases by step.
         step: optimiser steps done.
         seconds: time spent in them.
@@ -97,16 +99,18 @@ class Pretrainer:
                 f"and {source.size}; open the clips with the tokenizer's geometry."
             )
         self.source, self.folder = source, Path(folder)
-        self.accelerator = _accelerator(device)
+        _refuse_settings_of_accelerate()
+        self.processes = Processes.start(device)
+        self.device = usable_device(device)
         state = read_state(self.folder) if resume else None
-        self.config = config = config.decided(self.accelerator.device, state and state["config"])
+        self.config = config = config.decided(self.device, state and state["config"])
         self.schedule = Schedule(config)
         require_warm_start(config, given=warm_start is not None or state is not None)
-        parts = self.accelerator.num_processes * config.accumulate
+        parts = self.processes.count * config.accumulate
         if config.batch_size % parts:
             found = f"processes × accumulate = {parts}, got {config.batch_size}"
             raise ValueError(f"Expected batch_size divisible by {found}; change one of them.")
-        self.machine = describe_machine(self.accelerator.device)
+        self.machine = describe_machine(self.device)
         if state is not None:
             check_settings(self.folder, state, asdict(config), model_config.to_dict(), source.identity)
             warn_if_other_machine(state.get("machine", self.machine), self.machine)
@@ -116,13 +120,13 @@ class Pretrainer:
             config.batch_size,
             seed=config.seed,
             workers=workers,
-            rank=self.accelerator.process_index,
-            world_size=self.accelerator.num_processes,
+            rank=self.processes.rank,
+            world_size=self.processes.count,
         )
         given = None if state is None else VaporTokConfig.from_dict(state["model_config"])
         calibrated = given or replace(model_config, complexity=self._calibrated(model_config.complexity))
         self.model = VaporTok(calibrated, config.precision)  # type: ignore[arg-type]  # no longer "auto"
-        self.model = self.model.to(self.accelerator.device).train()
+        self.model = self.model.to(self.device).train()
         self._codebook_given, self.woken_tokens = warm_start is not None, 0
         if warm_start is not None:
             self.woken_tokens = start_from(self.model, warm_start, config, self.loader)
@@ -134,18 +138,18 @@ class Pretrainer:
         perceptual = None
         if config.weights.perceptual:
             backbone = Path(config.perceptual_backbone) if config.perceptual_backbone else None
-            perceptual = PerceptualDistance(config.perceptual_network, backbone).to(self.accelerator.device)
-        self.critic = Critic(calibrated, config, self.accelerator) if config.weights.adversarial else None
+            perceptual = PerceptualDistance(config.perceptual_network, backbone).to(self.device)
+        self.critic = None
+        if config.weights.adversarial:
+            self.critic = Critic(calibrated, config, self.device, self.processes)
         self.optimizers = build_optimizers(self.model, config)
-        self._loss = self.accelerator.prepare(
-            CompleteLoss(
-                self.model,
-                config.weights,
-                perceptual,
-                self.critic.discriminator if self.critic is not None else None,
-                self._mean_over_processes,
-                sampled_codes=not config.frozen_encoder,
-            )
+        self._loss = CompleteLoss(
+            self.model,
+            config.weights,
+            perceptual,
+            self.critic.discriminator if self.critic is not None else None,
+            self.processes.mean,
+            sampled_codes=not config.frozen_encoder,
         )
         self.care = CodebookCare(calibrated.codebook_size)
         self.step, self.seconds = 0, 0.0
@@ -154,17 +158,13 @@ class Pretrainer:
             self._load(state)
 
     @property
-    def is_main(self) -> bool:
-        """Whether this process writes files and prints."""
-        return bool(self.accelerator.is_main_process)
-
-    @property
     def weights(self) -> VaporTok:
         """The tokenizer to validate and to keep: the moving average if there is one."""
         return self.model if self.average is None else self.average.module  # type: ignore[return-value]
 
-    def _mean_over_processes(self, value: Tensor) -> Tensor:
-        return self.accelerator.reduce(value, reduction="mean")  # type: ignore[no-any-return]
+    def _gathered(self, values: Tensor) -> Tensor:
+        """The clips of all processes along the first axis, in training order."""
+        return self.processes.gather(values[None], 0).flatten(0, 1)
 
     def _calibrated(self, complexity: ComplexityConfig) -> ComplexityConfig:
         seen = self.loader.first_clips(self.config.calibration_clips)
@@ -182,20 +182,23 @@ class Pretrainer:
         """
         results: list[StepResult] = []
         count = len(clips) // self.config.accumulate
-        first = self.step * self.config.batch_size + self.accelerator.process_index * len(clips)
+        first = self.step * self.config.batch_size + self.processes.rank * len(clips)
+        parts = self.config.accumulate * self.processes.count
+        critic = self.critic if phase.adversarial else None
         for part, some in enumerate(clips.split(count)):
-            some = some.to(self.accelerator.device, non_blocking=True)
+            some = some.to(self.device, non_blocking=True)
             # Dropout alone draws from the global stream.
-            torch.manual_seed(derive_seed(self.config.seed, self.step, part, self.accelerator.process_index))
+            torch.manual_seed(derive_seed(self.config.seed, self.step, part, self.processes.rank))
             positions = range(first + part * count, first + (part + 1) * count)
-            noise = ClipNoise(self.config.seed, positions, self.accelerator.device)
-            last = part == self.config.accumulate - 1
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(self._loss):
-                result: StepResult = self._loss(some, phase, noise.uniform)
-                self.accelerator.backward(result.loss / self.config.accumulate)
-            if phase.adversarial and self.critic is not None:
-                result.terms.update(self.critic.compute_gradients(some, result.decoded, self.config.accumulate, last))
+            noise = ClipNoise(self.config.seed, positions, self.device)
+            result: StepResult = self._loss(some, phase, noise.uniform)
+            (result.loss / parts).backward()
+            if critic is not None:
+                result.terms.update(critic.compute_gradients(some, result.decoded, parts))
             results.append(result)
+        self.processes.sum_gradients(self.model.parameters())
+        if critic is not None:
+            self.processes.sum_gradients(critic.discriminator.parameters())
         return results
 
     def train_step(self, clips: Tensor) -> dict[str, Tensor]:
@@ -242,8 +245,8 @@ class Pretrainer:
     def _exchange(self, terms: Mapping[str, Tensor]) -> None:
         """Makes all processes stop at the same step: for a number that is not finite, or for one's Ctrl-C."""
         watched = [name for name in terms if name in ("loss", "discriminator") or name.endswith("gradient_norm")]
-        wish = torch.tensor(float(self._interrupt.requested), device=self.accelerator.device)
-        means = self._mean_over_processes(torch.stack([*(terms[name].detach() for name in watched), wish]))
+        wish = torch.tensor(float(self._interrupt.requested), device=self.device)
+        means = self.processes.mean(torch.stack([*(terms[name].detach() for name in watched), wish]))
         *found, wishes = means.tolist()
         if not bool(means.isfinite().all()):
             shown = ", ".join(f"{name} {value}" for name, value in zip(watched, found, strict=True))
@@ -262,25 +265,25 @@ class Pretrainer:
     def _initialize_codebook(self) -> None:
         """Puts the codes on the latents of the next clips (k-means); the same on every process."""
         units = []
-        size, share = self.config.batch_size, self.config.batch_size // self.accelerator.num_processes
+        size, share = self.config.batch_size, self.config.batch_size // self.processes.count
         for index in range(max(1, self.config.codebook_clips // size)):
-            first = (self.step + index) * size + self.accelerator.process_index * share
-            clips = self.loader.clips_at(first, share).to(self.accelerator.device)
+            first = (self.step + index) * size + self.processes.rank * share
+            clips = self.loader.clips_at(first, share).to(self.device)
             with self.model.autocast():
                 latents = self.model.encoder_latents(clips.float() / 255)
-            units.append(self.accelerator.gather(self.model.bottleneck.to_unit(latents)).flatten(0, 1).cpu())
+            units.append(self._gathered(self.model.bottleneck.to_unit(latents)).flatten(0, 1).cpu())
         generator = torch.Generator().manual_seed(self.config.seed)
         initialize_codes(self.model.bottleneck.regularizer.embedding, torch.cat(units), generator)
         self._codebook_given = True
 
     def _care_for_codes(self, codes: Tensor, unit: Tensor) -> float:
         """Counts the codes and revives unused ones when it is time; returns the fraction in use."""
-        self.care.record(self.accelerator.gather(codes))
+        self.care.record(self._gathered(codes))
         share = self.care.used_share()
         if self.schedule.revives_codes(self.step):
             generator = torch.Generator().manual_seed(derive_seed("revive", self.config.seed, self.step))
             embedding = self.model.bottleneck.regularizer.embedding
-            self.care.revive(embedding, self.accelerator.gather(unit), self.optimizers["adamw"], generator)
+            self.care.revive(embedding, self._gathered(unit), self.optimizers["adamw"], generator)
         return share
 
     def run(
@@ -299,7 +302,7 @@ class Pretrainer:
             KeyboardInterrupt: Ctrl-C was pressed; the run is saved.
             NonFiniteLossError: see `train_step` and `save`.
         """
-        if self.step and self.is_main:
+        if self.step and self.processes.is_main:
             # A kill may have come between the state and its weights.
             save_checkpoint(self.weights, self.folder / MODEL_FOLDER)
         self._stop = False
@@ -311,7 +314,8 @@ class Pretrainer:
                 if on_step is not None:
                     on_step(self.step, terms)
                 last = self.step == self.config.steps
-                if validate is not None and self.is_main and (last or self.step % self.config.validate_every == 0):
+                validates = self.processes.is_main and (last or self.step % self.config.validate_every == 0)
+                if validate is not None and validates:
                     self.weights.eval()
                     validate(self.weights, self.step)
                     self.weights.train()
@@ -331,7 +335,7 @@ class Pretrainer:
         Raises:
             NonFiniteLossError: a weight, average or optimiser moment is not finite; nothing was written.
         """
-        if self.is_main:
+        if self.processes.is_main:
             state: dict[str, Any] = {
                 "step": self.step,
                 "seconds": self.seconds,
@@ -351,7 +355,7 @@ class Pretrainer:
                     raise NonFiniteLossError(self._failure(f"Expected finite weights, got NaN or infinity in {name}"))
             write_state(self.folder, state)
             save_checkpoint(self.weights, self.folder / MODEL_FOLDER)
-        self.accelerator.wait_for_everyone()
+        self.processes.wait()
         return self.folder / STATE_FILE
 
     def _load(self, state: Mapping[str, Any]) -> None:
@@ -367,13 +371,12 @@ class Pretrainer:
         self.step, self.seconds = state["step"], state["seconds"]
 
 
-def _accelerator(device: str) -> Accelerator:
-    """The processes of the run.
+def _refuse_settings_of_accelerate() -> None:
+    """``accelerate launch`` only starts the processes; its other settings would have no effect.
 
     Raises:
-        ValueError: ``accelerate launch`` was told something that the trainer decides itself.
+        ValueError: one is set.
     """
-    # Gradients would be divided, or scaled, a second time, or the parameters be split.
     for option, neutral, instead in (
         ("GRADIENT_ACCUMULATION_STEPS", "1", "pass --accumulate to pretrain instead"),
         ("MIXED_PRECISION", "no", "pass --precision to pretrain instead"),
@@ -384,11 +387,6 @@ def _accelerator(device: str) -> Accelerator:
         value = os.environ.get(f"ACCELERATE_{option}", neutral)
         if value.lower() != neutral:
             raise ValueError(f"Expected accelerate's {option.lower()} to be {neutral}, got {value}; {instead}.")
-    return Accelerator(
-        cpu=usable_device(device).type == "cpu",
-        # Prior and codebook take no part while latents are continuous.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
 
 
 def _tensors(state: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
