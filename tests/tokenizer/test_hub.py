@@ -100,7 +100,7 @@ def test_a_failed_save_leaves_the_old_checkpoint(
     def out_of_space(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vaportok_rl.tokenizer.checkpoint.save_file", out_of_space)
+    monkeypatch.setattr("vaportok_rl.tokenizer.files.checkpoints.save_file", out_of_space)
     with pytest.raises(OSError, match="No space left"):
         tiny.save_pretrained(tmp_path)
     # The mixin takes config.json away before it saves; the weights hold a copy.

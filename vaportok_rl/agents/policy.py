@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from vaportok_rl.clips import ProceduralClips
 from vaportok_rl.envs import shared_world
+from vaportok_rl.tokenizer.checkpoint import load_taildrop
 from vaportok_rl.tokenizer.lengths import TaildropTrunk
-from vaportok_rl.tokenizer.model import load_taildrop
 
 # Enough for a standard deviation per feature; the paper's tokenizer needs 2 s per clip on two cores.
 _CLIPS = 32

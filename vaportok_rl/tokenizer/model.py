@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, Unpack
+from typing import Any, Unpack
 
 import torch
 from einops import rearrange
@@ -15,18 +14,17 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 
 from vaportok_rl.runtime.machine import usable_device
-from vaportok_rl.tokenizer.checkpoint import (
+from vaportok_rl.tokenizer.complexity import ComplexityScale
+from vaportok_rl.tokenizer.config import VaporTokConfig
+from vaportok_rl.tokenizer.files.checkpoints import (
     MODEL_CARD,
     HubOptions,
-    Stored,
-    check_state,
+    build_stored,
     read_checkpoint,
     write_checkpoint,
 )
-from vaportok_rl.tokenizer.complexity import ComplexityScale
-from vaportok_rl.tokenizer.config import TaildropConfig, VaporTokConfig
 from vaportok_rl.tokenizer.inputs import clips_to_float
-from vaportok_rl.tokenizer.lengths import TAILDROP_WEIGHTS, TaildropQueryModule, decoder_visible
+from vaportok_rl.tokenizer.lengths import TaildropQueryModule, decoder_visible
 from vaportok_rl.tokenizer.precision import Precision, PrecisionChoice, resolve_precision
 from vaportok_rl.tokenizer.prior import AutoregressivePrior
 from vaportok_rl.tokenizer.quantizer import Bottleneck
@@ -252,7 +250,7 @@ class VaporTok(
             return self.taildrop_module.distribution(latents)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        save_checkpoint(self, save_directory)
+        write_checkpoint(self.config, self.state_dict(), save_directory)
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> Path:  # type: ignore[override]
         """Writes ``config.json`` and ``model.safetensors``, and a model card where there is none.
@@ -278,7 +276,7 @@ class VaporTok(
         return super().push_to_hub(repo_id, model_card_kwargs=card, **options)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """The model card, with this tokenizer's sizes; ``kwargs`` fill the places of `checkpoint.MODEL_CARD`."""
+        """The model card, with this tokenizer's sizes; ``kwargs`` fill the places of `checkpoints.MODEL_CARD`."""
         return super().generate_model_card(*args, **{"config": self.config, **kwargs})
 
     @classmethod
@@ -291,96 +289,32 @@ class VaporTok(
         weights: str = "model",
         **hub: Unpack[HubOptions],
     ) -> VaporTok:
-        """Loads a frozen world by name (``"nano"``), folder, hub id, or file of LARP's trainer.
+        """Loads a frozen world.
 
-        See `load_checkpoint`; ``hub`` takes huggingface_hub's ``revision``, ``token``, ``cache_dir``,
-        ``force_download`` and ``local_files_only``.
+        Nothing is ever unpickled but tensors and plain values; see `larp.read_trainer_file`.
+
+        A LARP tokenizer has no taildrop query module and no complexity tables. It gets a new module, the same in every
+        process, whose lengths are all equally likely, and the uncalibrated tables of ``ComplexityConfig()``: scores and
+        the Gaussian prior over lengths mean little until they are calibrated on clips.
+
+        Args:
+            source: a shipped name (``"nano"``), a checkpoint folder, a hub id (either may hold ours or a LARP
+                tokenizer), or a ``.pth`` file of LARP's trainer.
+            device: where the weights go.
+            precision: ``"float32"``, ``"bfloat16"`` or ``"auto"``; see `resolve_precision`.
+            weights: ``"model"``; for a LARP trainer's file also ``"ema"`` or, where it holds several,
+                ``"ema_<decay>"``.
+            hub: how to fetch a hub id: huggingface_hub's ``revision``, ``token``, ``cache_dir``, ``force_download`` and
+                ``local_files_only``.
+
+        Raises:
+            FileNotFoundError: there is no such checkpoint.
+            ValueError: the files are damaged, do not fit each other, hold NaN, or ask for code to be run.
         """
-        return load_checkpoint(source, device=device, precision=precision, weights=weights, **hub)
-
-
-def save_checkpoint(model: VaporTok, folder: str | Path, *, half: bool = False) -> Path:
-    """Writes a model to a folder; see `checkpoint.write_checkpoint`."""
-    return write_checkpoint(model.config, model.state_dict(), folder, half=half)
-
-
-def load_checkpoint(
-    source: str | Path,
-    *,
-    device: str | torch.device = "cpu",
-    precision: PrecisionChoice = "float32",
-    weights: str = "model",
-    **hub: Unpack[HubOptions],
-) -> VaporTok:
-    """Loads a frozen world.
-
-    Nothing is ever unpickled but tensors and plain values; see `larp.read_trainer_file`.
-
-    A LARP tokenizer has no taildrop query module and no complexity tables. It gets a new module, the same in every
-    process, whose lengths are all equally likely, and the uncalibrated tables of ``ComplexityConfig()``: scores and
-    the Gaussian prior over lengths mean little until they are calibrated on clips.
-
-    Args:
-        source: a shipped name (``"nano"``), a checkpoint folder, a hub id (either may hold ours or a LARP tokenizer),
-            or a ``.pth`` file of LARP's trainer.
-        device: where the weights go.
-        precision: ``"float32"``, ``"bfloat16"`` or ``"auto"``; see `resolve_precision`.
-        weights: ``"model"``; for a LARP trainer's file also ``"ema"`` or, where it holds several, ``"ema_<decay>"``.
-        hub: how to fetch a hub id (`HubOptions`).
-
-    Raises:
-        FileNotFoundError: there is no such checkpoint.
-        ValueError: the files are damaged, do not fit each other, hold NaN, or ask for code to be run.
-    """
-    device = usable_device(device)
-    stored = read_checkpoint(source, weights, **hub)
-    resolved = resolve_precision(precision, stored.config, device)
-    return _filled(lambda: VaporTok(stored.config, resolved), stored).to(device).freeze()
-
-
-def load_taildrop(source: str | Path) -> tuple[VaporTokConfig, TaildropQueryModule]:
-    """A checkpoint's configuration and taildrop query module, float32 on the host; nothing else of ours is read.
-
-    Args:
-        source: as for `load_checkpoint`, as are the errors; of a LARP tokenizer the whole is loaded.
-    """
-    stored = read_checkpoint(source, only=TAILDROP_WEIGHTS)
-    if stored.from_larp:
-        return stored.config, load_checkpoint(source).taildrop_module
-    own = {name.removeprefix(TAILDROP_WEIGHTS): value for name, value in stored.state.items()}
-    return stored.config, _filled(lambda: TaildropQueryModule(stored.config), stored._replace(state=own))
-
-
-_Module = TypeVar("_Module", bound=nn.Module)
-
-
-def _filled(make: Callable[[], _Module], stored: Stored) -> _Module:
-    """A module with the stored weights, made once these are known to fit: a configuration may ask for any size."""
-    config = stored.config
-    depth = max(config.encoder_depth, config.decoder_depth, config.prior.layers, config.taildrop.blocks)
-    # Every block has weights of its own.
-    if depth > max(len(stored.state), TaildropConfig.blocks):
-        raise ValueError(
-            f"Expected weights of the geometry in {stored.origin}, got {len(stored.state)} tensors for {depth} blocks; "
-            "the two belong to different models."
-        )
-    try:
-        with torch.device("meta"):
-            sizes = make().state_dict()
-    except (RuntimeError, OverflowError) as error:
-        raise ValueError(
-            f"Expected a geometry that a tensor can have in {stored.origin}, got: {error}; restore it."
-        ) from error
-    # LARP's tokenizers have no taildrop module.
-    optional = TAILDROP_WEIGHTS if stored.from_larp else None
-    expected = {name: value for name, value in sizes.items() if optional is None or not name.startswith(optional)}
-    check_state(expected, stored.state, stored.origin)
-    # What the file lacks starts the same in every process, and the caller's random numbers stay as they are.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        module = make()
-    module.load_state_dict({**module.state_dict(), **stored.state})
-    return module
+        device = usable_device(device)
+        stored = read_checkpoint(source, weights, **hub)
+        resolved = resolve_precision(precision, stored.config, device)
+        return build_stored(stored, lambda: cls(stored.config, resolved)).to(device).freeze()
 
 
 def round_weights(world: VaporTok) -> VaporTok:

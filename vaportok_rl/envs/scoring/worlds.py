@@ -9,7 +9,7 @@ from vaportok_rl.envs.rewards.pixels import pixel_measures
 from vaportok_rl.envs.rewards.reward import VaporReward
 from vaportok_rl.envs.scoring.engine import Distance
 from vaportok_rl.tokenizer import PrecisionChoice, VaporTok
-from vaportok_rl.tokenizer.checkpoint import file_stamps, resolve_checkpoint
+from vaportok_rl.tokenizer.files.checkpoints import file_stamps, resolve_checkpoint
 from vaportok_rl.tokenizer.model import round_weights
 
 _WORLDS: dict[tuple[object, str, str], VaporTok] = {}

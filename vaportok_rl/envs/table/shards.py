@@ -17,7 +17,7 @@ from torch import Tensor
 from vaportok_rl.envs.table.manifest import ShardRecord
 from vaportok_rl.runtime.whole_writes import whole_write
 from vaportok_rl.tokenizer import shipped_checkpoints
-from vaportok_rl.tokenizer.checkpoint import file_stamps, resolve_checkpoint
+from vaportok_rl.tokenizer.files.checkpoints import file_stamps, resolve_checkpoint
 
 _METADATA = "table"
 

@@ -19,9 +19,10 @@ from vaportok_rl.clips.source import ClipSource
 from vaportok_rl.runtime.machine import describe_machine, usable_device, warn_if_other_machine
 from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.runtime.seeds import derive_seed
+from vaportok_rl.tokenizer.checkpoint import save_checkpoint
 from vaportok_rl.tokenizer.complexity import calibrate, clip_complexity
 from vaportok_rl.tokenizer.config import ComplexityConfig, VaporTokConfig
-from vaportok_rl.tokenizer.model import VaporTok, save_checkpoint
+from vaportok_rl.tokenizer.model import VaporTok
 from vaportok_rl.tokenizer.perceptual import PerceptualDistance
 from vaportok_rl.tokenizer.pretraining.adversarial import Critic
 from vaportok_rl.tokenizer.pretraining.codebook import CodebookCare, initialize_codes

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaportok_rl.tokenizer import PRESETS, ComplexityConfig, PriorConfig, VaporTok, VaporTokConfig, load_checkpoint
-from vaportok_rl.tokenizer.larp import import_larp, is_larp
+from vaportok_rl.tokenizer.files.larp import import_larp, is_larp
 
 # Fixtures of tests/tokenizer/conftest.py; what is there cannot be imported by name.
 Larp = Any

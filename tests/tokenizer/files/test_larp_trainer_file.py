@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vaportok_rl.tokenizer import VaporTok, load_checkpoint
-from vaportok_rl.tokenizer.larp import read_trainer_file
+from vaportok_rl.tokenizer.files.larp import read_trainer_file
 
 # Fixtures of tests/tokenizer/conftest.py; what is there cannot be imported by name.
 Larp = Any

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vaportok_rl.tokenizer import ComplexityConfig, VaporTok, checkpoint, load_checkpoint, save_checkpoint
+from vaportok_rl.tokenizer import ComplexityConfig, VaporTok, load_checkpoint, save_checkpoint
+from vaportok_rl.tokenizer.files import checkpoints
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -27,7 +28,7 @@ def shipped(tiny: VaporTok, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A package that ships two checkpoints."""
     for name in ("nano", "vaportok-b"):
         save_checkpoint(tiny, tmp_path / "pretrained" / name)
-    monkeypatch.setattr(checkpoint, "_SHIPPED", tmp_path / "pretrained")
+    monkeypatch.setattr(checkpoints, "_SHIPPED", tmp_path / "pretrained")
     return tmp_path / "pretrained"
 
 
@@ -90,7 +91,7 @@ def test_a_failed_save_leaves_the_old_checkpoint(tiny: VaporTok, saved: Path, mo
         Path(path).write_bytes(b"half a fi")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", out_of_space)
+    monkeypatch.setattr(checkpoints, "save_file", out_of_space)
     with torch.no_grad():
         tiny.encoder_latent_query_embed.add_(1)
     with pytest.raises(OSError, match="No space left"):
@@ -99,7 +100,7 @@ def test_a_failed_save_leaves_the_old_checkpoint(tiny: VaporTok, saved: Path, mo
 
 
 def test_shipped_names(shipped: Path) -> None:
-    assert checkpoint.shipped_checkpoints() == ("nano", "vaportok-b")
+    assert checkpoints.shipped_checkpoints() == ("nano", "vaportok-b")
     assert load_checkpoint("nano").config.tokens == 8
 
 

@@ -1,0 +1,1 @@
+"""Files of tokenizers: checkpoint folders, hub repositories, and LARP's."""
