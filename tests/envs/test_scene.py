@@ -63,7 +63,7 @@ def test_replace_paths_copies() -> None:
 def test_join_is_the_inverse_of_taking_apart() -> None:
     scene = make_scene(3, 2)
     parts = [Scene(*(getattr(scene, field.name)[p : p + 1] for field in fields(Scene))) for p in range(3)]
-    joined = Scene.joined(parts)
+    joined = parts[0].joined(parts[1:])
     for field in fields(Scene):
         assert torch.equal(getattr(joined, field.name), getattr(scene, field.name))
 

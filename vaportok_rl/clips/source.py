@@ -125,6 +125,10 @@ class ClipSource(ABC):
         """The lowest index of the very same clip: another one where a source gives its clips again."""
         return index
 
+    def consecutive_starts(self, length: int) -> Tensor | None:
+        """Where ``length`` consecutive clips of one video begin: ``int64 [N]`` indices; None if no clips are."""
+        return None
+
     @property
     def files(self) -> Mapping[Path, int]:
         """The files of this split and how many clips each gives; none for clips that come from no file."""

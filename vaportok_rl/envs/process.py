@@ -19,7 +19,6 @@ from vaportok_rl.envs.scene import Outcome, Scene
 from vaportok_rl.envs.scoring.engine import Engine, ScoringEngine
 from vaportok_rl.envs.scoring.worlds import shared_distances, shared_world
 from vaportok_rl.envs.settings import TaildropArguments, TaildropSettings
-from vaportok_rl.envs.table.clips import TableClips
 from vaportok_rl.envs.table.engine import TableEngine
 from vaportok_rl.envs.table.fit import check_table_serves
 from vaportok_rl.envs.table.table import shared_table
@@ -134,19 +133,18 @@ class TaildropProcess:
         """
         if self.settings.ordering == "independent":
             return None
-        find = getattr(self.source, "consecutive_starts", None)
-        if find is None or (isinstance(self.source, TableClips) and not self.source.consecutive):
+        starts = self.source.consecutive_starts(self.path_length)
+        if starts is None:
             raise ValueError(
                 f"Expected clips of long videos for ordering='video', got {self.source.describe()}, whose clips do not "
                 "follow each other; pass video files, or ordering='independent'."
             )
-        starts: NDArray[np.int64] = np.asarray(find(self.path_length), dtype=np.int64)
         if not len(starts):
             raise ValueError(
                 f"Expected a video of at least path_length={self.path_length} clips for ordering='video', got none in "
                 f"{self.source.describe()}; shorten the path, add longer videos, or pass ordering='independent'."
             )
-        return starts
+        return starts.numpy()
 
     def sample_scene(self, generators: Sequence[np.random.Generator]) -> Scene:
         """Draws and encodes one scene per generator.

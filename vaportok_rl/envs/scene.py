@@ -93,10 +93,9 @@ class Scene:
         """A copy in which the scenes at ``int64 [P']`` positions are replaced by those of ``new``, in order."""
         return Scene(*(getattr(self, part.name).index_copy(0, paths, getattr(new, part.name)) for part in fields(self)))
 
-    @classmethod
-    def joined(cls, scenes: Sequence[Scene]) -> Scene:
-        """Concatenates scenes of equal path length along P."""
-        return cls(*(torch.cat([getattr(scene, part.name) for scene in scenes]) for part in fields(cls)))
+    def joined(self, others: Sequence[Scene]) -> Scene:
+        """This scene and others of its path length, along P."""
+        return Scene(*(torch.cat([getattr(one, part.name) for one in (self, *others)]) for part in fields(Scene)))
 
 
 @dataclass(frozen=True)
@@ -165,9 +164,9 @@ class OutcomeOfAllLengths(Outcome):
     @classmethod
     def joined(cls, outcomes: Sequence[OutcomeOfAllLengths]) -> Self:
         """Concatenates outcomes of equal L and K along P."""
-        first = outcomes[0]
+        first, *others = outcomes
         return cls(
-            scene=first.scene.joined([outcome.scene for outcome in outcomes]),
+            scene=first.scene.joined([outcome.scene for outcome in others]),
             n_tokens=torch.cat([outcome.n_tokens for outcome in outcomes], 1),
             mse=torch.cat([outcome.mse for outcome in outcomes], 1),
             accuracy=torch.cat([outcome.accuracy for outcome in outcomes], 1),

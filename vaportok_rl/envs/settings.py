@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal, TypedDict, cast
+from typing import Annotated, Any, Literal, TypedDict
 
 from vaportok_rl.envs.rewards.reward import VaporReward
 from vaportok_rl.envs.table.fit import with_table_defaults
@@ -137,9 +137,9 @@ class TaildropSettings(WorldOptions):
             arguments = with_table_defaults(arguments)
         return cls(**arguments)
 
-    def as_arguments(self) -> TaildropArguments:
+    def as_arguments(self) -> dict[str, Any]:
         """All settings as keyword arguments: ``TaildropEnv(**settings)`` is the same environment."""
-        return cast(TaildropArguments, {field.name: getattr(self, field.name) for field in fields(self)})
+        return dict(vars(self))
 
     @property
     def observed(self) -> tuple[str, ...]:

@@ -138,7 +138,7 @@ class TaildropEnv(gymnasium.Env[Any, Any]):
         self._screen = Screen(self.process, 1, self.render_mode)
 
     @property
-    def settings(self) -> TaildropArguments:
+    def settings(self) -> dict[str, Any]:
         """All constructor arguments, defaults filled in: ``TaildropEnv(**env.settings)`` is the same environment."""
         return self.process.settings.as_arguments()
 

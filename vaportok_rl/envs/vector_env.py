@@ -87,7 +87,7 @@ class TaildropVectorEnv(VectorEnv[Any, Any, Any]):
         self._generators: list[np.random.Generator] = []
 
     @property
-    def settings(self) -> TaildropArguments:
+    def settings(self) -> dict[str, Any]:
         """The arguments shared with `TaildropEnv`, defaults filled in."""
         return self.process.settings.as_arguments()
 

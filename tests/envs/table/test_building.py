@@ -226,11 +226,10 @@ def test_which_clips_follow_each_other(plan: TableBuild, tmp_path: Path, count: 
     builder = TableBuilder(build, tmp_path / "videos")
     original = builder._sources["train"] = TwoVideos("train", plan.config.frames, plan.config.size)
     source = TableClips(builder.run(), "train")
-    assert source.consecutive
     for length in range(1, 7):
         wanted = [start for start in original.consecutive_starts(length).tolist() if start + length <= count]
         assert source.consecutive_starts(length).tolist() == wanted
-    assert not TableClips(TableBuilder(plan, tmp_path / "others").run(), "train").consecutive
+    assert TableClips(TableBuilder(plan, tmp_path / "others").run(), "train").consecutive_starts(2) is None
 
 
 def test_shards_are_plain_safetensors(coarse_table: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vaportok_rl.agents.oracle import oracle_lengths
 from vaportok_rl.envs import Scene, TaildropProcess
-from vaportok_rl.tokenizer.error_threshold import Search, check_error_threshold
+from vaportok_rl.tokenizer.error_threshold import check_error_threshold
 from vaportok_rl.tokenizer.lengths import inference_lengths
 
 
@@ -113,7 +113,7 @@ def complexity_lengths(process: TaildropProcess) -> LengthPolicy:
     return policy
 
 
-def threshold_lengths(process: TaildropProcess, threshold: float, search: Search = "linear") -> LengthPolicy:
+def threshold_lengths(process: TaildropProcess, threshold: float, binary: bool = False) -> LengthPolicy:
     """The minimum length that meets an error threshold, as in ElasticTok (arXiv 2410.08368).
 
     Gives the lengths of `lengths_under_error`, but looks up errors that the engine already has.
@@ -121,7 +121,7 @@ def threshold_lengths(process: TaildropProcess, threshold: float, search: Search
     Args:
         process: its engine measures the errors.
         threshold: maximum mean squared error, pixels in [0, 1].
-        search: ``linear`` scores all lengths; ``binary`` scores ⌈log2 K⌉ and assumes that the error never rises with n.
+        binary: score ⌈log2 K⌉ lengths, not all K, and assume that the error never rises with n.
 
     Raises:
         ValueError: the threshold is negative or not finite.
@@ -129,12 +129,12 @@ def threshold_lengths(process: TaildropProcess, threshold: float, search: Search
     check_error_threshold(threshold)
     engine = process.engine
 
-    def linear(scene: Scene, generator: torch.Generator) -> LengthChoice:
+    def by_trying_all(scene: Scene, generator: torch.Generator) -> LengthChoice:
         met = engine.score_all(scene).mse <= threshold
         met[-1] = True
         return LengthChoice.certain(met.int().argmax(0) + 1)
 
-    def binary(scene: Scene, generator: torch.Generator) -> LengthChoice:
+    def by_bisection(scene: Scene, generator: torch.Generator) -> LengthChoice:
         low, high = torch.ones_like(scene.ids), torch.full_like(scene.ids, process.tokens)
         for _ in range((process.tokens - 1).bit_length()):
             middle = (low + high) // 2
@@ -142,7 +142,7 @@ def threshold_lengths(process: TaildropProcess, threshold: float, search: Search
             low, high = torch.where(met, low, middle + 1), torch.where(met, middle, high)
         return LengthChoice.certain(high)
 
-    return linear if search == "linear" else binary
+    return by_bisection if binary else by_trying_all
 
 
 def best_for_each_clip(process: TaildropProcess) -> LengthPolicy:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast, get_args
 
 from vaportok_rl.agents.agent_file import ALGORITHMS
 from vaportok_rl.agents.lengths.budget import budget_lengths, equal_slopes, least_errors
@@ -25,7 +24,6 @@ from vaportok_rl.agents.lengths.scripted import (
 from vaportok_rl.agents.lengths.trained import agent_lengths, run_lengths
 from vaportok_rl.envs import TaildropProcess
 from vaportok_rl.runtime.messages import did_you_mean
-from vaportok_rl.tokenizer.error_threshold import Search
 
 _BY_NAME: dict[str, Callable[[TaildropProcess, Calibration], LengthPolicy]] = {
     "random": lambda process, _: random_lengths,
@@ -115,7 +113,8 @@ def build_length_policy(
     )
 
 
-def _threshold(spec: str, value: str) -> tuple[float, Search]:
+def _threshold(spec: str, value: str) -> tuple[float, bool]:
+    """The error, and whether to search by bisection."""
     number, _, search = value.partition(":")
     try:
         threshold = float(number)
@@ -123,8 +122,8 @@ def _threshold(spec: str, value: str) -> tuple[float, Search]:
         raise ValueError(
             f"Expected threshold:X with a mean squared error X, got {spec!r}; for example threshold:0.004."
         ) from error
-    if search not in ("", *get_args(Search)):
+    if search not in ("", "linear", "binary"):
         raise ValueError(
             f"Expected threshold:X, threshold:X:linear or threshold:X:binary, got {spec!r}; choose one of them."
         )
-    return threshold, cast(Search, search or "linear")
+    return threshold, search == "binary"

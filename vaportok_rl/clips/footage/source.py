@@ -383,14 +383,10 @@ class FootageClips(ClipSource):
         ]
         return [self.starts, self.seed, files]
 
-    def consecutive_starts(self, length: int) -> Tensor:
-        """Where ``length`` consecutive clips of one video begin: ``int64 [N]`` indices, none if no video is so long.
-
-        Raises:
-            ValueError: with random starts, where a video gives a single clip.
-        """
+    def consecutive_starts(self, length: int) -> Tensor | None:
+        """See `ClipSource.consecutive_starts`; None with random starts, where a video gives a single clip."""
         if self.starts == "random":
-            raise ValueError("Expected starts='grid' for clips that follow each other, got 'random'; pass 'grid'.")
+            return None
         ends = [(file.offset, file.offset + len(file.numbers) - length + 1) for file in self._files]
         places = [torch.arange(first, end) for first, end in ends if end > first]
         return torch.cat(places) if places else torch.empty(0, dtype=torch.int64)

@@ -184,7 +184,8 @@ class ScoringEngine:
         read = [torch.unflatten(values, 0, indices.shape) for values in (batch.clips, batch.labels, batch.ids)]
         if not apart:
             return self.encode(*read)
-        return Scene.joined([self.encode(*part) for part in zip(*(values.split(1) for values in read), strict=True)])
+        first, *others = (self.encode(*part) for part in zip(*(values.split(1) for values in read), strict=True))
+        return first.joined(others)
 
     @torch.no_grad()
     def encode(self, clips: Tensor, labels: Tensor | None = None, ids: Tensor | None = None) -> Scene:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaportok_rl.clips import ClipBatch, ClipSource, open_clips
+from vaportok_rl.clips import ClipBatch, open_clips
 from vaportok_rl.envs.scene import Scene
 from vaportok_rl.envs.scoring.engine import ScoringEngine
 from vaportok_rl.envs.scoring.worlds import shared_world
@@ -269,7 +269,7 @@ class TableBuilder:
     def _followed(self, split: str, indices: range) -> Tensor:
         """``bool [N]``: whether the next clip is the next one of the same video, and stored too."""
         begins = torch.zeros(indices.stop, dtype=torch.bool)
-        starts = _consecutive_starts(self._sources[split])
+        starts = self._sources[split].consecutive_starts(2)
         if starts is not None:
             begins[starts[starts < indices.stop]] = True
         if indices.stop == self.build.splits[split]:
@@ -316,16 +316,7 @@ class TableBuilder:
             clips=self.build.splits[split],
             available=len(source),
             label_names=tuple(source.label_names),
-            consecutive=_consecutive_starts(source) is not None,
+            consecutive=source.consecutive_starts(2) is not None,
             sha256=clips.hexdigest(),
             shards=tuple(shards),
         )
-
-
-def _consecutive_starts(source: ClipSource) -> Tensor | None:
-    """Indices at which two consecutive clips of one video begin; None if the source's clips are independent."""
-    find = getattr(source, "consecutive_starts", None)
-    try:
-        return None if find is None else torch.as_tensor(find(2), dtype=torch.int64)
-    except ValueError:  # footage with random starts: one clip a video
-        return None

@@ -89,13 +89,10 @@ class TableClips(ClipSource):
     def _content(self) -> object:
         return self.table.manifest.build.identity
 
-    @property
-    def consecutive(self) -> bool:
-        """Whether the table knows which clips are consecutive in a video."""
-        return self._record.consecutive
-
-    def consecutive_starts(self, length: int) -> Tensor:
-        """Indices at which ``length`` consecutive clips of one video begin: ``int64 [N]``, may be empty."""
+    def consecutive_starts(self, length: int) -> Tensor | None:
+        """See `ClipSource.consecutive_starts`."""
+        if not self._record.consecutive:
+            return None
         followed = self.table[self.split].followed.cpu()
         begins = torch.ones(len(self), dtype=torch.bool)
         for offset in range(length - 1):

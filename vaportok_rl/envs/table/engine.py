@@ -94,12 +94,9 @@ class TableScene(Scene):
         rows[paths] = new.indices
         return TableScene(self.engine, rows)
 
-    @classmethod
-    def joined(cls, scenes: Sequence[Scene]) -> Scene:
-        """Stacks scenes of one table along P."""
-        first = scenes[0]
-        assert isinstance(first, TableScene)  # for the type checker
-        return cls(first.engine, torch.cat([scene.indices for scene in scenes]))
+    def joined(self, others: Sequence[Scene]) -> TableScene:
+        """See `Scene.joined`; the others are of the same table."""
+        return TableScene(self.engine, torch.cat([self.rows, *(scene.indices for scene in others)]))
 
 
 class TableEngine:
