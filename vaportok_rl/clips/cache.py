@@ -1,4 +1,4 @@
-"""Decoded clips kept in memory, within a bound."""
+"""A memory-bounded cache of decoded clips."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from torch import Tensor
 
 
 class ClipCache:
-    """Clips by index, least recently used out first, never more bytes than allowed.
+    """Clips by index; the least recently used are dropped beyond ``capacity_bytes``.
 
-    Pickles empty: a worker process gets the setting, not a copy of the contents.
-
-    Args:
-        capacity_bytes: upper bound for the clips held, bytes.
+    It pickles empty: a worker process gets the capacity, not the contents.
     """
 
     def __init__(self, capacity_bytes: int) -> None:
@@ -23,14 +20,14 @@ class ClipCache:
         self._clips: OrderedDict[int, Tensor] = OrderedDict()
 
     def get(self, index: int) -> Tensor | None:
-        """The clip at ``index`` if it is held."""
+        """The clip at ``index`` if it is cached."""
         clip = self._clips.get(index)
         if clip is not None:
             self._clips.move_to_end(index)
         return clip
 
     def put(self, index: int, clip: Tensor) -> None:
-        """Holds ``clip`` (which must own its memory) as long as there is room."""
+        """Caches ``clip``, which must own its memory."""
         replaced = self._clips.pop(index, None)
         if replaced is not None:
             self.held_bytes -= replaced.nbytes

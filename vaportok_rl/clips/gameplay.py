@@ -1,4 +1,4 @@
-"""Clips out of Gymnasium environments that render frames, played by a random policy."""
+"""Clips of Gymnasium environments, played by a random policy."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ from vaportok_rl.clips.source import ClipBatch, ClipOrigin, ClipSource, check_sp
 from vaportok_rl.runtime.declared import checked
 from vaportok_rl.runtime.messages import did_you_mean
 
-# Pygame greets on standard output, which belongs to whoever runs us.
+# Pygame would print a greeting to standard output.
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
-# Clips are played in stretches from one seeded start, so that a clip in the middle of a game costs no replay of all
-# that came before it, and index i is the same clip whoever asks.
+# Clips are played in stretches of this many, each from its own seed: any clip is reached without replaying more than
+# its stretch, and index i is always the same clip.
 _STRETCH_CLIPS = 8
-# A random policy ends some games within a few frames; after this many short ones the last frame is repeated.
+# A random policy ends some games within a few frames; after this many of them the last frame is repeated.
 _SHORT_GAMES = 3
 
 
 class FrameFormatError(Exception):
-    """An environment rendered something that is no RGB frame."""
+    """An environment rendered something other than an RGB frame."""
 
 
 class GameplayClips(ClipSource):
     """Clips of consecutive rendered frames from any environments with ``render_mode="rgb_array"``.
 
-    The player is random and holds each action for 1 to 4 steps, which moves more than a fresh action a step. A clip
-    never spans two games: frames that do not fill a clip are dropped, and a game that is shorter than a clip (three
-    times in a row) gives one whose last frame is repeated. Frames are resized and cropped as video files are. The
-    label is the environment.
+    The policy is random and holds each action for 1 to 4 steps, which moves more than a new action per step. A clip
+    never spans two games. Frames that do not fill a clip are dropped; after three games in a row that are shorter than
+    a clip, the last frame is repeated. Frames are resized and cropped as those of video files. The label is the
+    environment.
 
-    Clip ``i`` is a pure function of ``(seed, split, i)``, the environments and their versions, provided that nothing
-    but the seed survives an environment's reset. Clips are played when they are first asked for and then cached.
+    Clip ``i`` is a pure function of ``(seed, split, i)``, the environments and their versions, if a reset of an
+    environment depends on nothing but its seed. Clips are played when they are first read, and cached.
 
     Args:
-        environments: ids (``"CarRacing-v3"``, ``"module:id"``, ``"ALE/Pong-v5"`` with the ``atari`` extra), clips
-            alternating among them in stretches of 8.
-        frames: T, frames a clip.
+        environments: ids (``"CarRacing-v3"``, ``"module:id"``, ``"ALE/Pong-v5"`` with the ``atari`` extra); 8 clips of
+            each in turn.
+        frames: T, frames per clip.
         size: H = W, pixels.
-        split: ``"train"`` or ``"test"``; no game of one starts from a seed of the other. (Where an environment has few
-            starts, as board games do, the games may look alike all the same.)
-        seed: decides every game.
-        length: how many clips the source holds.
-        cache_megabytes: memory (MiB) for clips already played, least recently used out first.
+        split: ``"train"`` or ``"test"``, which share no seed of a game. (Games of environments with few starts, such as
+            board games, may look alike all the same.)
+        seed: of all games.
+        length: number of clips.
+        cache_megabytes: memory (MiB) for played clips, least recently used out first.
 
     Raises:
         ValueError: an id is unknown, cannot render RGB frames, or lacks a package it needs; or an argument is outside
@@ -128,7 +128,7 @@ class GameplayClips(ClipSource):
         try:
             played = list(self._play(self._environment(name), stretch))
         except Exception as error:
-            self._open.pop(name, None)  # in the middle of a game, and who knows in what state
+            self._open.pop(name, None)  # its state is unknown
             remedy = f"try it by itself (gymnasium.make({name!r}, render_mode='rgb_array')) or choose another"
             raise ValueError(
                 f"Expected {name} to play and to render RGB frames (uint8 [H, W, 3]), got {type(error).__name__}: "
@@ -160,7 +160,7 @@ class GameplayClips(ClipSource):
         return 2 * int(draws.integers(2**30)) + (self.split == "test")
 
     def _watch(self, environment: gymnasium.Env[Any, Any], draws: np.random.Generator) -> tuple[list[Tensor], bool]:
-        """Up to T frames of the game from where it stands, and whether it has ended."""
+        """The next frames of the game, at most T, and whether it has ended."""
         shown = [self._frame(environment)]
         hold, action = 0, environment.action_space.sample()
         while len(shown) < self.frames:
@@ -205,7 +205,7 @@ def _make(name: str) -> gymnasium.Env[Any, Any]:
             ) from error
         gymnasium.register_envs(ale_py)
     try:
-        # The checker is of no use to a player who ignores observations.
+        # Observations are not used, so they need no checker.
         environment = gymnasium.make(name, render_mode="rgb_array", disable_env_checker=True)
     except gymnasium.error.DependencyNotInstalled as error:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Training batches in order, decoded ahead by worker processes."""
+"""Training batches in a fixed order, decoded in advance by worker processes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from vaportok_rl.clips.order import ClipOrder
 from vaportok_rl.clips.source import ClipSource
 from vaportok_rl.runtime.messages import warn_user
+from vaportok_rl.runtime.ranks import Processes
 
-# Batches a worker holds ready. One more than it takes to hide an uneven decoding time only costs memory.
+# Batches that a worker prepares: enough to hide uneven decoding times.
 _PREFETCHED = 2
 
 
 @dataclass(frozen=True)
 class _Delivery:
-    """What a worker hands over for one step. Exceptions travel as values: torch would rebuild them from a string."""
+    """A worker's result for one step. Exceptions are values: torch would rebuild them from a string."""
 
     clips: Tensor | None
     error: Exception | None
@@ -39,24 +40,22 @@ class _Delivery:
 
 
 class ClipLoader:
-    """The batches of a training run: every step's clips in the order of `ClipOrder`, augmented if they are footage.
+    """The batches of a training run: each step's clips in the order of `ClipOrder`; footage is augmented.
 
-    Step ``s`` of a run takes positions ``s * batch_size … (s + 1) * batch_size - 1`` of the order. With several
-    training processes each loads its own contiguous block of them, so the processes together see what one alone would.
-    The batches do not depend on the number of workers, on the step one begins with, or on the batches taken before, and
-    the global random state is left alone.
+    Step ``s`` takes positions ``s * batch_size … (s + 1) * batch_size - 1`` of the order. Each rank loads a contiguous
+    block of them, so all ranks together see what a single process would. The batches do not depend on the number of
+    workers, on the first step, or on earlier batches, and the global random state is not touched.
 
-    Workers are fresh processes (never forks, which decoding and computing threads would not survive), compute on one
-    thread each, ignore Ctrl-C, and end with the process that started them, however that ends. As always with Python's
-    fresh processes, a script that uses them keeps its code under ``if __name__ == "__main__":``.
+    Workers are spawned processes with one thread each; a fork would break decoding threads. They ignore Ctrl-C and end
+    with the process that started them. As always with spawned processes, a script keeps its code under
+    ``if __name__ == "__main__":``.
 
     Args:
         source: training clips; with workers it must pickle.
-        batch_size: clips a step, over all training processes.
-        seed: decides order and augmentation.
-        workers: how many processes decode; 0 decodes in this process, between the steps.
-        rank: this training process, ``0 … world_size - 1``.
-        world_size: how many training processes there are.
+        batch_size: clips per step, over all ranks.
+        seed: of order and augmentation.
+        workers: number of decoding processes; 0 decodes in this process, between the steps.
+        processes: the ranks.
 
     Attributes:
         order: the order of the clips.
@@ -73,34 +72,30 @@ class ClipLoader:
         *,
         seed: int,
         workers: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
+        processes: Processes = Processes(),  # noqa: B008 (it is frozen)
     ) -> None:
         if len(source) < 1:
             raise ValueError(f"Expected a source with at least one clip, got none ({source.describe()}); add videos.")
         if workers < 0:
             raise ValueError(f"Expected workers of at least 0, got {workers}; pass 0 to decode in this process.")
-        if not 0 <= rank < world_size:
-            raise ValueError(f"Expected rank in 0…world_size - 1, got rank={rank} and world_size={world_size}.")
-        if batch_size < 1 or batch_size % world_size:
+        if batch_size < 1 or batch_size % processes.count:
             raise ValueError(
-                f"Expected a batch that divides evenly among {world_size} processes, got batch_size={batch_size}; "
-                f"pass a multiple of {world_size}."
+                f"Expected a batch that divides evenly among {processes.count} processes, got batch_size={batch_size}; "
+                f"pass a multiple of {processes.count}."
             )
         self.source = source
         self.batch_size = batch_size
         self.seed = seed
         self.workers = workers
-        self.rank = rank
-        self.world_size = world_size
+        self.processes = processes
         self.order = ClipOrder(len(source), seed)
         self.skipped: dict[Path, str] = dict(source.skipped)
         self._named: set[str] = set()
 
     @property
     def local_batch_size(self) -> int:
-        """Clips a step in this process."""
-        return self.batch_size // self.world_size
+        """Clips per step in this process."""
+        return self.batch_size // self.processes.count
 
     def clips_at(self, position: int, count: int) -> Tensor:
         """The clips at positions ``position … position + count - 1`` of the order, loaded in this process.
@@ -114,11 +109,11 @@ class ClipLoader:
         return clips
 
     def first_clips(self, count: int, batch_size: int = 64) -> Iterator[Tensor]:
-        """The first clips of the order as they are, without a training visit's start or flip; equal on every process.
+        """The first clips of the order without augmentation, the same on every rank.
 
         Args:
-            count: at most so many; a source that has fewer gives each once.
-            batch_size: clips a batch.
+            count: maximum number; a source with fewer clips gives each once.
+            batch_size: clips per batch.
 
         Yields:
             ``uint8 [at most batch_size, C, T, H, W]``.
@@ -128,27 +123,25 @@ class ClipLoader:
             yield self.source.batch(self.order.take(start, min(batch_size, count - start))).clips
 
     def batches(self, first_step: int = 0) -> Generator[Tensor, None, None]:
-        """This process's share of the batches of steps ``first_step, first_step + 1, …``, without end.
+        """This rank's part of the batches of steps ``first_step, first_step + 1, …``, without end.
 
-        Closing the iterator (or dropping it) stops its workers.
+        Closing (or dropping) the iterator stops its workers.
 
         Yields:
-            ``uint8 [batch_size / world_size, C, T, H, W]``.
+            ``uint8 [local_batch_size, C, T, H, W]``.
 
         Raises:
-            ValueError: ``first_step`` is negative.
-            Exception: whatever the source raises, wherever it was raised.
+            Exception: of the source, in this process or in a worker.
 
         Warns:
-            UserWarning: what the source warns about; each message once, whichever worker met it.
+            UserWarning: of the source; each message once over all workers.
         """
-        if first_step < 0:
-            raise ValueError(f"Expected first_step of at least 0, got {first_step}; a run begins with step 0.")
         return self._in_workers(first_step) if self.workers else self._in_process(first_step)
 
     def _share(self, step: int) -> Tensor:
-        """This process's clips of a step."""
-        return self.clips_at(step * self.batch_size + self.rank * self.local_batch_size, self.local_batch_size)
+        """This rank's clips of a step."""
+        local = self.local_batch_size
+        return self.clips_at(step * self.batch_size + self.processes.rank * local, local)
 
     def _in_process(self, first_step: int) -> Generator[Tensor, None, None]:
         for step in itertools.count(first_step):
@@ -163,7 +156,7 @@ class ClipLoader:
             multiprocessing_context="spawn",
             worker_init_fn=_prepare_worker,
             prefetch_factor=_PREFETCHED,
-            # Of its own, as the loader otherwise draws a number from the global one.
+            # Without one, the loader draws a number from the global generator.
             generator=torch.Generator(),
         )
         with _interrupts_held():
@@ -180,7 +173,7 @@ class ClipLoader:
 
 
 class _Steps(Dataset[_Delivery]):
-    """One training process's share of the steps, by number, as a worker computes it."""
+    """A rank's part of each step, as a worker computes it."""
 
     def __init__(self, loader: ClipLoader) -> None:
         self.loader = loader
@@ -197,7 +190,7 @@ class _Steps(Dataset[_Delivery]):
 
 
 def _portable(error: Exception) -> Exception:
-    """The error with its traceback as a note, or, if it does not survive pickling, a plain one that quotes it."""
+    """The error with its traceback as a note, or a `RuntimeError` that quotes it if it cannot be pickled."""
     try:
         copy = pickle.loads(pickle.dumps(error))
     except Exception:
@@ -211,9 +204,9 @@ def _portable(error: Exception) -> Exception:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Holds back Ctrl-C in this thread and, for good, in the processes started meanwhile.
+    """Blocks Ctrl-C in this thread, and for good in processes started meanwhile.
 
-    Otherwise it would kill those that are still importing, and training with them.
+    Otherwise it would kill workers that are still importing, and with them the training.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
@@ -227,10 +220,9 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def _prepare_worker(_: int) -> None:
-    """Leaves Ctrl-C to the process that trains, and the end to the operating system.
+    """Leaves Ctrl-C to the training process, and exits without taking the interpreter down.
 
-    A decoding library's thread that is still at work when an interpreter is taken down would abort the process, and
-    the loader would report a worker that was killed; so a worker whose queues are flushed exits without that.
+    A decoding thread that still runs then would abort the process, and the loader would report a killed worker.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Finalize(None, os._exit, (0,), exitpriority=-100)

@@ -14,14 +14,14 @@ from vaportok_rl.runtime.declared import checked
 
 
 class MixedClips(ClipSource):
-    """Takes clips from several sources in turn, each weighted by how often it takes its turn.
+    """Interleaves several sources in fixed proportions.
 
-    Index ``i`` belongs to the source ``turns[i mod len(turns)]``; a source that runs out starts again. So every run of
-    ``len(turns)`` consecutive clips has the given proportions, and a shuffled order has them on average.
+    Clip ``i`` comes from the source ``turns[i mod len(turns)]``; a source that runs out starts again. So any
+    ``len(turns)`` consecutive clips have the given proportions, and a shuffled order has them on average.
 
     Args:
         sources: equally sized clips of one split.
-        turns: positions in ``sources``; each once by default.
+        turns: positions in ``sources``, repeated for a larger proportion; each once by default.
 
     Raises:
         ValueError: no sources, or sources of different geometry or split.
@@ -45,7 +45,7 @@ class MixedClips(ClipSource):
         self.label_names = tuple(name for source in self.sources for name in source.label_names)
         self._first_labels = [sum(len(s.label_names) for s in self.sources[:k]) for k in range(len(sources))]
         self._shares = [self.turns.count(k) for k in range(len(sources))]
-        # How often this turn's source has had its turn before within one cycle.
+        # For each turn, how often its source came before within the cycle.
         self._earlier = [self.turns[:place].count(k) for place, k in enumerate(self.turns)]
 
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ class MixedClips(ClipSource):
         return cycles * len(self.turns)
 
     def describe(self) -> str:
-        """The sources and their shares."""
+        """The sources and their proportions."""
         parts = (
             f"{share}/{len(self.turns)} {source.describe()}"
             for source, share in zip(self.sources, self._shares, strict=True)
@@ -74,7 +74,7 @@ class MixedClips(ClipSource):
             for row in rows:
                 _, index, repeat, repeats_a_visit = self._place(listed[row])
                 inner.append(index)
-                # A source that runs out within one visit to the mixture is visited several times itself.
+                # A source that runs out within one visit of the mixture is visited several times.
                 repeats.append(visits[row] * repeats_a_visit + repeat)
             return source.training_batch(inner, repeats, seed)
 
@@ -87,7 +87,7 @@ class MixedClips(ClipSource):
         return self.sources[position].origin(inner)
 
     def first_alike(self, index: int) -> int:
-        """Where the same clip came for the first time; see `ClipSource.first_alike`."""
+        """The lowest index of the same clip; see `ClipSource.first_alike`."""
         position, inner, _, _ = self._place(index)
         cycle, nth = divmod(self.sources[position].first_alike(inner), self._shares[position])
         places = [place for place, turn in enumerate(self.turns) if turn == position]
@@ -107,7 +107,7 @@ class MixedClips(ClipSource):
         return {path: reason for source in self.sources for path, reason in source.skipped.items()}
 
     def _gather(self, listed: list[int], take: Callable[[ClipSource, list[int]], ClipBatch]) -> ClipBatch:
-        """A batch put together from what ``take(source, rows)`` gives for the rows of each source."""
+        """A batch from ``take(source, rows)`` of each source."""
         clips = torch.empty(len(listed), 3, self.frames, self.size, self.size, dtype=torch.uint8)
         labels = torch.empty(len(listed), dtype=torch.int64)
         for position, source in enumerate(self.sources):
@@ -119,7 +119,7 @@ class MixedClips(ClipSource):
         return ClipBatch(clips, labels, torch.tensor(listed, dtype=torch.int64))
 
     def _place(self, index: int) -> tuple[int, int, int, int]:
-        """Which source, the index within it, how often it ran out before, and into how many rounds a visit falls."""
+        """Source, index in it, how often it ran out before, and its rounds per visit of the mixture."""
         cycle, place = divmod(index, len(self.turns))
         position = self.turns[place]
         count = len(self.sources[position])

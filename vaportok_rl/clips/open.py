@@ -1,4 +1,4 @@
-"""Opens a source of clips by name, as it is written on a command line or in an environment's arguments."""
+"""Opens clips by name, as in `--clips` and in an environment's arguments."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ def open_clips(
     Args:
         clips: one of
 
-            - ``"procedural"``, or with knobs pinned to ranges, ``"procedural:spatial=0.5-1,temporal=0.2-0.4"``;
+            - ``"procedural"``, or with complexity in ranges, ``"procedural:spatial=0.5-1,temporal=0.2-0.4"``;
             - ``"gym:ID"`` or ``"gym:ID,ID,…"``, gameplay of Gymnasium environments (`GameplayClips`);
             - ``"ucf101:FOLDER"``, UCF101 by its first official split (``"ucf101:FOLDER:2"`` by its second);
             - ``"kinetics:FILE.csv"`` or ``"kinetics:TRAIN.csv,VAL.csv"``, videos listed with labels (`KineticsCSV`);
             - a video file, a folder of videos or a glob pattern (`VideoClips`);
             - ``"fold:2/3:PATH"``, the same with the second of three folds held out (`held_out_fold`);
-            - several of these, taken in turn; one named twice gets two turns.
+            - a sequence of these, interleaved (`MixedClips`); one named twice gives twice as many clips.
         split: ``"train"`` or ``"test"`` (held out).
-        frames: T, frames a clip.
+        frames: T, frames per clip.
         size: H = W, pixels.
-        seed: of the procedural world, of games, and of the random starts in footage.
-        starts: for all footage, ``"grid"`` or ``"random"`` (see `VideoClips`); by default random for UCF101 and
-            Kinetics and the grid for any other.
+        seed: of procedural clips, of games, and of random starts in footage.
+        starts: for footage, ``"grid"`` or ``"random"`` (see `VideoClips`); by default random for UCF101 and Kinetics,
+            the grid for other footage.
 
     Raises:
         FileNotFoundError: a path does not exist or holds no video.

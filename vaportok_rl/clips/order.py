@@ -1,4 +1,4 @@
-"""An endless shuffled order over a source that can be entered at any position."""
+"""The order of training clips: an endless shuffle with random access."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import torch
 
 
 class ClipOrder:
-    """Epoch after epoch of seeded permutations, addressed by position, so that a resumed run needs no state.
+    """A seeded permutation per epoch, addressed by position, so that a resumed run needs no state.
 
     Args:
         count: clips in the source.
-        seed: decides the permutations.
+        seed: of the permutations.
     """
 
     def __init__(self, count: int, seed: int) -> None:
@@ -34,5 +34,5 @@ class ClipOrder:
         return indices
 
     def visits(self, start: int, length: int) -> list[int]:
-        """How many times the clip at each of these positions was taken before."""
+        """How many times the clip at each of these positions came before."""
         return [position // self.count for position in range(start, start + length)]

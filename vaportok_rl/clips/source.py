@@ -1,4 +1,4 @@
-"""What every source of clips offers: a length, labels, and batches of uint8 video by index."""
+"""`ClipSource`, the interface of all clips: a length, labels, and batches of uint8 video by index."""
 
 from __future__ import annotations
 
@@ -39,8 +39,7 @@ class ClipBatch:
     Attributes:
         clips: ``uint8 [B, C, T, H, W]``, RGB.
         labels: ``int64 [B]``, index into the source's ``label_names``.
-        ids: ``int64 [B]``, the index of the clip that was delivered (for a video clip that could not be
-            decoded this is the index of the clip that took its place).
+        ids: ``int64 [B]``, the index of each clip; of an unreadable video clip, that of the clip in its place.
     """
 
     clips: Tensor
@@ -69,10 +68,10 @@ class ClipOrigin:
 class ClipSource(ABC):
     """A finite, indexable, deterministic collection of equally sized clips.
 
-    Index ``i`` always gives the same clip, whatever else is in the batch and whichever process asks.
+    Index ``i`` gives the same clip in every batch and in every process.
 
     Attributes:
-        frames: T, frames a clip.
+        frames: T, frames per clip.
         size: H = W, pixels.
         split: ``"train"`` or ``"test"`` (held out).
         label_names: names of the classes; a clip's label is an index into it.
@@ -99,13 +98,13 @@ class ClipSource(ABC):
         """
 
     def training_batch(self, indices: Sequence[int] | Tensor, visits: Sequence[int], seed: int) -> ClipBatch:
-        """The clips at ``indices`` as training sees them: footage is augmented, anything else is as in `batch`.
+        """The clips at ``indices`` for training: footage is augmented, other clips are as in `batch`.
 
-        A pure function of its arguments, row by row: a resumed run sees what an uninterrupted one would have seen.
+        It is a pure function of its arguments, row by row, so a resumed run sees the clips of an uninterrupted one.
 
         Args:
             indices: integers in ``0 … len(self) - 1``.
-            visits: for each index, how many times it was visited before; each visit is augmented differently.
+            visits: for each index, the number of earlier visits; each visit is augmented differently.
             seed: of the training run.
 
         Raises:
@@ -114,7 +113,7 @@ class ClipSource(ABC):
         return self.batch(indices)
 
     def origin(self, index: int) -> ClipOrigin:
-        """Where the clip at ``index``, as `batch` delivers it, comes from.
+        """Where the clip at ``index`` comes from.
 
         Raises:
             IndexError: ``index`` lies outside the source.
@@ -122,36 +121,36 @@ class ClipSource(ABC):
         return ClipOrigin("", 0, self.label_names[int(self.batch([index]).labels[0])])
 
     def first_alike(self, index: int) -> int:
-        """The lowest index of the very same clip: another one where a source gives its clips again."""
+        """The lowest index with the same clip; lower than ``index`` where a source repeats its clips."""
         return index
 
     def consecutive_starts(self, length: int) -> Tensor | None:
-        """Where ``length`` consecutive clips of one video begin: ``int64 [N]`` indices; None if no clips are."""
+        """Where ``length`` consecutive clips of one video begin, ``int64 [N]``; None if clips are independent."""
         return None
 
     @property
     def files(self) -> Mapping[Path, int]:
-        """The files of this split and how many clips each gives; none for clips that come from no file."""
+        """The files of this split, with their numbers of clips; empty for clips that come from no file."""
         return {}
 
     @property
     def identity(self) -> str:
-        """A hash of what decides the clips, equal on every machine and in every process: 16 hexadecimal digits.
+        """A hash that identifies the clips on every machine: 16 hexadecimal digits.
 
-        A run may be resumed on clips of the same identity. It depends on no folder and on nothing that reading finds
-        out, so a file that turns out to be unreadable leaves it as it is.
+        A run may be resumed on clips of the same identity. It does not depend on the folder, nor on which files turn
+        out to be unreadable.
         """
         facts = [type(self).__name__, self.frames, self.size, self.split, len(self), list(self.label_names)]
         text = json.dumps([*facts, self._content()])
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     def _content(self) -> object:
-        """What decides the clips beside length, size, split and labels, as JSON can hold it."""
+        """What identifies the clips beside length, size, split and labels, as JSON."""
         return self.describe()
 
     @property
     def skipped(self) -> Mapping[Path, str]:
-        """The files in which something could not be read so far, and why."""
+        """The files found unreadable, in part or whole, so far, and why."""
         return {}
 
     def __getitem__(self, index: int) -> Tensor:
@@ -160,10 +159,10 @@ class ClipSource(ABC):
 
     @abstractmethod
     def describe(self) -> str:
-        """One line for logs and run folders: what this source is and how much it holds."""
+        """One line for logs: the kind and size of this source."""
 
     def check_indices(self, indices: Sequence[int] | Tensor) -> list[int]:
-        """Returns ``indices`` as a list of Python integers after checking that each is in range."""
+        """``indices`` as Python integers, each checked to be in range."""
         listed = torch.as_tensor(indices, dtype=torch.int64).reshape(-1).tolist()
         for index in listed:
             if not 0 <= index < len(self):

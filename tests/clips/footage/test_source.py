@@ -171,11 +171,6 @@ def test_first_frames_are_even_and_in_range() -> None:
     assert [first_frame_at(fraction, range(16, 24), 8) for fraction in (0.0, 0.999)] == [16, 16]
 
 
-def test_bad_starts(library: Path) -> None:
-    with pytest.raises(ValueError, match="Expected starts to be 'grid' or 'random', got 'middle'; pass"):
-        VideoClips(library, starts="middle")  # type: ignore[arg-type]
-
-
 def test_consecutive_clips_stay_within_one_video(library: Path) -> None:
     clips = VideoClips(library, frames=4, size=16)
     for length in (1, 2, 3, 50):

@@ -277,12 +277,13 @@ def test_files_that_vanish_are_replaced_and_all_gone_is_an_error(library: Path, 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"frames": 0}, r"Expected frames of at least 1, got 0; pass"),
-        ({"size": -3}, r"Expected size of at least 1 pixel, got -3; pass"),
-        ({"split": "val"}, r"Expected split to be 'train' or 'test'"),
+        ({"frames": 0}, "Expected frames ≥ 1, got 0; "),
+        ({"size": -3}, "Expected size ≥ 1, got -3; "),
+        ({"split": "val"}, "Expected split 'train' or 'test', got 'val'; "),
+        ({"starts": "middle"}, "Expected starts 'grid' or 'random', got 'middle'; "),
         ({"test_fraction": 1.0}, r"Expected test_fraction strictly between 0 and 1, got 1\.0; pass"),
-        ({"on_error": "ignore"}, r"Expected on_error to be 'skip' or 'raise', got 'ignore'; pass"),
-        ({"cache_megabytes": -1}, r"Expected cache_megabytes of at least 0, got -1; pass"),
+        ({"on_error": "ignore"}, "Expected on_error 'skip' or 'raise', got 'ignore'; "),
+        ({"cache_megabytes": -1}, "Expected cache_megabytes ≥ 0, got -1; "),
     ],
 )
 def test_bad_arguments_say_what_to_do(library: Path, change: dict[str, object], message: str) -> None:

@@ -1,15 +1,14 @@
-"""Imports decord without letting its libraries replace everyone else's.
+"""Imports decord with local symbols, so that its old zlib does not break other libraries.
 
-Decord loads its library with global symbols, and with it the zlib of 2005 that its wheel carries. Whatever is loaded
-afterwards and asks for zlib is then bound to that one: pygame's libpng, for instance, which Gymnasium's environments
-draw with, can read no image any more. Decord calls its library by handle only and works as well with local symbols.
+Decord loads its library with global symbols, and with it the zlib of 2005 in its wheel. Libraries that are loaded later
+would use that zlib; pygame's libpng, for instance, could then read no image. Decord works as well with local symbols.
 """
 
 from __future__ import annotations
 
 import ctypes
 
-# Decord reads the mode from here when it is imported.
+# Decord reads the mode from here on import.
 _global_mode = ctypes.RTLD_GLOBAL
 ctypes.RTLD_GLOBAL = ctypes.RTLD_LOCAL  # type: ignore[misc]
 try:
@@ -17,7 +16,7 @@ try:
 finally:
     ctypes.RTLD_GLOBAL = _global_mode  # type: ignore[misc]
 
-# ffmpeg's own "[h264 @ 0x…]" lines; every failure reaches the user as an exception or a warning instead.
+# No "[h264 @ 0x…]" lines of ffmpeg: failures become exceptions or warnings.
 decord.logging.set_level(decord.logging.QUIET)
 
 __all__ = ["decord"]

@@ -7,11 +7,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
-from typing import Unpack
+from typing import Any
 
-from vaportok_rl.clips.footage.listed_video import ListedVideo
-from vaportok_rl.clips.footage.source import FootageClips, FootageOptions
-from vaportok_rl.clips.footage.splits import held_out_files
+from vaportok_rl.clips.footage.source import FootageClips
+from vaportok_rl.clips.footage.splits import ListedVideo, held_out_files
 from vaportok_rl.clips.source import Split
 from vaportok_rl.runtime.declared import checked
 from vaportok_rl.runtime.messages import no_such_path
@@ -35,27 +34,26 @@ _SUFFIXES = (".mp4", ".mkv", ".webm")
 class KineticsCSV(FootageClips):
     """Clips of the videos that one or more CSV files list with their labels.
 
-    Rows are ``path,label`` or ``path,label,split``. With a header the columns may come in any order and others beside
-    them are ignored: ``path`` (or ``video``, ``video_path``, ``file``, ``filename``), ``label`` (or ``class``) and
-    ``split``. Paths begin from ``folder``.
+    Rows are ``path,label`` or ``path,label,split``. With a header, columns may have any order and other columns are
+    ignored: ``path`` (or ``video``, ``video_path``, ``file``, ``filename``), ``label`` (or ``class``) and ``split``.
+    Paths are relative to ``folder``.
 
-    The published Kinetics lists (``label,youtube_id,time_start,time_end,split``) name no files. There a row means
-    ``<youtube_id>_<time_start>_<time_end>.mp4`` (or ``.mkv``, ``.webm``) with the times in whole seconds on six digits,
-    as the usual downloaders save it, in ``folder`` or in a subfolder named for the split, the label (spaces may be
-    underscores), or the split and then the label.
+    The published Kinetics lists (``label,youtube_id,time_start,time_end,split``) name no files. There a row stands for
+    ``<youtube_id>_<time_start>_<time_end>.mp4`` (or ``.mkv``, ``.webm``), the times in whole seconds with six digits,
+    as the usual downloaders save it. The file is in ``folder``, or in a subfolder named after the split, the label
+    (with spaces or underscores), or the split and then the label.
 
-    The split is the ``split`` column's: ``train``, and ``test``, ``val`` or ``validate`` for held out. Without one the
-    split is by a hash of the path as listed (see `held_out_files`), and a lone video is split by time. Labels are the
-    sorted names (numbers in order of size) of all rows, so they mean the same in both splits whatever is on disk: list
-    both splits, in one CSV or several.
+    The ``split`` column says ``train``, or ``test``, ``val`` or ``validate`` for held out. Without it, a hash of the
+    listed path decides (see `held_out_files`), and a single video is split by time. Labels are the sorted names
+    (numbers by size) of all rows, whatever files exist: list both splits, in one CSV or several.
 
-    By default each video gives one clip, as in `VideoClips` with ``starts="random"``; the files are then opened only
-    when they are asked for. What is said there of frames, damage and training holds here too.
+    By default each video gives one clip, as `VideoClips` with ``starts="random"`` does; files are then opened when they
+    are first read. Frames, damage and training are as described there.
 
     Args:
         csv_files: one CSV file or several; ``~`` is expanded.
-        folder: where the paths in them begin; by default each CSV's own folder.
-        test_fraction: share of the videos to hold out if there is no split column, in (0, 1).
+        folder: the folder of the listed paths; by default each CSV's own.
+        test_fraction: share of the videos to hold out without a split column, in (0, 1).
         **options: see `FootageOptions`; ``starts`` is ``"random"`` by default.
 
     Raises:
@@ -75,7 +73,7 @@ class KineticsCSV(FootageClips):
         *,
         folder: str | os.PathLike[str] | None = None,
         test_fraction: float = 0.2,
-        **options: Unpack[FootageOptions],
+        **options: Any,
     ) -> None:
         given = [csv_files] if isinstance(csv_files, str | os.PathLike) else list(csv_files)
         if not given:
@@ -101,7 +99,7 @@ class KineticsCSV(FootageClips):
 
 
 def _split(videos: list[ListedVideo], test_fraction: float) -> list[ListedVideo]:
-    """Settles the splits by what is listed alone, so that a missing or broken video moves no other."""
+    """Decides the splits from the list alone, so that a missing or damaged video moves no other."""
     given = sum(video.split is not None for video in videos)
     if given == len(videos) or len(videos) == 1:
         return videos

@@ -1,10 +1,10 @@
-"""Video files that cannot be used: each named once and counted, or an error."""
+"""Unreadable video files: a warning per file and a count, or an error."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from vaportok_rl.clips.footage.decoding import UnreadableVideoError
 from vaportok_rl.runtime.messages import warn_user
@@ -16,7 +16,7 @@ _NAMED = 5
 
 
 class SkippedFiles:
-    """The files of one collection that were left out.
+    """The skipped files of one collection.
 
     Args:
         origin: the collection's name, for messages.
@@ -24,17 +24,9 @@ class SkippedFiles:
 
     Attributes:
         reasons: the files and why.
-
-    Raises:
-        ValueError: ``on_error`` is neither.
     """
 
     def __init__(self, origin: str, on_error: OnError) -> None:
-        if on_error not in get_args(OnError):
-            raise ValueError(
-                f"Expected on_error to be 'skip' or 'raise', got {on_error!r}; pass on_error='skip' to leave "
-                "unreadable videos out, on_error='raise' to stop at the first."
-            )
         self.origin = origin
         self.on_error = on_error
         self.reasons: dict[Path, str] = {}
@@ -67,7 +59,7 @@ class SkippedFiles:
         return set(paths).difference(missing)
 
     def nothing_readable(self, n_found: int) -> UnreadableVideoError:
-        """The error for a collection of which nothing can be decoded."""
+        """The error where no file of a collection can be decoded."""
         reasons = "; ".join(f"{path.name}: {reason}" for path, reason in list(self.reasons.items())[:_NAMED])
         return UnreadableVideoError(
             Path(self.origin),

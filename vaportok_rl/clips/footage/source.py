@@ -1,4 +1,4 @@
-"""Clips out of listed video files: which frames, in which split, and what becomes of files that cannot be read."""
+"""`FootageClips`: clips of listed video files, with splits, a cache, and a rule for unreadable files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack, get_args
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,56 +21,56 @@ from vaportok_rl.clips.footage.decoding import (
     open_video,
     read_clips,
 )
-from vaportok_rl.clips.footage.listed_video import ListedVideo
 from vaportok_rl.clips.footage.skipping import OnError, SkippedFiles
 from vaportok_rl.clips.footage.splits import (
+    ListedVideo,
     check_test_fraction,
     clips_of_split,
     fraction_of,
     held_out_files,
     held_out_fold,
 )
-from vaportok_rl.clips.source import ClipBatch, ClipOrigin, ClipSource, Split, check_split
+from vaportok_rl.clips.source import ClipBatch, ClipOrigin, ClipSource, Split
+from vaportok_rl.runtime.declared import AT_LEAST_1, NOT_NEGATIVE, check_fields
 from vaportok_rl.runtime.messages import warn_user
 
 Starts = Literal["grid", "random"]
 
-# A clip that is not in the cache is decoded together with its neighbours, in stretches of this many frames: a seek
-# costs about a group of pictures (250 frames in x264's default), so the neighbours are nearly free. The stretches are
-# fixed places in the file. A clip is therefore always decoded in the same way, whatever was asked for before.
+# A clip that is not cached is decoded together with the stretch of this many frames around it: a seek costs about a
+# group of pictures (250 frames in x264's default), so the neighbours are nearly free. Stretches have fixed places in
+# the file, so a clip is always decoded in the same way.
 _STRETCH_FRAMES = 512
 
 
-class FootageOptions(TypedDict, total=False):
-    """Options that all sources of footage take.
+@dataclass(frozen=True)
+class FootageOptions:
+    """Options of all sources of footage."""
 
-    Attributes:
-        frames: T, frames a clip; 16 by default.
-        size: H = W, pixels; 32 by default.
-        split: ``"train"`` (default) or ``"test"`` (held out).
-        starts: ``"grid"`` for all non-overlapping clips of a file (which opens every file), ``"random"`` for one clip a
-            file.
-        seed: decides where the one clip begins outside training; 0 by default.
-        on_error: what to do about a file that is missing or unreadable: ``"skip"`` (default) warns once about each and
-            goes on, ``"raise"`` stops at the first.
-        cache_megabytes: memory (MiB) for decoded clips, least recently used out first; 256 by default, 0 for none.
-            Reading clips at random is fast as long as the split fits. Random starts of training are not kept.
-    """
+    frames: Annotated[int, AT_LEAST_1] = 16
+    """T, frames per clip."""
+    size: Annotated[int, AT_LEAST_1] = 32
+    """H = W, pixels."""
+    split: Split = "train"
+    """``"train"``, or ``"test"`` for the held-out clips."""
+    starts: Starts = "grid"
+    """``"grid"`` for all non-overlapping clips of a file (which opens every file), ``"random"`` for one per file."""
+    seed: int = 0
+    """Where the one clip of a file begins outside training."""
+    on_error: OnError = "skip"
+    """A file that is missing or unreadable: ``"skip"`` warns once per file and goes on, ``"raise"`` stops."""
+    cache_megabytes: Annotated[float, NOT_NEGATIVE] = 256
+    """Memory (MiB) for decoded clips, least recently used out first; 0 for none. Random reads are fast while the split
+    fits. Random starts of training are not cached."""
 
-    frames: int
-    size: int
-    split: Split
-    starts: Starts
-    seed: int
-    on_error: OnError
-    cache_megabytes: float
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
 class _File:
-    """A file's share of the source: its clips ``numbers``, the first of them at index ``offset``.
+    """The clips of one file: ``numbers`` in the file, the first of them at index ``offset`` of the source.
 
-    With random starts there is one number, and the clip may begin anywhere in ``span`` (None: anywhere at all).
+    With random starts there is one number, and the clip begins anywhere in ``span`` (None: anywhere in the file).
     """
 
     path: Path
@@ -82,12 +82,12 @@ class _File:
 
 
 class FootageClips(ClipSource):
-    """What `VideoClips`, `UCF101` and `KineticsCSV` have in common; they only list the videos.
+    """Base of `VideoClips`, `UCF101` and `KineticsCSV`, which only list the videos.
 
     Args:
         videos: the files of both splits, all with a split or all without.
         origin: where the list comes from, for messages.
-        label_names: the classes; by default those of the readable files of both splits, sorted.
+        label_names: the classes; by default those of the readable files of both splits, in order.
         test_fraction: share of the files to hold out where the list does not say, in (0, 1).
         fold: the fold to hold out instead; see `held_out_fold`.
         **options: see `FootageOptions`.
@@ -101,47 +101,19 @@ class FootageClips(ClipSource):
         *,
         test_fraction: float = 0.2,
         fold: tuple[int, int] | None = None,
-        **options: Unpack[FootageOptions],
+        **options: Any,
     ) -> None:
-        self._set_options(**options)
+        chosen = FootageOptions(**options)
+        self.frames, self.size, self.split = chosen.frames, chosen.size, chosen.split
+        self.starts, self.seed = chosen.starts, chosen.seed
+        self._cache = ClipCache(int(chosen.cache_megabytes * 2**20))
         self.test_fraction = check_test_fraction(test_fraction)
         self._fold = fold
-        self._skipped = SkippedFiles(origin, self.on_error)
+        self._skipped = SkippedFiles(origin, chosen.on_error)
         self._unreadable: set[int] = set()
         self._indexes: dict[Path, VideoIndex] = {}
         self._files, self.label_names = self._lay_out(videos, label_names)
         self._offsets = [file.offset for file in self._files]
-
-    def _set_options(
-        self,
-        frames: int = 16,
-        size: int = 32,
-        split: Split = "train",
-        starts: Starts = "grid",
-        seed: int = 0,
-        on_error: OnError = "skip",
-        cache_megabytes: float = 256,
-    ) -> None:
-        if frames < 1:
-            raise ValueError(f"Expected frames of at least 1, got {frames}; pass frames=16 for 16-frame clips.")
-        if size < 1:
-            raise ValueError(f"Expected size of at least 1 pixel, got {size}; pass size=32 for 32x32 clips.")
-        if starts not in get_args(Starts):
-            raise ValueError(
-                f"Expected starts to be 'grid' or 'random', got {starts!r}; pass starts='grid' for every clip of a "
-                "file, starts='random' for one a file."
-            )
-        if not cache_megabytes >= 0:
-            raise ValueError(
-                f"Expected cache_megabytes of at least 0, got {cache_megabytes}; pass 0 to decode every clip anew."
-            )
-        self.frames = frames
-        self.size = size
-        self.split = check_split(split)
-        self.starts = starts
-        self.seed = int(seed)
-        self.on_error = on_error
-        self._cache = ClipCache(int(cache_megabytes * 2**20))
 
     @property
     def skipped(self) -> Mapping[Path, str]:
@@ -162,8 +134,8 @@ class FootageClips(ClipSource):
         present = self._skipped.without_missing([video.path for video in listed])
         listed = [video for video in listed if video.path in present]
         if decided and self.starts == "random":
-            # Neither the split nor the number of clips depends on what is in the files, and opening every file of a
-            # large data set takes hours. One that can be read shows that the rest is worth trying.
+            # Neither the split nor the number of clips depends on the files' content, and opening all files of a large
+            # data set takes hours. One readable file is enough to start.
             self._find_one_readable(listed)
             return self._number([(video, 1) for video in listed], names, by_time=False)
         probed = self._probe(listed)
@@ -227,7 +199,7 @@ class FootageClips(ClipSource):
         raise self._skipped.nothing_readable(len(videos))
 
     def _index(self, path: Path) -> VideoIndex:
-        """Where a file's frames are, measured once; workers inherit it."""
+        """A file's index, measured once; workers inherit it."""
         if path not in self._indexes:
             self._indexes[path] = open_video(path, self.frames)
         return self._indexes[path]
@@ -236,7 +208,7 @@ class FootageClips(ClipSource):
         return self._files[-1].offset + len(self._files[-1].numbers)
 
     def batch(self, indices: Sequence[int] | Tensor) -> ClipBatch:
-        """Returns the clips at ``indices``, in that order. With random starts, each file's is fixed by ``seed``.
+        """Returns the clips at ``indices``, in that order. With random starts, ``seed`` decides each file's clip.
 
         Args:
             indices: integers in ``0 … len(self) - 1``; repetitions are allowed.
@@ -246,7 +218,7 @@ class FootageClips(ClipSource):
             UnreadableVideoError: a clip cannot be decoded and ``on_error="raise"``, or none of the source can be.
 
         Warns:
-            UserWarning: a file turned out to be damaged inside (once a file); another clip takes the place.
+            UserWarning: a file is damaged inside (once per file); the next readable clip takes its place.
         """
         wanted = self.check_indices(indices)
         fetched = self._fetch(wanted)
@@ -259,7 +231,7 @@ class FootageClips(ClipSource):
         return self._collect([self._first_readable(index, fetch) for index in wanted])
 
     def training_batch(self, indices: Sequence[int] | Tensor, visits: Sequence[int], seed: int) -> ClipBatch:
-        """The clips at ``indices``, half of them mirrored; with ``starts="random"`` from a new start every visit.
+        """The clips at ``indices``, half of them mirrored; with ``starts="random"`` from a new start at each visit.
 
         See `ClipSource.training_batch` for the arguments and `batch` for the errors.
         """
@@ -288,7 +260,7 @@ class FootageClips(ClipSource):
             return None
 
     def _first_readable(self, index: int, fetch: Callable[[int], Tensor | None]) -> tuple[int, Tensor]:
-        """The first index at or (cyclically) after ``index`` that gives a clip, and its clip."""
+        """The first readable clip at ``index`` or after it (cyclically), and its index."""
         for step in range(len(self)):
             candidate = (index + step) % len(self)
             clip = fetch(candidate)
@@ -297,7 +269,7 @@ class FootageClips(ClipSource):
         raise self._skipped.nothing_readable(len(self._files))
 
     def _collect(self, delivered: Sequence[tuple[int, Tensor]]) -> ClipBatch:
-        """A batch, in memory of its own, of clips given with their indices."""
+        """A batch, in new memory, of clips with their indices."""
         clips = torch.empty(len(delivered), 3, self.frames, self.size, self.size, dtype=torch.uint8)
         for row, (_, clip) in enumerate(delivered):
             clips[row] = clip
@@ -306,12 +278,12 @@ class FootageClips(ClipSource):
         return ClipBatch(clips, torch.tensor(labels, dtype=torch.int64), torch.tensor(ids, dtype=torch.int64))
 
     def _fetch(self, indices: Iterable[int]) -> dict[int, Tensor]:
-        """The clips at ``indices``, each ``uint8 [3, T, H, W]``, but for those that cannot be read."""
+        """The readable clips among ``indices``, each ``uint8 [3, T, H, W]``."""
         wanted = sorted(set(indices))
         fetched = {index: clip for index in wanted if (clip := self._cache.get(index)) is not None}
         missing = set(wanted) - fetched.keys()
         for index in sorted(missing):
-            # An earlier index may have brought this one along.
+            # The stretch of an earlier index may have held this one.
             if index not in fetched and index not in self._unreadable:
                 for neighbour, clip in self._decode_stretch(index).items():
                     self._cache.put(neighbour, clip)
@@ -320,11 +292,11 @@ class FootageClips(ClipSource):
         return fetched
 
     def _decode_stretch(self, index: int) -> dict[int, Tensor]:
-        """Decodes the clip at ``index`` and those of its stretch of the file; empty if that cannot be done."""
+        """Decodes the clip at ``index`` and its stretch of the file; empty if it is unreadable."""
         file = self._file_of(index)
         clips_per_stretch = max(1, _STRETCH_FRAMES // self.frames)
-        # Stretches are counted from the beginning of the file; where a lone file is split by time, each split reads
-        # only its own part, and damage in one leaves the other alone.
+        # Stretches are counted from the beginning of the file. Where a single file is split by time, each split reads
+        # only its own part, so damage in one does not affect the other.
         begin = file.numbers[index - file.offset] // clips_per_stretch * clips_per_stretch
         numbers = range(max(begin, file.numbers.start), min(begin + clips_per_stretch, file.numbers.stop))
         taken = [file.offset + number - file.numbers.start for number in numbers]
@@ -343,7 +315,7 @@ class FootageClips(ClipSource):
         return read_clips(file.path, self._index(file.path), first_frames, self.frames, self.size)
 
     def _fixed(self, file: _File) -> int:
-        """Where a file's one clip begins outside training. By name: other files do not change it."""
+        """Where a file's one clip begins outside training; it depends on the file's name alone."""
         return self._start(file, f"{self.seed}/{file.key}")
 
     def _start(self, file: _File, drawn: str) -> int:
@@ -354,7 +326,7 @@ class FootageClips(ClipSource):
         return self._files[bisect_right(self._offsets, index) - 1]
 
     def source_of(self, index: int) -> tuple[Path, int]:
-        """Where the clip at ``index`` (outside training) comes from: the file and the clip's first frame in it.
+        """The file of the clip at ``index``, and the clip's first frame in it (outside training).
 
         Raises:
             IndexError: ``index`` lies outside the source.
@@ -401,7 +373,7 @@ class FootageClips(ClipSource):
 
 
 def _sample(path: Path) -> tuple[int, str] | None:
-    """Size of a file and a hash of its middle, which tell files apart without reading them; None without one."""
+    """Size of a file and a hash of its middle, which identify it without reading it whole; None if it is missing."""
     if not path.is_file():
         return None
     size = path.stat().st_size

@@ -1,4 +1,4 @@
-"""Which video files a user's paths mean, and which of their clips are held out."""
+"""Finds the video files behind a user's paths and splits them into training and held-out clips."""
 
 from __future__ import annotations
 
@@ -20,17 +20,21 @@ VIDEO_SUFFIXES = (
 
 
 @dataclass(frozen=True)
-class FoundVideo:
-    """A video file and the name the split knows it by.
+class ListedVideo:
+    """A video file of a data set.
 
     Attributes:
-        path: absolute path of the file.
-        key: posix path relative to the folder the user gave, or the file's name for a single file or a glob match.
-            It does not contain the folder itself, so moving a data set does not reshuffle its split.
+        path: the file; it need not exist.
+        key: its name within the data set: the path below the folder that the user gave, or the file's name. Moving the
+            data set does not change it, and so not the split.
+        label: its class.
+        split: the split it belongs to, or None to decide by a hash of the key.
     """
 
     path: Path
     key: str
+    label: str
+    split: Split | None = None
 
 
 def check_test_fraction(test_fraction: float) -> float:
@@ -47,18 +51,18 @@ def check_test_fraction(test_fraction: float) -> float:
     return test_fraction
 
 
-def find_videos(paths: Sequence[str | os.PathLike[str]]) -> list[FoundVideo]:
+def find_videos(paths: Sequence[str | os.PathLike[str]]) -> list[ListedVideo]:
     """Expands files, folders and glob patterns into video files.
 
-    Folders are searched recursively, symbolic links to folders included; names that begin with a dot are left out
-    (among them the ``._clip.mp4`` shadows that macOS leaves on foreign disks). A file named outright is taken
-    whatever its suffix. A file reached twice counts once, under the first of ``paths`` that leads to it.
+    Folders are searched recursively and through symbolic links. Names that begin with a dot are left out (such as the
+    ``._clip.mp4`` files that macOS writes). A file that is named itself may have any suffix. A file found twice counts
+    once, under the first of ``paths`` that leads to it.
 
     Args:
         paths: files, folders and glob patterns (``**`` allowed); ``~`` is expanded.
 
     Returns:
-        The files, sorted by path.
+        The files, sorted by path; each one's label is the name of its folder.
 
     Raises:
         FileNotFoundError: an entry does not exist, matches nothing, or is a folder without videos.
@@ -66,14 +70,14 @@ def find_videos(paths: Sequence[str | os.PathLike[str]]) -> list[FoundVideo]:
     """
     if not paths:
         raise ValueError("Expected at least one video file, folder or glob pattern, got an empty list; pass a path.")
-    found: dict[str, FoundVideo] = {}
+    found: dict[str, ListedVideo] = {}
     for path in paths:
         for video in _expand(os.fspath(path)):
             found.setdefault(os.path.realpath(video.path), video)  # unlike Path.resolve, of a link to itself too
     return sorted(found.values(), key=lambda video: video.path.as_posix())
 
 
-def _expand(text: str) -> list[FoundVideo]:
+def _expand(text: str) -> list[ListedVideo]:
     """The videos one path or pattern stands for; at least one."""
     path = Path(text).expanduser()
     suffixes = ", ".join(VIDEO_SUFFIXES)
@@ -104,12 +108,13 @@ def _expand(text: str) -> list[FoundVideo]:
     raise no_such_path("a video file, a folder or a glob pattern", text, "does not exist")
 
 
-def _single(path: Path) -> FoundVideo:
+def _single(path: Path) -> ListedVideo:
     # Only the folder is resolved: a link's own name is the one the user knows the video by.
-    return FoundVideo(path.parent.resolve() / path.name, path.name)
+    folder = path.parent.resolve()
+    return ListedVideo(folder / path.name, path.name, folder.name)
 
 
-def _walk(folder: Path) -> Iterator[FoundVideo]:
+def _walk(folder: Path) -> Iterator[ListedVideo]:
     """All videos under a folder. A folder that links lead to twice is entered once, so loops end."""
     root = folder.resolve()
     entered: set[Path] = set()
@@ -122,7 +127,7 @@ def _walk(folder: Path) -> Iterator[FoundVideo]:
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(names):
             if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES:
-                yield FoundVideo(here / name, (here / name).relative_to(root).as_posix())
+                yield ListedVideo(here / name, (here / name).relative_to(root).as_posix(), here.name)
 
 
 def fraction_of(key: str) -> float:
@@ -135,12 +140,10 @@ def fraction_of(key: str) -> float:
 def held_out_files(keys: Iterable[str], test_fraction: float) -> list[bool]:
     """Decides for each of two or more files whether it is held out.
 
-    A file is held out if its hash fraction is below ``test_fraction``, which no other file can change. So that
-    neither split is ever empty, the file with the smallest fraction is held out in any case and the one with the
-    largest is trained on in any case. That gives the one way in which adding files can move another: a file that
-    is held out *only* because it was the smallest (no fraction was below ``test_fraction``) goes to train once a
-    smaller one arrives, and a file trained on *only* because it was the largest (all were below) goes to test once
-    a larger one arrives. With ten files and the default of 0.2 the first has a chance of about 11 %.
+    A file is held out if the hash of its name, as a number in [0, 1), is below ``test_fraction``; other files do not
+    matter. There is one exception, so that neither split is empty: the smallest hash is always held out, the largest
+    always trained on. Only a file in one of these two places can move to the other split when files are added. With
+    ten files and the default of 0.2 there is a chance of about 11 % that no hash is below ``test_fraction``.
 
     Args:
         keys: one name a file; equal names (possible for files given one by one) rank in the order given.
@@ -169,8 +172,8 @@ def held_out_files(keys: Iterable[str], test_fraction: float) -> list[bool]:
 def held_out_fold(files: Sequence[tuple[str, int]], fold: tuple[int, int]) -> list[bool]:
     """Which files one fold of a cross-validation holds out: over all folds each file is held out once.
 
-    The files are dealt longest first, each to the fold with the fewest clips so far, so that all folds hold about
-    equally many. Unlike `held_out_files`, adding files may move others.
+    Longest first, each file goes to the fold with the fewest clips so far, so that the folds are about equal. Unlike
+    with `held_out_files`, adding files may move others.
 
     Args:
         files: name and number of clips of each.
@@ -197,7 +200,7 @@ def held_out_fold(files: Sequence[tuple[str, int]], fold: tuple[int, int]) -> li
 
 
 def clips_of_split(n_clips: int, split: Split, test_fraction: float) -> range:
-    """The clips of a lone file that belong to a split: the beginning is trained on, the end held out.
+    """The clips of a single file that belong to a split: the beginning is trained on, the end held out.
 
     Args:
         n_clips: clips the file holds, at least 1.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Unpack
+from typing import Any
 
-from vaportok_rl.clips.footage.listed_video import ListedVideo
-from vaportok_rl.clips.footage.source import FootageClips, FootageOptions
+from vaportok_rl.clips.footage.source import FootageClips
+from vaportok_rl.clips.footage.splits import ListedVideo
 from vaportok_rl.runtime.declared import checked
 from vaportok_rl.runtime.messages import no_such_path
 
@@ -18,13 +18,13 @@ _VIDEOS = "UCF-101"
 class UCF101(FootageClips):
     """Clips of UCF101 (Soomro, Zamir and Shah, 2012): 13,320 videos in 101 classes of human action.
 
-    Expects what the two official archives unpack to: a folder for each class with its ``.avi`` files, and
-    ``ucfTrainTestlist`` with ``classInd.txt``, ``trainlist01.txt``, ``testlist01.txt`` and so on. The class folders may
-    lie in a subfolder ``UCF-101``, and the lists in the folder given or beside it.
+    Expects the two official archives, unpacked: a folder of ``.avi`` files per class, and ``ucfTrainTestlist`` with
+    ``classInd.txt``, ``trainlist01.txt``, ``testlist01.txt`` and so on. The class folders may be in a subfolder
+    ``UCF-101``, and the lists in the given folder or beside it.
 
-    A label is the class number of ``classInd.txt`` less one. By default each video gives one clip, as in `VideoClips`
-    with ``starts="random"``; the files are then opened only when they are asked for. What is said there of frames,
-    damage and training holds here too.
+    A label is the class number of ``classInd.txt`` minus one. By default each video gives one clip, as `VideoClips`
+    with ``starts="random"`` does; files are then opened when they are first read. Frames, damage and training are as
+    described there.
 
     Args:
         folder: where the class folders are; ``~`` is expanded.
@@ -46,7 +46,7 @@ class UCF101(FootageClips):
         folder: str | os.PathLike[str],
         *,
         fold: int = 1,
-        **options: Unpack[FootageOptions],
+        **options: Any,
     ) -> None:
         if fold not in (1, 2, 3):
             raise ValueError(f"Expected fold 1, 2 or 3 (the official splits of UCF101), got {fold!r}; pass fold=1.")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Unpack
+from typing import Any
 
-from vaportok_rl.clips.footage.listed_video import ListedVideo
-from vaportok_rl.clips.footage.source import FootageClips, FootageOptions
+from vaportok_rl.clips.footage.source import FootageClips
 from vaportok_rl.clips.footage.splits import find_videos
 from vaportok_rl.runtime.declared import checked
 
@@ -15,30 +14,27 @@ from vaportok_rl.runtime.declared import checked
 class VideoClips(FootageClips):
     """Clips of consecutive frames, at native rate, from video files on disk.
 
-    With ``starts="grid"`` a file gives non-overlapping clips of ``frames`` frames. A remainder shorter than a clip is
-    dropped, unless the whole file is shorter, which then gives one clip with its last frame repeated. With
-    ``starts="random"`` a file gives one clip, which in training begins elsewhere at every visit and otherwise at one
-    place that ``seed`` decides: the protocol for many short videos, where the grid is for few long ones. In training
-    half of the clips are mirrored in either case.
+    ``starts="grid"`` is for few long videos: a file gives non-overlapping clips of ``frames`` frames. The remainder is
+    dropped, but a file shorter than a clip gives one clip with its last frame repeated. ``starts="random"`` is for many
+    short videos: a file gives one clip, which begins at a new random frame at each visit of training, and otherwise at
+    a frame that ``seed`` decides. Either way half of the training clips are mirrored.
 
     The shorter side of a frame is resized to ``size`` (bilinear, antialiased) and the central square cut out. Greyscale
-    becomes RGB, transparency is ignored. A clip's label is the name of the folder its file lies in.
+    becomes RGB; transparency is ignored. A clip's label is the name of its file's folder.
 
-    The split is by file, by a hash of the file's path below the folder given (see `held_out_files`): it does not
-    depend on the machine, on the order of the paths, or (but for the case documented there) on other files. A lone
-    readable file is split by time instead: the beginning is trained on, the end held out.
+    The split is by file: a hash of the file's path below the given folder decides (see `held_out_files`). The machine
+    and the order of the paths do not matter. A single readable file is split by time: its end is held out.
 
-    Every file is opened and its first and last clip are decoded at construction. Damage further inside shows only
-    when the clip is asked for: its index then delivers the next readable clip, and ``ids`` says which one that is.
-    Damage makes a whole stretch (512 frames) of the grid unreadable, as the decoder does not say exactly where it
-    begins; whether a random start just before it can be read may for the same reason differ from run to run.
+    At construction every file is opened and its first and last clip decoded. Damage elsewhere is found when the clip is
+    read: its index then gives the next readable clip, and ``ids`` tells which one. On the grid, damage makes a stretch
+    of 512 frames unreadable, because the decoder does not say exactly where it begins. For the same reason a random
+    start just before the damage may be readable in one run and not in another.
 
     Args:
         path: a video file, a folder (searched recursively for `VIDEO_SUFFIXES`), a glob pattern, or a sequence of
             these. ``~`` is expanded, duplicates count once.
-        test_fraction: share of the files (of the clips, if there is a lone file) to hold out, in (0, 1).
-        fold: ``(number, of)`` to hold out that fold of a cross-validation instead, whole files as well: over all folds
-            each file is held out once, and the folds hold about equally many clips.
+        test_fraction: share of the files (of a single file, of its clips) to hold out, in (0, 1).
+        fold: ``(number, of)`` holds out one fold of a cross-validation by files instead; see `held_out_fold`.
         **options: see `FootageOptions`.
 
     Attributes:
@@ -60,11 +56,11 @@ class VideoClips(FootageClips):
         *,
         test_fraction: float = 0.2,
         fold: tuple[int, int] | None = None,
-        **options: Unpack[FootageOptions],
+        **options: Any,
     ) -> None:
         given = [os.fspath(path)] if isinstance(path, str | os.PathLike) else [os.fspath(one) for one in path]
         super().__init__(
-            [ListedVideo(video.path, video.key, video.path.parent.name) for video in find_videos(given)],
+            find_videos(given),
             ", ".join(given),
             test_fraction=test_fraction,
             fold=fold,

@@ -1,8 +1,8 @@
-"""Counter-based random numbers: every number is a pure function of (seed, split, clip index, name).
+"""Counter-based random numbers: each is a pure function of (seed, split, clip index, name).
 
-A stateful generator would make clip ``i`` depend on which clips were drawn before it. Here each clip has a 64-bit
-key, each quantity a name, and the number is a hash of the two (SplitMix64: Steele, Lea and Flood, OOPSLA 2014), so
-whole batches are drawn at once and the same clip is the same in any batch.
+A stateful generator would make clip ``i`` depend on the clips drawn before it. Here each clip has a 64-bit key, each
+quantity a name, and its number is a hash of the two (SplitMix64: Steele, Lea and Flood, OOPSLA 2014). So batches are
+drawn at once, and a clip is the same in any batch.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def _name_word(name: str) -> Keys:
 
 
 def clip_keys(seed: int, split: str, indices: npt.NDArray[np.int64]) -> Keys:
-    """One key a clip.
+    """One key per clip.
 
     Args:
-        seed: seed of the whole source; any integer.
+        seed: of the source; any integer.
         split: name of the split, so that the two splits share no clip.
         indices: ``int64 [B]``.
 

@@ -1,4 +1,4 @@
-"""The labelled families of procedural clips: what each shows and how strongly it uses each kind of change."""
+"""The labelled families of procedural clips: their textures and the strengths of their motions."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ _ANY = ("clouds", "leaves", "cells", "gradient")
 
 @dataclass(frozen=True)
 class Family:
-    """One family. Strengths are those at temporal complexity 1; at 0 every family stands still.
+    """One family. The strengths are those at temporal complexity 1; at 0 every family is still.
 
     Attributes:
         name: the label.
-        textures: canvases the picture is taken from (names in `textures.TEXTURES`), drawn with equal chance.
-        pan: half-frames a frame.
-        zoom: log scale a frame.
-        rotate: radians a frame.
+        textures: names in `textures.TEXTURES`, equally likely.
+        pan: half-frames per frame.
+        zoom: log scale per frame.
+        rotate: radians per frame.
         shake: half-frames.
         wave: half-frames of rippling.
         flicker: relative brightness change.
         fade: slow brightness change over the clip.
-        morph: radians a frame by which one canvas turns into a second one.
+        morph: radians per frame by which one canvas fades into a second.
         cut: probability of a scene cut.
-        parallax: a second layer in front that pans faster, relative to the first.
-        sprites: largest number of sprites.
-        sprite_speed: half-frames a frame.
-        noise: share of white noise that is renewed each frame.
+        parallax: how much faster a second layer in front pans, relative to the first.
+        sprites: maximum number of sprites.
+        sprite_speed: half-frames per frame.
+        noise: share of white noise that is renewed at each frame.
     """
 
     name: str

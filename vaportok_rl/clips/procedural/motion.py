@@ -1,7 +1,7 @@
-"""How procedural clips move: time profiles, camera paths over a canvas, and sprites.
+"""Motion of procedural clips: time profiles, camera paths over a canvas, and sprites.
 
-Lengths are in half-frames (the frame spans -1 … 1), times in units of 1/16 of a clip's usual 16 frames, so that a
-clip of another size or frame rate shows the same motion.
+Lengths are in half-frames (the frame spans -1 … 1) and times in sixteenths of a clip, so that clips of other sizes or
+frame counts show the same motion.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SPRITES = 5
 
 
 def profile(draws: Draws, name: str, frames: int, *shape: int) -> Tensor:
-    """A displacement over time with a mean speed near one unit a frame: steady, easing, swinging or halting.
+    """A displacement over time with a mean speed of about one unit per frame: steady, easing, swinging or halting.
 
     Returns:
         ``float32 [B, *shape, T]``, zero in the middle of the clip.
@@ -39,15 +39,15 @@ def profile(draws: Draws, name: str, frames: int, *shape: int) -> Tensor:
 
 
 def camera_grid(draws: Draws, name: str, frames: int, size: int, strengths: dict[str, Tensor]) -> Tensor:
-    """Where each pixel of each frame looks on the canvas.
+    """The canvas position of each pixel of each frame.
 
     Args:
         draws: the clips' random numbers.
-        name: keeps two cameras over the same clip apart.
+        name: of the camera, so that two cameras of a clip differ.
         frames: T.
         size: H = W.
-        strengths: ``float32 [B]`` each, for ``pan`` (half-frames a frame), ``zoom`` (log scale a frame), ``rotate``
-            (radians a frame), ``shake`` (half-frames) and ``wave`` (half-frames).
+        strengths: ``float32 [B]`` each, for ``pan`` (half-frames per frame), ``zoom`` (log scale per frame), ``rotate``
+            (radians per frame), ``shake`` (half-frames) and ``wave`` (half-frames).
 
     Returns:
         ``float32 [B, T, H, W, 2]``, canvas coordinates (x, y) in frame units; the frame at rest covers -1 … 1.
@@ -56,7 +56,7 @@ def camera_grid(draws: Draws, name: str, frames: int, size: int, strengths: dict
     direction = draws.between(f"{name}/direction", 0.0, 2 * math.pi)
     pan = profile(draws, f"{name}/pan", frames) * strengths["pan"][:, None]
     shake = draws.normal(f"{name}/shake", 2, frames) * strengths["shake"][:, None, None]
-    # A hand-held camera drifts more than it jumps: smooth the jitter over three frames.
+    # A hand-held camera drifts more than it jumps, so the jitter is smoothed over three frames.
     if frames >= 3:
         shake = torch.nn.functional.avg_pool1d(shake, 3, stride=1, padding=1, count_include_pad=False) * 1.5
     shift_x = torch.cos(direction)[:, None] * pan + shake[:, 0]
@@ -84,7 +84,7 @@ def camera_grid(draws: Draws, name: str, frames: int, size: int, strengths: dict
 
 
 def bounce(position: Tensor) -> Tensor:
-    """Reflects a coordinate off the walls at -1 and 1, however far it travelled."""
+    """Reflects a coordinate at -1 and 1, however far it travelled."""
     return 1 - (torch.remainder(position + 1, 4) - 2).abs()
 
 
@@ -95,8 +95,8 @@ def draw_sprites(draws: Draws, video: Tensor, count: Tensor, speed: Tensor, deta
         draws: the clips' random numbers.
         video: ``float32 [B, 3, T, H, W]`` in contrast units (about -1 … 1).
         count: ``float32 [B]``, how many sprites (0 … 5).
-        speed: ``float32 [B]``, half-frames a frame.
-        detail: ``float32 [B]`` in [0, 1]; more of it makes the sprites' own texture stronger.
+        speed: ``float32 [B]``, half-frames per frame.
+        detail: ``float32 [B]`` in [0, 1], strength of the sprites' own texture.
 
     Returns:
         ``float32 [B, 3, T, H, W]``.
@@ -128,7 +128,7 @@ def draw_sprites(draws: Draws, video: Tensor, count: Tensor, speed: Tensor, deta
         box = boxes[:, sprite, None, None, None]
         along_2, across_2 = along * along, across * across
         distance = torch.where(box, torch.maximum(along_2, across_2), along_2 + across_2).sqrt_()
-        # One pixel of softness at the border stands for the camera's own blur.
+        # One pixel of softness at the border imitates a camera's blur.
         edge = radius[:, sprite, None, None, None] * size / 2
         alpha = ((1 - distance) * edge + 0.5).clamp(0, 1)
         alpha = alpha * (count > sprite).float()[:, None, None, None]

@@ -1,4 +1,4 @@
-"""Endless procedural video: labelled families with spatial and temporal complexity as free knobs."""
+"""Endless procedural video: labelled families with adjustable spatial and temporal complexity."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from vaportok_rl.runtime.declared import checked
 
 Range = tuple[float, float]
 
-# Counted up whenever the same settings draw other pixels, so that no run goes on with them unawares.
+# Increase it when the same settings draw other pixels, so that no run is resumed on them by mistake.
 _VERSION = 1
 
-# The canvas is wider than the frame so that the camera has somewhere to go.
+# The canvas is this much wider than the frame, so that the camera can move.
 _CANVAS = 2
-# Small groups keep the working set in the cache; larger ones were slower.
+# Clips rendered together: small groups fit the processor's cache.
 _GROUP = 32
 # Steps of the two-dimensional low-discrepancy sequence R2 (Roberts 2018): the powers of 1/plastic number.
 _R2 = (0.7548776662466927, 0.5698402909980532)
@@ -52,7 +52,7 @@ def _check_range(name: str, value: Sequence[float]) -> Range:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One torch thread: where work is cut into threads decides the last bit of a sine, and so, rarely, a pixel."""
+    """Uses one torch thread: the split into threads changes the last bit of a sine, and so, rarely, a pixel."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -62,20 +62,20 @@ def _one_thread() -> Iterator[None]:
 
 
 class ProceduralClips(ClipSource):
-    """Clips drawn from labelled families (`families.FAMILIES`), evenly over spatial and temporal complexity.
+    """Clips of labelled families (`families.FAMILIES`), spread evenly over spatial and temporal complexity.
 
-    Clip ``i`` is a pure function of ``(seed, split, i)`` and the settings below; nothing is stored or read. The two
-    complexities follow a low-discrepancy sequence, so any run of consecutive clips covers the square evenly.
+    Clip ``i`` is a pure function of ``(seed, split, i)`` and the settings below; no file is involved. The two
+    complexities follow a low-discrepancy sequence, so consecutive clips cover both ranges evenly.
 
     Args:
-        seed: which world.
-        split: ``"train"`` or ``"test"``; the two share no clip.
-        frames: T, frames a clip.
+        seed: of all clips.
+        split: ``"train"`` or ``"test"``, which share no clip.
+        frames: T, frames per clip.
         size: H = W, pixels.
-        families: names of the families to draw from; all of them by default.
-        spatial: range of the spatial-complexity knob within [0, 1]; equal ends pin it. 0 is flat, 1 is busy.
-        temporal: range of the temporal-complexity knob within [0, 1]; 0 stands still.
-        length: how many clips the source claims to hold.
+        families: names of families; all by default.
+        spatial: range of spatial complexity within [0, 1], from flat to busy; equal ends fix it.
+        temporal: range of temporal complexity within [0, 1], from still to fast.
+        length: number of clips.
 
     Raises:
         ValueError: an argument is out of range or a family is unknown.
@@ -122,7 +122,7 @@ class ProceduralClips(ClipSource):
         return self._length
 
     def describe(self) -> str:
-        """One line: family count, knobs that are not free, split and seed."""
+        """One line: number of families, restricted ranges, split and seed."""
         knobs = {"spatial": self.spatial, "temporal": self.temporal}
         pinned = "".join(f"{name} {low:g}-{high:g}, " for name, (low, high) in knobs.items() if (low, high) != (0, 1))
         return (
@@ -156,7 +156,7 @@ class ProceduralClips(ClipSource):
         return [_VERSION, self.seed, self._families.tolist(), self.spatial, self.temporal]
 
     def complexity_of(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The knobs (spatial, temporal) of the clips at ``indices``, each ``float32 [B]``."""
+        """Spatial and temporal complexity of the clips at ``indices``, each ``float32 [B]``."""
         start = Draws(clip_keys(self.seed, self.split, np.array([-1]))).uniform("knobs", 2)[0].double()
         steps = torch.tensor(indices, dtype=torch.float64)[:, None] * torch.tensor(_R2, dtype=torch.float64)
         knobs = torch.remainder(steps + start, 1.0).float()
@@ -164,7 +164,7 @@ class ProceduralClips(ClipSource):
         return low_s + (high_s - low_s) * knobs[:, 0], low_t + (high_t - low_t) * knobs[:, 1]
 
     def _canvases(self, draws: Draws, labels: Tensor, spatial: Tensor, options: list[tuple[str, ...]]) -> Tensor:
-        """One canvas a clip, its texture chosen among its family's options: ``float32 [B, 3, S, S]``."""
+        """One canvas per clip, with a random texture of its family: ``float32 [B, 3, S, S]``."""
         size = self.size * _CANVAS
         names = list(TEXTURES)
         picks = draws.uniform("texture").tolist()
@@ -179,14 +179,14 @@ class ProceduralClips(ClipSource):
             rows = (kinds == kind).nonzero().flatten()
             if len(rows):
                 canvas[rows] = TEXTURES[name](draws.rows(rows), size, spatial[rows])
-        # A lens and an area-averaging resize soften every edge of real footage; how much differs.
+        # A lens and the resize soften the edges of real footage, more or less.
         return canvas + draws.uniform("softness")[:, None, None, None] * (_soften(canvas) - canvas)
 
     def _render(self, draws: Draws, labels: Tensor, spatial: Tensor, temporal: Tensor) -> Tensor:
         """Renders one group: ``uint8 [B, 3, T, H, W]``."""
         table = torch.tensor([[float(getattr(family, name)) for name in STRENGTHS] for family in FAMILIES])
         strengths = dict(zip(STRENGTHS, table[labels].unbind(1), strict=True))
-        # Squaring makes slow motion as frequent as it is in footage while temporal = 1 stays fast.
+        # Squaring makes slow motion as frequent as in footage; temporal = 1 stays fast.
         tempo = temporal.square() * 0.85 + temporal * 0.15
         moving = {name: strengths[name] * tempo for name in STRENGTHS if name != "sprites"}
 
@@ -221,7 +221,7 @@ class ProceduralClips(ClipSource):
         strengths: dict[str, Tensor],
         moving: dict[str, Tensor],
     ) -> Tensor:
-        """Adds what needs a second canvas: scene cuts, morphing and a parallax layer in front."""
+        """Adds the effects of a second canvas: scene cuts, morphing and a parallax layer in front."""
         rows = ((strengths["cut"] + strengths["morph"] + strengths["parallax"]) > 0).nonzero().flatten()
         if not len(rows):
             return video
@@ -268,7 +268,7 @@ class ProceduralClips(ClipSource):
         return (base + contrast[:, None, None, None, None] * video) * light[:, None, :, None, None]
 
     def _noise(self, draws: Draws, spatial: Tensor, tempo: Tensor) -> Tensor:
-        """White noise, from frozen (temporal 0) to renewed every frame: ``float32 [B, 1, T, H, W]``."""
+        """White noise, from frozen (temporal 0) to renewed at each frame: ``float32 [B, 1, T, H, W]``."""
         frozen = draws.uniform("noise/frozen", 1, 1, self.size, self.size) - 0.5
         fresh = draws.uniform("noise/fresh", 1, self.frames, self.size, self.size) - 0.5
         angle = (tempo * torch.pi / 2)[:, None, None, None, None]

@@ -1,7 +1,7 @@
-"""Still pictures with natural statistics: the canvases that procedural clips move their camera over.
+"""Canvases of procedural clips: still pictures with natural statistics, over which the camera moves.
 
-All functions are vectorised over clips and return ``float32 [B, 3, S, S]`` with mean about 0 and a spread of about 1;
-contrast and mean colour are applied later. Natural images have an amplitude spectrum close to 1/f (Field, JOSA A
+All functions are vectorised over clips and return ``float32 [B, 3, S, S]`` with mean about 0 and standard deviation
+about 1; contrast and mean colour come later. Natural images have an amplitude spectrum close to 1/f (Field, JOSA A
 1987) and the occlusion statistics of the dead-leaves model (Lee, Mumford and Huang, IJCV 2001).
 """
 
@@ -21,8 +21,8 @@ def coloured(draws: Draws, name: str, *shape: int) -> Tensor:
     """Random colours whose variation is mostly brightness, as in natural images.
 
     Returns:
-        ``float32 [B, *shape, 3]``: a brightness deviate of spread 1 plus warm-cool and green-magenta deviates whose
-        strength is drawn once a clip.
+        ``float32 [B, *shape, 3]``: a brightness of standard deviation 1, plus warm-cool and green-magenta deviations
+        with one strength per clip.
     """
     brightness = draws.normal(f"{name}/brightness", *shape)
     warm = draws.normal(f"{name}/warm", *shape)
@@ -56,7 +56,7 @@ def gradients(draws: Draws, size: int, detail: Tensor) -> Tensor:
 def clouds(draws: Draws, size: int, detail: Tensor, name: str = "clouds") -> Tensor:
     """Noise with amplitude spectrum ``1/f^a``; ``detail [B]`` moves a from 2 (soft) to 0.9 (busy)."""
     white = draws.uniform(f"{name}/white", 3, size, size) - 0.5
-    # Brightness dominates: two weak chroma planes beside one strong brightness plane.
+    # Brightness dominates: two weak chroma planes and a strong brightness plane.
     strength = (draws.uniform(f"{name}/saturation") ** 2 * 0.8)[:, None, None]
     exponent = 2.0 - 1.1 * detail
     fy = torch.fft.fftfreq(size)[:, None] * size

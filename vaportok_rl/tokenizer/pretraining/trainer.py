@@ -121,8 +121,7 @@ class Pretrainer:
             config.batch_size,
             seed=config.seed,
             workers=workers,
-            rank=self.processes.rank,
-            world_size=self.processes.count,
+            processes=self.processes,
         )
         given = None if state is None else VaporTokConfig.from_dict(state["model_config"])
         calibrated = given or replace(model_config, complexity=self._calibrated(model_config.complexity))
