@@ -1,4 +1,4 @@
-"""Options that a dataclass declares once: the type, the range and the docstring of a field serve checks and pages."""
+"""Options declared once, as dataclass fields: type, range and docstring are used by checks, `--help` and pages."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Range:
     """Which numbers a field takes; write it as ``Annotated[float, Range(...)]``.
 
     Attributes:
-        low: the least.
-        high: the most.
+        low: minimum.
+        high: maximum.
         open_low: whether ``low`` itself is refused.
         open_high: whether ``high`` itself is refused.
         infinite: whether infinity is a value.
@@ -61,7 +61,7 @@ class Range:
 POSITIVE, NOT_NEGATIVE, AT_LEAST_1 = Range(0, open_low=True), Range(0), Range(1)
 SHARE = Range(0, 1)
 SEED = Range(0, 2**32 - 1)
-"""What NumPy's and torch's global streams take."""
+"""Seeds that NumPy's and torch's global generators accept."""
 
 
 class Scheduled:
@@ -109,7 +109,7 @@ def _check(name: str, value: Any, annotation: Any) -> None:
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Has a function or constructor refuse arguments of other types than its annotations say.
+    """Decorator: checks the types of all arguments against their annotations.
 
     Raises:
         TypeError: on the call, with the argument's name and value.
@@ -178,7 +178,7 @@ def options_table(cls: type[Any]) -> str:
 
 
 def signature_with(function: Callable[..., Any], cls: type) -> inspect.Signature:
-    """What ``help`` shows of a method whose ``**options`` are a dataclass's fields."""
+    """The signature of a method whose ``**options`` are a dataclass's fields, for ``help``."""
     own = [part for part in inspect.signature(function).parameters.values() if part.kind is not part.VAR_KEYWORD]
     taken = {part.name for part in own}
     more = [

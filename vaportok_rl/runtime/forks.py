@@ -1,7 +1,7 @@
-"""What a forked process does before anything else, whoever forked it.
+"""Makes torch use one thread in every forked process.
 
 Workers of Gymnasium's AsyncVectorEnv and of multiprocessing's Pool inherit OpenMP's pool without its threads, and would
-wait for them for ever; in them torch computes with one thread.
+wait for them for ever.
 """
 
 import os

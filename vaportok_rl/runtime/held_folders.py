@@ -1,4 +1,4 @@
-"""Folders that one process at a time writes into."""
+"""Locks run folders: one process at a time writes into a folder."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _HELD: dict[Path, FileLock] = {}
 
 
 def holds_folder(folder: Path) -> bool:
-    """Whether this process has a folder to itself."""
+    """Whether this process holds a folder's lock."""
     return folder.resolve() in _HELD
 
 
 def hold_run_folder(folder: Path) -> None:
-    """Takes a run folder for this process, which may have it already.
+    """Locks a run folder for this process; does nothing if it holds the lock already.
 
-    The operating system gives it back when the process ends, however it ends.
+    The operating system releases the lock when the process ends.
 
     Raises:
-        FileNotFoundError: there is no such folder; taking it would make one.
-        FileExistsError: another process writes into it.
-        UnwritableError: nothing can be written there.
+        FileNotFoundError: there is no such folder.
+        FileExistsError: another process holds the lock.
+        UnwritableError: the folder cannot be written to.
     """
     place = folder.resolve()
     if place in _HELD:
@@ -48,7 +48,7 @@ def hold_run_folder(folder: Path) -> None:
 
 
 def release_run_folder(folder: Path) -> None:
-    """Lets other processes have a run folder that this one holds."""
+    """Releases the lock of a run folder, if this process holds it."""
     lock = _HELD.pop(folder.resolve(), None)
     if lock is not None:
         lock.release()

@@ -1,4 +1,4 @@
-"""The machine a run computes on, and a warning where a resumed run's differs.
+"""Describes the machine of a run, and warns when a run is resumed on another.
 
 Floating-point sums depend on the order of their terms, which threads and processor decide. Equal seeds give equal bits
 on equal machines only.
@@ -17,7 +17,7 @@ from vaportok_rl.runtime.messages import warn_user
 
 
 def processor_name() -> str:
-    """The processor's model name, or its architecture where the system does not tell more."""
+    """The processor's model name, or its architecture if the system does not give the name."""
     listed = Path("/proc/cpuinfo")
     names = (
         [line for line in listed.read_text().splitlines() if line.startswith("model name")] if listed.exists() else []
@@ -26,10 +26,10 @@ def processor_name() -> str:
 
 
 def usable_device(device: str | torch.device) -> torch.device:
-    """The device of that name, on which torch can compute here.
+    """The device of that name, checked to work.
 
     Raises:
-        ValueError: there is none of that name, or torch was built without it.
+        ValueError: there is no such device, or torch was built without support for it.
     """
     try:
         torch.empty(0, device=device)
@@ -43,7 +43,7 @@ def usable_device(device: str | torch.device) -> torch.device:
 
 
 def describe_machine(device: str | torch.device = "cpu") -> dict[str, str | int]:
-    """What decides the last bits of a run beside its seed, as plain data for the run's record.
+    """What affects the last bits of a run beside its seed, as plain data for the run's record.
 
     Args:
         device: where the run computes.
@@ -63,10 +63,10 @@ def describe_machine(device: str | torch.device = "cpu") -> dict[str, str | int]
 
 
 def warn_if_other_machine(begun: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Says what differs between the machine a run began on and the one that goes on with it.
+    """Warns of the differences between the machine a run began on and this one.
 
     Args:
-        begun: `describe_machine` of the run's beginning.
+        begun: `describe_machine` at the start of the run.
         now: of this process.
 
     Warns:

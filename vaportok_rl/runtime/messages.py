@@ -12,7 +12,7 @@ _PACKAGE = str(Path(__file__).parents[1])
 
 
 def closest_name(given: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like the given one, or None if none is much like it."""
+    """The known name most similar to the given one, or None if none is similar."""
     return next(iter(difflib.get_close_matches(given, list(known), n=1)), None)
 
 
@@ -20,9 +20,9 @@ def did_you_mean(given: str, known: Iterable[str], otherwise: str) -> str:
     """The advice at the end of an error message about an unknown name.
 
     Args:
-        given: the name that is not known.
-        known: the names that are.
-        otherwise: the advice where none of these is much like the given one.
+        given: the unknown name.
+        known: the known names.
+        otherwise: the advice if no known name is similar.
 
     Returns:
         ``did you mean 'name'?``, or ``otherwise``.
@@ -32,12 +32,12 @@ def did_you_mean(given: str, known: Iterable[str], otherwise: str) -> str:
 
 
 def no_such_path(expected: str, given: str, lack: str) -> FileNotFoundError:
-    """The error about a path that leads nowhere.
+    """The error about a missing path.
 
     Args:
         expected: what should be there, such as ``"a video file"``.
         given: the path as the user wrote it.
-        lack: what is the matter with it, such as ``"does not exist"``.
+        lack: what is wrong with it, such as ``"does not exist"``.
     """
     return FileNotFoundError(
         f"Expected {expected}, got {given!r}, which {lack} (working directory {Path.cwd()}); check the spelling or "

@@ -1,4 +1,4 @@
-"""Scenes split over processes: who takes which, and what is exchanged so that many compute what one would."""
+"""Ranks of a multi-process run: which scenes each takes, and the exchanges that make the result that of one process."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that train together; one of them if torch.distributed is not in use.
+    """The ranks of a run; a single one without torch.distributed.
 
-    Process r of N takes the scenes r, r + N, r + 2N, … of every round. With one process, nothing is exchanged.
+    Rank r of N takes the scenes r, r + N, r + 2N, … of every round. A single process exchanges nothing.
 
     Attributes:
-        rank: this process's number, 0 … count - 1.
+        rank: of this process, 0 … count - 1.
         count: N.
     """
 
@@ -28,22 +28,22 @@ class Processes:
 
     @classmethod
     def current(cls) -> Processes:
-        """Those of torch.distributed's default group, if it was set up."""
+        """The ranks of torch.distributed's default group, if there is one."""
         if not (dist.is_available() and dist.is_initialized()):
             return cls()
         return cls(dist.get_rank(), dist.get_world_size())
 
     @classmethod
     def launched(cls) -> Processes:
-        """Those that ``torchrun`` or ``accelerate launch`` started, whether or not they have joined."""
+        """The ranks that ``torchrun`` or ``accelerate launch`` started, whether or not they have joined a group."""
         return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
     @classmethod
     def start(cls, device: str) -> Processes:
-        """Joins the processes that ``torchrun`` started; by itself outside it.
+        """Joins the ranks that ``torchrun`` started, if it did.
 
         Args:
-            device: ``"cpu"`` (gloo) or ``"cuda"`` (NCCL; each process then takes its own device).
+            device: ``"cpu"`` (gloo) or ``"cuda"`` (NCCL, one device per rank).
         """
         if cls.launched().count > 1 and not dist.is_initialized():
             on_gpu = torch.device(device).type == "cuda"
@@ -55,14 +55,14 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and talks."""
+        """Whether this rank writes files and prints."""
         return self.rank == 0
 
     def share(self, scenes: int) -> range:
-        """The numbers of this process's scenes.
+        """The numbers of this rank's scenes.
 
         Raises:
-            ValueError: the processes cannot have equally many.
+            ValueError: the number of scenes is not a multiple of the number of ranks.
         """
         if scenes % self.count:
             raise ValueError(
@@ -72,10 +72,10 @@ class Processes:
         return range(self.rank, scenes, self.count)
 
     def gather(self, values: Tensor, axis: int) -> Tensor:
-        """All processes' scenes in their common order.
+        """The scenes of all ranks, in order.
 
         Args:
-            values: this process's scenes along ``axis``.
+            values: this rank's scenes along ``axis``.
             axis: not negative.
         """
         if self.count == 1:
@@ -85,7 +85,7 @@ class Processes:
         return torch.stack(parts, axis + 1).flatten(axis, axis + 1)
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over processes, detached."""
+        """The sum over ranks, detached."""
         if self.count == 1:
             return values.detach()
         total = values.detach().clone()
@@ -93,11 +93,11 @@ class Processes:
         return total
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over processes, detached."""
+        """The mean over ranks, detached."""
         return self.sum(values) / self.count
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replaces each gradient by the sum over processes, in one exchange."""
+        """Replaces each gradient by its sum over ranks, in one exchange."""
         if self.count == 1:
             return
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -106,24 +106,24 @@ class Processes:
             gradient.copy_(part.view_as(gradient))
 
     def all_agree(self, yes: bool) -> bool:
-        """Whether the answer is yes on every process."""
+        """Whether the answer is yes on every rank."""
         if self.count == 1:
             return yes
         device = "cuda" if dist.get_backend() == "nccl" else "cpu"
         return int(self.sum(torch.tensor(int(yes), device=device))) == self.count
 
     def wait(self) -> None:
-        """Returns when all processes have called it."""
+        """Returns when all ranks have called it."""
         self.all_agree(True)
 
     def broadcast(self, module: nn.Module) -> None:
-        """Gives every process the main process's parameters and buffers."""
+        """Copies the parameters and buffers of rank 0 to all ranks."""
         if self.count > 1:
             for value in module.state_dict().values():
                 dist.broadcast(value, 0)
 
 
 def _leave() -> None:
-    """Ends the group's threads before the interpreter does, which would abort on one that still runs."""
+    """Ends the group's threads: the interpreter would abort on one that still runs at its end."""
     if dist.is_initialized():
         dist.destroy_process_group()

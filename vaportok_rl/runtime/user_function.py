@@ -1,4 +1,4 @@
-"""Functions of the user's own, named as text."""
+"""Imports a user's function by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def import_by_name(path: str, kind: str) -> Any:
 
     Args:
         path: the module, dotted, and the name in it.
-        kind: what it is meant to be, with a consonant first, to speak of it in errors.
+        kind: what it is, for messages; begins with a consonant.
 
     Raises:
         ValueError: the text is not of that form, the module does not import, or there is no such name in it.

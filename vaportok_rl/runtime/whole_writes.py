@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes: a file appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pathlib import Path
 
 
 def scratch_path(path: Path) -> Path:
-    """Where `whole_write` has a file written first: beside it, hidden, with its suffix, by which writers know formats.
+    """The temporary file of `whole_write`: hidden, in the same folder, with the same suffix.
 
-    The name depends on the file's alone, so whoever writes it after a kill leaves nothing behind.
+    Its name depends only on the file's name, so the next write after a kill replaces it.
     """
     return path.with_name(f".part-{path.name}")
 
 
 @contextmanager
 def whole_write(path: Path) -> Iterator[Path]:
-    """Replaces a file in one step once its new content is on the disk; left with an error, it changes nothing.
+    """Replaces a file in one step when its new content is on the disk; on an error nothing changes.
 
     Args:
         path: the file; its folder exists.
@@ -41,12 +41,12 @@ def whole_write(path: Path) -> Iterator[Path]:
     scratch = scratch_path(path)
     try:
         yield scratch
-        # A name that reaches the disk before its content would be a torn file after a power cut.
+        # A name that reached the disk before its content would be a torn file after a power cut.
         with scratch.open("rb+") as file:
             os.fsync(file.fileno())
         scratch.replace(path)
     except BaseException as error:
-        # Libraries raise errors of their own where a disk is full: what is left of it tells.
+        # Libraries raise their own errors when a disk is full, so the free space is checked.
         full = isinstance(error, Exception) and (
             "No space left" in str(error) or (path.parent.is_dir() and shutil.disk_usage(path.parent).free < _NO_ROOM)
         )
@@ -58,9 +58,9 @@ def whole_write(path: Path) -> Iterator[Path]:
 
 
 def order_metadata(file: Path) -> None:
-    """Sorts the metadata of a safetensors file, which the library writes in an order that changes from call to call.
+    """Sorts the metadata of a safetensors file, so that equal content gives equal bytes and hashes.
 
-    Equal tensors and metadata then make equal bytes, as hashes of files need it.
+    The library writes it in an order that changes from call to call.
     """
     with file.open("rb+") as opened:
         size = int.from_bytes(opened.read(8), "little")
@@ -73,16 +73,16 @@ def order_metadata(file: Path) -> None:
 
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)
-# Less than the smallest file that is written whole; a file system keeps a few blocks to itself.
+# Free bytes below which a disk counts as full; a file system reserves a few blocks.
 _NO_ROOM = 1 << 16
 
 
 class UnwritableError(OSError):
-    """Nothing can be written there: the disk is full, or the folder is read-only or cannot be made."""
+    """A place cannot be written to: the disk is full, or the folder is read-only or cannot be made."""
 
 
 def is_unwritable(error: BaseException) -> bool:
-    """Whether the system refused to write: no room, or no right to."""
+    """Whether the system refused to write, for lack of space or permission."""
     return isinstance(error, OSError) and error.errno in _UNWRITABLE
 
 
