@@ -1,1 +1,1 @@
-"""The ``vaportok-rl`` command: one file a sub-command."""
+"""The ``vaportok-rl`` command: one file per sub-command."""

@@ -23,32 +23,32 @@ ALL, NONE = "all", "none"
 class Evaluate:
     """Compare policies on the same clips, between the best fixed length and the oracle.
 
-    Prints the headroom and one table, and writes it with intervals (results.json, table.csv, table.md) and pictures of
-    allocation, rate against distortion, and the agents' reward curves to a new folder.
+    Prints the headroom and a table. Writes the table with intervals (results.json, table.csv, table.md) and plots of
+    allocation, rate–distortion and the agents' reward curves to a new folder.
     """
 
     agent: tuple[str, ...] = ()
-    """Trained agents: run folders or agent files, or `ppo:PATH` and the like for archives; judged by the reward that
-    they were trained under. Several of one algorithm and reward are also aggregated (interquartile mean)."""
+    """Trained agents: run folders, agent files, or `ppo:PATH` and the like for archives. They are scored under the
+    reward of their training. Several of one algorithm and reward are also aggregated (interquartile mean)."""
     other_reward: bool = False
-    """Judge all agents by the reward given here (the default one if none is) instead of their own."""
+    """Score all agents under the reward given here (by default the default reward) instead of their own."""
     accept_differences: bool = False
-    """Evaluate agents even if the clips or the weights are not those they were trained on."""
+    """Evaluate agents even if the clips or the weights are not those of their training."""
     baselines: tuple[str, ...] = ("random", "argmax")
-    """Policies that need no reinforcement learning: their names as in `rollout --policy`, `all` of them (the router
-    among them learns for a minute or two), or `none`."""
+    """Policies without reinforcement learning: names as in `rollout --policy`, `all` (which trains the router for a
+    minute or two), or `none`."""
     policies: tuple[str, ...] = ()
     """Further policies: anything that `rollout --policy` takes."""
     settings: Annotated[WorldSettings, tyro.conf.arg(name="")] = field(default_factory=WorldSettings)
     split: Literal["test", "train"] = "test"
     """`test` (held out) or `train`."""
     scenes: int = 32
-    """How many scenes at most."""
+    """Maximum number of scenes."""
     trust_archives: bool = False
-    """Read agents from Stable-Baselines3's archives (.zip) too. Reading one runs whatever code it holds: do so only if
-    you trust who made it."""
+    """Also read agents from Stable-Baselines3's archives (.zip). Reading one runs the code in it, so its author must be
+    trusted."""
     seed: int = 0
-    """Which clips, in which order, and the draws of random policies."""
+    """Of the scenes and of the policies' samples."""
     lpips: Literal["alex", "vgg", "squeeze", "none"] = "alex"
     """Network of LPIPS, measured if its weights are on this machine."""
     out: Path | None = None
@@ -82,7 +82,7 @@ class Evaluate:
             warn_if_renamed(run.record, run.label)
         states = [run.record["reward"] for run in agents if run.label in own]
         if states:
-            # Schedules and a constraint's multiplier stand where training left them; of several agents, at the mean.
+            # Schedules and a constraint's multiplier continue from the end of training; of several agents, the mean.
             process.reward.restore(
                 {name: type(value)(fmean(state[name] for state in states)) for name, value in states[0].items()}
             )
@@ -112,7 +112,7 @@ class Evaluate:
         judge = "the agents' own" if own else "the"
         reward = settings.reward
         parts = [reward.preset, *map(" ".join, reward.weights.items()), *reward.terms, *reward.pixel_terms]
-        headline = f"Judged by {judge} reward: {', '.join(parts)} (hash {reward_hash(process.reward)[:6]})."
+        headline = f"Scored under {judge} reward: {', '.join(parts)} (hash {reward_hash(process.reward)[:6]})."
         evaluation = replace(evaluation, notes=(headline, *evaluation.notes))
         console.print(headline, evaluation.title(), highlight=False)
         console.print(scoreboard(evaluation.comparison, evaluation.intervals, console.width), READING, highlight=False)
@@ -124,21 +124,21 @@ class Evaluate:
         tell_written(console, folder, written)
 
     def _own_reward(self, own: Mapping[str, RewardSettings]) -> RewardSettings:
-        """The one reward that the agents were trained under.
+        """The reward of the agents' training.
 
         Raises:
-            ValueError: there are several, or another one is given.
+            ValueError: they differ, or another one is given.
         """
         first = next(iter(own.values()))
         differing = [label for label, reward in own.items() if reward != first]
         if differing:
             raise ValueError(
-                f"Expected agents of one reward, got others in {', '.join(differing)} than in {next(iter(own))}; "
-                "evaluate them apart, or judge all by the reward that you give: --other-reward."
+                f"Expected agents trained under one reward, got others in {', '.join(differing)} than in "
+                f"{next(iter(own))}; evaluate them separately, or score all under the given reward: --other-reward."
             )
         if self.settings.reward not in (RewardSettings(), first):
             raise ValueError(
-                f"Expected the reward that {next(iter(own))} was trained under, got another; drop --reward, or judge "
-                "by it: --other-reward."
+                f"Expected the reward that {next(iter(own))} was trained under, got another; drop --reward, or score "
+                "under it: --other-reward."
             )
         return first

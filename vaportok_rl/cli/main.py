@@ -1,4 +1,4 @@
-"""Entry point: imports the sub-command that was asked for, and turns the package's errors into one clear message."""
+"""Entry point: imports the chosen sub-command, and prints the package's errors as one clear message."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vaportok_rl.runtime.messages import did_you_mean
 from vaportok_rl.runtime.whole_writes import is_unwritable, unwritable
 from vaportok_rl.version import __version__
 
-# Each in the module of its name, which is imported when it is run: what trains takes seconds to import.
+# Each is in the module of its name, imported when it runs: training modules take seconds to import.
 COMMANDS = {
     "train": "Train",
     "evaluate": "Evaluate",
@@ -40,12 +40,12 @@ def _summary(command: str) -> str:
 
 
 def _overview(arguments: Sequence[str]) -> None:
-    """Answers ``--help``, ``--version`` and whatever names no command; always exits."""
+    """Answers ``--help``, ``--version`` and unknown commands; always exits."""
     parser = argparse.ArgumentParser(
         "vaportok-rl", description="Adaptive video tokenization as a reinforcement-learning environment."
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", description="Each has a --help of its own.")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", description="Each has its own --help.")
     for command in COMMANDS:
         commands.add_parser(command, help=_summary(command).replace("%", "%%"))
     if arguments and arguments[0] not in ("-h", "--help", "--version"):
@@ -56,7 +56,7 @@ def _overview(arguments: Sequence[str]) -> None:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether this package raised an error itself: torch, too, has messages that begin with what it expected."""
+    """Whether this package raised an error itself: torch's messages, too, may begin with "Expected"."""
     if not str(error).startswith(("Expected", "Cannot read video")):
         return False
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
@@ -67,10 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command.
 
     Args:
-        arguments: what follows ``vaportok-rl``; the process's own by default.
+        arguments: those after ``vaportok-rl``; the process's own by default.
     """
     for stream in (sys.stdout, sys.stderr):
-        # A terminal or file that cannot hold a character shows a question mark in its place.
+        # A character that a terminal or file cannot encode becomes a question mark.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -81,13 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console, errors = plain_console(), plain_console(stderr=True)
 
     def tell(kind: str, style: str, message: object) -> None:
-        # A path is to be copied: it must not be broken over lines.
+        # Paths must stay on one line, to be copied.
         errors.print(Text.assemble((kind, style), f" {message}"), soft_wrap=True)
 
     shown: set[str] = set()
 
     def show_warning(message: Warning | str, *_: object, **__: object) -> None:
-        # The training and the held-out clips come from the same files: a broken one is named once.
+        # Training and held-out clips come from the same files: a damaged one is named once.
         if str(message) not in shown:
             shown.add(str(message))
             tell("warning:", "yellow", message)
@@ -98,8 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             command = getattr(importlib.import_module(f"vaportok_rl.cli.{given[0]}"), COMMANDS[given[0]])
             tyro.cli(command, prog=f"vaportok-rl {given[0]}", args=given[1:]).run(console)
         except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
-            # What the package checks itself says what was expected, what came and what to do; a traceback would
-            # bury it. Everything else is a bug and keeps its traceback.
+            # The package's own errors say what was expected, what came and what to do. All others are bugs and keep
+            # their traceback.
             if is_unwritable(error):
                 error = unwritable(getattr(error, "filename", None) or "the run folder", error)
             elif not _is_ours(error):

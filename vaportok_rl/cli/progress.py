@@ -1,4 +1,4 @@
-"""Progress in one style: percentage, rate and time left first, in a terminal of 60 columns and in a log file."""
+"""Progress bars: percentage, rate and time left first, so that they fit 60 columns; lines where there is no bar."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from rich.table import Column
 from rich.text import Text
 
 LOG_SECONDS = 30.0
-"""Where there is no bar, a line is printed this often."""
+"""Interval of the lines that replace the bar."""
 SPEED_SECONDS = 600.0
-"""What the rate is an average over: a round may take a minute."""
+"""The rate is an average over this time: a round may take a minute."""
 
 
 def numbers(task: Task) -> str:
-    """``" 45 %   31/s  0:01:23 left"``; only what is done where the total is not known."""
+    """``" 45 %   31/s  0:01:23 left"``; without percentage and time where the total is unknown."""
     done = f"{task.percentage:3.0f} %" if task.total else f"{task.completed:,.0f} done"
     speed = task.finished_speed or task.speed
     rate = "  –/s" if not speed else f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.1f}/s"
@@ -48,12 +48,12 @@ class _Log(Progress):
         self._told = time.monotonic()
 
     def update(self, task_id: TaskID, **changes: Any) -> None:
-        """Changes a task; see `rich.progress.Progress.update`."""
+        """See `rich.progress.Progress.update`."""
         super().update(task_id, **changes)
         self._tell(task_id)
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
-        """Counts on; see `rich.progress.Progress.advance`."""
+        """See `rich.progress.Progress.advance`."""
         super().advance(task_id, advance)
         self._tell(task_id)
 
@@ -69,7 +69,7 @@ class _Log(Progress):
 def progress_bar(console: Console) -> Progress:
     """Progress of tasks with a ``live`` text field for current metrics."""
     columns = (_Numbers(), TextColumn("{task.description}"), TextColumn("{task.fields[live]}", table_column=Column()))
-    # A notebook without widgets would show warnings in the bar's place.
+    # A notebook without widgets would show warnings instead of the bar.
     live = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
     kind = Progress if live else _Log
     return kind(*columns, console=console, speed_estimate_period=SPEED_SECONDS)

@@ -1,4 +1,4 @@
-"""``vaportok-rl rollout``: any policy through any number of scenes, one row a decision."""
+"""``vaportok-rl rollout``: runs any policy over scenes and writes one row per decision."""
 
 from __future__ import annotations
 
@@ -17,46 +17,46 @@ from vaportok_rl.experiments.console import tell_written
 from vaportok_rl.experiments.run_folder import create_run_folder, write_config
 from vaportok_rl.experiments.runs.world_settings import WorldSettings
 
-if TYPE_CHECKING:  # the command line is parsed without loading what rolls out
+if TYPE_CHECKING:  # so that the command line is parsed quickly
     from vaportok_rl.experiments.rollouts.playing import Episode
 
 
 @dataclass(frozen=True)
 class RolloutCommand:
-    """Roll a policy out and write one row a decision (Parquet) and a summary (JSON).
+    """Roll a policy out and write one row per decision (Parquet) and a summary (JSON).
 
-    On Ctrl-C the scenes finished so far are written, and the summary says `"complete": false`; a video or a Minari
-    dataset is written of a whole rollout only.
+    On Ctrl-C the finished scenes are written, and the summary says `"complete": false`. A video or a Minari dataset is
+    written only of a complete rollout.
     """
 
     policy: str = "random"
     """`random`, `fixed:N`, `best-fixed` (on training clips), `argmax` (the pretrained module), `complexity` (the
-    prior's mean), `complexity-affine` and `loss-proportional` (fitted on training clips), `router` (taught the oracle's
-    lengths), `threshold:MSE` or `threshold:MSE:binary`, `budget:N` or `lagrangian:N` (N tokens a clip on average),
-    `oracle`, a run folder or agent file, `ppo:PATH` (or a2c, dqn, trpo, maskable-ppo, qr-dqn, recurrent-ppo), or
-    `module:callable`, a function of scene and generator that returns lengths [P, L]."""
+    prior's mean), `complexity-affine` and `loss-proportional` (fitted on training clips), `router` (trained on the
+    oracle's lengths), `threshold:MSE` or `threshold:MSE:binary`, `budget:N` or `lagrangian:N` (N tokens per clip on
+    average), `oracle`, a run folder or agent file, `ppo:PATH` (or a2c, dqn, trpo, maskable-ppo, qr-dqn, recurrent-ppo),
+    or `module:callable`, a function of scene and generator that returns lengths [P, L]."""
     episodes: int = 20
     """Scenes."""
     paths: int = 1
-    """How many times each scene is walked."""
+    """Paths through each scene."""
     settings: Annotated[WorldSettings, tyro.conf.arg(name="")] = field(default_factory=WorldSettings)
     split: Literal["test", "train"] = "test"
     """`test` (held out) or `train`."""
     trust_archives: bool = False
-    """Read an agent from Stable-Baselines3's archive (.zip) too. Reading one runs whatever code it holds: do so only if
-    you trust who made it."""
+    """Also read an agent from Stable-Baselines3's archive (.zip). Reading one runs the code in it, so its author must
+    be trusted."""
     seed: int = 0
-    """Of the scenes and of the policy's draws; the same seed gives the same bytes."""
+    """Of the scenes and of the policy's samples; the same seed gives the same bytes."""
     out: Path | None = None
     """New folder; `runs/<time>-rollout` if not given."""
     video: bool = False
     """Also write the decisions as an MP4: original, reconstruction, error, tokens and reward terms."""
     video_scenes: int = 10
-    """Scenes in the video at most."""
+    """Maximum number of scenes in the video."""
     minari: str | None = None
     """Also write a Minari dataset of this name, such as `vaportok/random-v0`, for offline RL."""
     obs: Literal["latents", "complexity", "codes", "clip"] = "latents"
-    """What the Minari dataset observes."""
+    """Observations in the Minari dataset."""
 
     def run(self, console: Console) -> None:
         """Runs the command."""
@@ -99,8 +99,8 @@ class RolloutCommand:
             if not done.complete:
                 summary = done.summary()
                 console.print(
-                    f"interrupted after {summary['episodes']} of {self.episodes} scenes, written as not "
-                    "complete: " + ", ".join(map(str, written)),
+                    f"interrupted after {summary['episodes']} of {self.episodes} scenes, written as "
+                    "incomplete: " + ", ".join(map(str, written)),
                     highlight=False,
                     style="yellow",
                     soft_wrap=True,
@@ -114,7 +114,7 @@ class RolloutCommand:
 
 def _table(policy: str, summary: dict[str, Any]) -> Table:
     table = Table(title=f"{policy}: {summary['decisions']} decisions", title_justify="left")
-    table.add_column("figure")
+    table.add_column("metric")
     table.add_column("mean", justify="right")
     table.add_row("path reward", f"{summary['reward']:.4f}")
     for name, value in summary["mean"].items():

@@ -1,4 +1,4 @@
-"""``vaportok-rl train``: an optimiser teaches the taildrop query module how many tokens each clip deserves."""
+"""``vaportok-rl train``: trains the taildrop query module to choose the number of tokens of each clip."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from vaportok_rl.runtime.held_folders import hold_run_folder
 class Train:
     """Train a length policy over a frozen tokenizer, with GRPO, PPO, A2C or REINFORCE.
 
-    Compares it on held-out clips with the pretrained module, the best fixed length and the oracle, and writes
-    config, TensorBoard events, agent, results and pictures to a new run folder. Ctrl-C ends training early and still
-    writes everything; the same command with `--resume` goes on from there, to the bit. GRPO also trains on several
-    processes: `torchrun --nproc-per-node N -m vaportok_rl train …`. Without arguments: GRPO, the nano tokenizer,
-    procedural clips, a few minutes.
+    Compares it on held-out clips with the pretrained module, the best fixed length and the oracle, and writes config,
+    TensorBoard events, agent, results and pictures to a new run folder. Ctrl-C ends training early and still writes
+    everything; the same command with `--resume` continues bit-exactly. GRPO also trains on several processes:
+    `torchrun --nproc-per-node N -m vaportok_rl train …`. Without arguments: GRPO, the nano tokenizer, procedural clips,
+    a few minutes.
     """
 
     settings: Annotated[TrainSettings, tyro.conf.arg(name="")] = field(default_factory=TrainSettings)
@@ -42,7 +42,7 @@ class Train:
     resume: bool = False
     """Continue the run in --out."""
     accept_differences: bool = False
-    """Continue even if the clips, the weights or the reward's code are not those the run was started with."""
+    """Continue even if the clips, the weights or the reward's code are not those of the start of the run."""
     name: str | None = None
     """Name of the run; the algorithm's if not given."""
 

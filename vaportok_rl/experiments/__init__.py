@@ -1,1 +1,1 @@
-"""Whole experiments: training runs, scripted rollouts, figures and tables."""
+"""Experiments: training runs, rollouts, reports, and the studies behind `docs/`."""

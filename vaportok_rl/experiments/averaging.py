@@ -1,7 +1,7 @@
-"""The average of a tokenizer's weights before and after a further stage of training.
+"""Averages a tokenizer's weights before and after a further stage of training.
 
-Where one was trained from the other, the average often generalises better than either (Wortsman et al., "Model soups",
-arXiv 2203.05482; the shipped ``nano`` is such an average, see its card).
+The average often generalises better than either (Wortsman et al., "Model soups", arXiv 2203.05482). The shipped
+``nano`` is such an average; see its card.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ def average_weights(
 ) -> VaporTok:
     """Averages two tokenizers of one geometry.
 
-    The taildrop module and the calibration of the complexity score are those of one of the two: a warm start begins
-    both anew, so there is nothing to average.
+    The taildrop module and the calibration of the complexity score are taken from one of the two: a warm start
+    re-initialises both, so an average would mean nothing.
 
     Args:
-        before: the weights that the later training started from.
-        after: what became of them.
-        share: of ``after`` in the average, 0 … 1.
+        before: the weights before the later stage.
+        after: the weights after it.
+        share: weight of ``after``, 0 … 1.
         taildrop: whose taildrop module and calibration to keep.
 
     Returns:
-        That one of the two, changed in place.
+        The one whose taildrop module is kept, changed in place.
 
     Raises:
         ValueError: the geometries differ, or the share is outside 0 … 1.
     """
     if not 0 <= share <= 1:
-        raise ValueError(f"Expected a share in [0, 1], got {share}; 0.5 weighs both alike.")
+        raise ValueError(f"Expected a share in [0, 1], got {share}; 0.5 weights both equally.")
     if replace(before.config, taildrop=after.config.taildrop, complexity=after.config.complexity) != after.config:
         raise ValueError(
             "Expected two tokenizers of one geometry, got different configurations; average a tokenizer with one that "
@@ -59,10 +59,10 @@ def main(
     """Averages the weights before and after a stage of training.
 
     Args:
-        before: checkpoint that training started from: a shipped name, a folder or a hub id.
-        after: checkpoint that it ended with.
+        before: checkpoint before it: a shipped name, a folder or a hub id.
+        after: checkpoint after it.
         out: new folder for the average.
-        share: of ``after`` in the average.
+        share: weight of ``after``.
         taildrop: whose taildrop module and calibration to keep.
 
     Raises:

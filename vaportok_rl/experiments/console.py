@@ -1,4 +1,4 @@
-"""Where commands print."""
+"""The console of all commands: paths print verbatim, lines wrap only in a terminal."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-# Wider than any line: what reads a pipe or a file wraps lines itself.
+# Wider than any line, so that pipes and files get unwrapped lines.
 _PIPE_WIDTH = 1000
 
 
 def plain_console(*, stderr: bool = False) -> Console:
-    """A console that prints file names as they are (no markup, no emoji) and wraps lines in a terminal only."""
+    """A console without markup and emoji, so that paths print verbatim; it wraps lines only in a terminal."""
     console = Console(stderr=stderr, markup=False, emoji=False)
     if not console.is_terminal and not console.is_jupyter:
         console.width = _PIPE_WIDTH
@@ -20,7 +20,7 @@ def plain_console(*, stderr: bool = False) -> Console:
 
 
 def tell_written(console: Console, folder: Path, files: Iterable[Path]) -> None:
-    """Says what a run folder holds; the folder stays in one piece, to be copied."""
+    """Prints the files of a run folder; the folder's name is not wrapped, so that it can be copied."""
     console.print(f"written to {folder}:", highlight=False, soft_wrap=True)
     names = (file.name if file.parent == folder else str(file) for file in files)
     console.print(f"  {', '.join(names)}", highlight=False)

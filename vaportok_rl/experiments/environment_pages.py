@@ -45,7 +45,7 @@ def registered_environments() -> dict[str, EnvSpec]:
 
 
 def class_documentation(spec: EnvSpec) -> tuple[str, str]:
-    """The docstring of an environment's class as Markdown: the text above the headings, and all from the first on.
+    """The docstring of an environment's class as Markdown: the text above the first heading, and the rest.
 
     Raises:
         ValueError: there is no docstring, or it does not have Gymnasium's headings in Gymnasium's order.
@@ -73,7 +73,7 @@ def environment_page(spec: EnvSpec) -> str:
     summary, sections = class_documentation(spec)
     env = gymnasium.make(spec).unwrapped
     rows = [("id", spec.id), ("action space", env.action_space), ("observation space", env.observation_space)]
-    # MO-Gymnasium's environments have this attribute, and those alone.
+    # Only MO-Gymnasium's environments have this attribute.
     if hasattr(env, "reward_space"):
         rows.append(("reward space", env.reward_space))
     env.close()
@@ -100,7 +100,7 @@ env = gymnasium.make("{spec.id}")
 
 
 def index_page(specs: dict[str, EnvSpec]) -> str:
-    """The list of the environments, with the first paragraph of each page, and the gallery's pictures."""
+    """The list of environments with the first paragraph of each page, and the gallery's pictures."""
     lines = []
     for name, spec in specs.items():
         first_paragraph = class_documentation(spec)[0].partition("\n\n")[0]

@@ -1,4 +1,4 @@
-"""Run folders: made once, held by one process at a time, never overwritten."""
+"""Run folders: created once, locked by one process at a time, never overwritten."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ CONFIG_FILE = "config.yaml"
 
 
 def create_run_folder(root: Path, name: str, folder: Path | None = None) -> Path:
-    """Makes ``root/<time>-<name>``, or exactly ``folder`` if given, and holds it until the process ends.
+    """Creates ``root/<time>-<name>``, or exactly ``folder`` if given, and locks it until the process ends.
 
-    Of runs that ask for one name at the same moment, one gets it. A default name that is taken gets a number.
+    If several runs request one name at the same time, one gets it; a default name that exists gets a number.
 
     Raises:
-        FileExistsError: the folder is there already and not empty, or another run holds it.
-        UnwritableError: it cannot be made.
+        FileExistsError: the folder exists and is not empty, or another run has locked it.
+        UnwritableError: it cannot be created.
     """
     chosen = folder if folder is not None else root / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
     for number in itertools.count(2):
@@ -44,7 +44,7 @@ def create_run_folder(root: Path, name: str, folder: Path | None = None) -> Path
     if holds_folder(chosen):
         raise _exists(chosen)
     hold_run_folder(chosen)
-    # A kill may have left the lock and half a config.yaml.
+    # A killed run may have left its lock and half a config.yaml.
     leftovers = (LOCK_FILE, scratch_path(chosen / CONFIG_FILE).name)
     if any(entry.name not in leftovers for entry in chosen.iterdir()):
         release_run_folder(chosen)
@@ -55,7 +55,7 @@ def create_run_folder(root: Path, name: str, folder: Path | None = None) -> Path
 def _exists(folder: Path) -> FileExistsError:
     return FileExistsError(
         f"Expected a new run folder, got {folder}, which exists; nothing was overwritten. Choose another --out, move "
-        "it away, or go on with an interrupted training by --resume."
+        "it away, or continue an interrupted training with --resume."
     )
 
 
@@ -74,7 +74,7 @@ def plain(value: Any) -> Any:
 
 
 def write_config(folder: Path, config: Any, **extra: Any) -> Path:
-    """Writes ``config.yaml`` with the settings and the versions they were used with."""
+    """Writes ``config.yaml``: the settings and the versions of the software."""
     import torch
 
     versions = {"vaportok_rl": __version__, "torch": torch.__version__, "commit": _git_commit()}
@@ -89,12 +89,12 @@ def changed_settings(folder: Path, config: Any, free: Collection[str] = ()) -> d
     """The settings that differ from those in a folder's ``config.yaml``.
 
     Args:
-        folder: of the run that is resumed.
-        config: the settings it is resumed with.
+        folder: of the run to resume.
+        config: the settings now.
         free: names of settings that may differ.
 
     Returns:
-        By name, in alphabetical order: the value then and the value now, as plain data.
+        The value then and the value now by name, in alphabetical order, as plain data.
     """
     saved: Mapping[str, Any] = yaml.safe_load((folder / CONFIG_FILE).read_text())
     mine = {name: value for name, value in plain(config).items() if name not in free}
@@ -102,14 +102,14 @@ def changed_settings(folder: Path, config: Any, free: Collection[str] = ()) -> d
 
 
 def write_json(path: Path, content: Any) -> Path:
-    """Writes JSON with sorted keys, whole or not at all."""
+    """Writes JSON with sorted keys, atomically."""
     with whole_write(path) as scratch:
         scratch.write_text(json.dumps(plain(content), indent=2, sort_keys=True) + "\n")
     return path
 
 
 def _git_commit() -> str | None:
-    """The commit of the checkout this package is imported from, if it is one."""
+    """The commit of the checkout that holds this package, if it is one."""
     try:
         done = subprocess.run(
             ["git", "rev-parse", "HEAD"],

@@ -1,4 +1,4 @@
-"""docs/video-formats.md: small videos of many codecs and containers, how each is read, and what was wrong."""
+"""Writes docs/video-formats.md: encodes small videos of many formats, reads all clips and reports wrong ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Format:
     Attributes:
         file: name of a file.
         codec: ffmpeg's encoder.
-        what: what is particular about it.
+        what: particulars.
         options: of the encoder.
         pixels: pixel format.
         size: width and height.
@@ -55,7 +55,7 @@ FORMATS = (
     Format("h264-open.mp4", "libx264", "open groups, B-frames", _OPEN),
     Format("h264-open.mkv", "libx264", "open groups, B-frames", _OPEN),
     Format("h264-open.flv", "libx264", "open groups, B-frames", _OPEN),
-    Format("h264.avi", "libx264", "B-frames, whose order AVI does not tell", _X264),
+    Format("h264.avi", "libx264", "B-frames, whose order AVI does not store", _X264),
     Format("h264.ts", "libx264", "transport stream", _X264),
     Format(
         "hevc-open.mkv",
@@ -77,7 +77,7 @@ FORMATS = (
     Format("mjpeg.avi", "mjpeg", "key frames only", {"qmin": "2", "qmax": "3"}, "yuvj420p"),
     Format("prores.mov", "prores_ks", "key frames only", {}, "yuv422p10le"),
 )
-"""What phones, editors, cameras and data sets write."""
+"""Formats of phones, editors, cameras and data sets."""
 
 
 def write_numbered(path: Path, kind: Format, count: int = 96) -> Path:
@@ -101,18 +101,18 @@ def write_numbered(path: Path, kind: Format, count: int = 96) -> Path:
 
 
 def read_numbers(clip: Tensor) -> list[int]:
-    """The numbers that the frames of a clip ``[3, T, H, W]`` of such a video show, mirrored or not."""
+    """The numbers shown in the frames of a clip ``[3, T, H, W]`` of such a video."""
     fields = clip.float().mean(0).unflatten(-2, (2, -1)).unflatten(-1, (4, -1)) > 127
     bits = fields.float().mean((2, 4)).round().int().flatten(1)
     return [sum(int(bit) << place for place, bit in enumerate(row)) for row in bits.tolist()]
 
 
 def wrong_clips(path: Path, visits: int = 12) -> Iterator[str]:
-    """Says of every clip of either split, and of random starts in training, which does not show what it should.
+    """Descriptions of the clips that show wrong frames, in either split and at random starts in training.
 
     Args:
         path: from `write_numbered`; the only file of its folder.
-        visits: of training, from random starts.
+        visits: number of random starts.
     """
     options = {"frames": _FRAMES, "size": _SIZE}
     seen: dict[str, set[int]] = {}
@@ -138,7 +138,7 @@ def wrong_clips(path: Path, visits: int = 12) -> Iterator[str]:
 
 
 def format_rows() -> list[list[str]]:
-    """A row of the table for each of `FORMATS`: file, codec, particulars, decoder, how frames are reached, faults."""
+    """A row per format: file, codec, particulars, decoder, access, faults."""
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         for kind in FORMATS:
@@ -152,7 +152,7 @@ def format_rows() -> list[list[str]]:
 
 
 def main(folder: Path, /) -> None:
-    """Makes a video of each format, reads all its clips, and writes what came of it.
+    """Makes a video of each format, reads all its clips, and writes the results.
 
     Args:
         folder: where to write video-formats.md.

@@ -120,4 +120,4 @@ def test_an_agent_is_judged_by_its_own_reward(
     assert "--other-reward" in fails("evaluate", "--agent", str(plain), *asked)
     shutil.copytree(plain, tmp_path / "copy")
     for again in (plain, plain / AGENT_FILE, plain / ARCHIVE_FILE, tmp_path / "copy"):
-        assert "which are one" in fails("evaluate", "--agent", str(plain), str(again), "--tokenizer", str(world))
+        assert "which are the same" in fails("evaluate", "--agent", str(plain), str(again), "--tokenizer", str(world))

@@ -1,4 +1,4 @@
-"""Policies of every kind on the same clips: figures, how sure they are, and the run folder that keeps them."""
+"""Compares policies on the same clips: metrics with confidence intervals, written to a run folder."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ OVER_RUNS = (
 
 @dataclass(frozen=True)
 class AgentRun:
-    """A trained agent as it was named on the command line.
+    """A trained agent of the command line.
 
     Attributes:
-        label: what it is called in tables.
-        spec: what `build_length_policy` knows it by.
-        algorithm: that trained it; runs of one algorithm are aggregated.
-        folder: its run folder, or where its file lies.
+        label: its name in tables.
+        spec: its name for `build_length_policy`.
+        algorithm: of its training; runs of one algorithm are aggregated.
+        folder: its run folder, or its file's folder.
     """
 
     label: str
@@ -69,10 +69,10 @@ class AgentRun:
 
     @classmethod
     def named(cls, specs: tuple[str, ...]) -> tuple[AgentRun, ...]:
-        """One entry a spec, labelled by its folder's name, or by the whole spec where two would be called the same.
+        """One entry per spec, labelled by its folder's name, or by the whole spec where two names would be equal.
 
         Raises:
-            ValueError: two specs name one agent, or copies of it.
+            ValueError: two specs name the same agent, or copies of it.
         """
         runs = []
         for spec in specs:
@@ -88,7 +88,7 @@ class AgentRun:
             other = next((found[mark] for mark in run.marks if mark in found), None)
             if other is not None:
                 raise ValueError(
-                    f"Expected different agents, got {other.spec} and {run.spec}, which are one; drop one of them."
+                    f"Expected different agents, got {other.spec} and {run.spec}, which are the same; drop one."
                 )
             found |= dict.fromkeys(run.marks, run)
         labels = [run.label for run in runs]
@@ -107,7 +107,7 @@ class AgentRun:
 
     @property
     def marks(self) -> tuple[object, ...]:
-        """What no other agent shares: the file's content, and the folder for which it is the agent."""
+        """What identifies the agent: its file's hash, and its run folder if it is that folder's agent."""
         if self.file is None:
             return ()
         content = hashlib.sha256(self.file.read_bytes()).hexdigest()
@@ -115,17 +115,17 @@ class AgentRun:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """What the file says about the training; empty for an archive."""
+        """The training's record in the file; empty for an archive."""
         return {} if self.file is None or self.file.suffix == ".zip" else read_record(self.file)
 
     @property
     def inputs(self) -> dict[str, str]:
-        """`input_hashes` of the training; empty where the file does not say."""
+        """`input_hashes` of the training; empty if unknown."""
         return dict(self.record.get("inputs", {}))
 
     @property
     def reward(self) -> RewardSettings | None:
-        """What it was trained under; None where the file does not say."""
+        """The reward of the training; None if unknown."""
         found: dict[str, Any] | None = self.record.get("reward_settings")
         if found is None:
             return None
@@ -134,8 +134,8 @@ class AgentRun:
             return RewardSettings(**values)
         except TypeError as error:
             raise ValueError(
-                f"Expected the reward in {self.file} to be of this version, got {error}; judge it by one that you "
-                "give: --other-reward."
+                f"Expected the reward in {self.file} to be of this version, got {error}; score it under a given one: "
+                "--other-reward."
             ) from error
 
     @property
@@ -159,18 +159,17 @@ class AgentRun:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A comparison of policies, and how sure its figures are.
+    """A comparison of policies with confidence intervals.
 
     Attributes:
         held_out: the scenes.
         comparison: of all policies on them.
-        intervals: 95 % bootstrap intervals over paths, by policy and metric: of every mean, of what is saved against
-            fixed lengths and of the gap closed, with the paths of all policies drawn together and the best fixed
-            length kept.
-        runs: by algorithm of several runs and by figure, the ``interquartile_mean`` over its runs, its ``interval``
-            over runs, and the ``values``.
-        agents: the trained ones among the policies.
-        seed: of the clips and of the policies' draws.
+        intervals: 95 % bootstrap intervals over paths, by policy and metric: of all means, of the error saved and of
+            the gap closed. All policies share the resampled paths; the best fixed length is not chosen anew.
+        runs: by algorithm with several runs and by metric: ``interquartile_mean`` over the runs, its ``interval`` and
+            the ``values``.
+        agents: the trained policies.
+        seed: of the clips and of the policies' samples.
         notes: what could not be measured, and why.
     """
 
@@ -183,7 +182,7 @@ class Evaluation:
     notes: tuple[str, ...] = field(default=())
 
     def results(self) -> dict[str, Any]:
-        """Figures by policy, and what is said of all of them at the top level."""
+        """Metrics by policy, and common numbers at the top level."""
         comparison, span = self.comparison, self.comparison.reward(ORACLE) - self.comparison.worst.reward
         return {
             **comparison.results(),
@@ -202,7 +201,7 @@ class Evaluation:
         }
 
     def table(self) -> pd.DataFrame:
-        """Tidy: a row a policy (``variant``) and ``seed``, a column a figure, and ``_low``, ``_high`` of intervals."""
+        """Tidy: a row per policy (``variant``) and ``seed``; a column per metric and per interval end."""
         seeds = {run.label: run.seed for run in self.agents}
         rows = []
         for name, figures in self.comparison.results().items():
@@ -222,7 +221,7 @@ class Evaluation:
         return [*written, write_page(folder / "table.md", "Policies on the same clips", self.title(), *tables)]
 
     def write(self, folder: Path) -> list[Path]:
-        """Writes the tables and the pictures; returns their paths."""
+        """Writes tables and plots; returns their paths."""
         comparison, scene, written = self.comparison, self.held_out.scene, self.write_tables(folder)
         figures = {
             "allocation": allocation_figure(comparison, self.held_out.score, scene.labels, list(comparison.scores)),
@@ -238,14 +237,14 @@ class Evaluation:
         return written + [save_figure(figure, folder / f"{name}.png") for name, figure in figures.items()]
 
     def title(self) -> str:
-        """What was compared on what, and how much reward there was to gain."""
+        """One line: the clips and the headroom."""
         comparison, repeated = self.comparison, self.held_out.repeated
-        again = f" ({repeated} of them again, for want of others)" if repeated else ""
+        again = f" ({repeated} of them repeated)" if repeated else ""
         return (
             f"{self.held_out.scene.ids.numel()} clips{again} of {self.held_out.process.source.describe()}. Headroom: "
             f"{comparison.headroom:.3f} reward from best fixed n = "
             f"{comparison.scores[BEST_FIXED].n_tokens[0, 0]} to oracle, "
-            f"{100 * comparison.headroom_share:.1f} % of what lies between worst and oracle."
+            f"{100 * comparison.headroom_share:.1f} % of the span from worst to oracle."
         )
 
 
@@ -263,11 +262,11 @@ def evaluate(
 
     Args:
         process: clips, world and reward.
-        policies: by the name they get in tables.
-        scenes: how many at most.
-        seed: of the clips and of the policies' draws.
-        agents: which of the policies were trained, and by what.
-        lpips: backbone of LPIPS, where it is to be measured.
+        policies: by their names in tables.
+        scenes: maximum number.
+        seed: of the clips and of the policies' samples.
+        agents: the trained policies.
+        lpips: backbone of LPIPS; None to leave it out.
         on_scene: called after each scene is scored.
     """
     held_out = HeldOut(process, scenes, seed, on_scene)
@@ -315,7 +314,7 @@ def policy_intervals(comparison: Comparison, seed: int = 0) -> dict[str, dict[st
 
 
 def held_out_clips(held_out: HeldOut) -> dict[str, list[Any]]:
-    """Which clips were measured on, scene after scene; ``file`` and ``start_frame`` where they are from files."""
+    """The evaluated clips, scene by scene; with ``file`` and ``start_frame`` if they come from files."""
     ids = held_out.scene.ids.flatten().tolist()
     origins = [held_out.process.source.origin(index) for index in ids]
     columns = {name: [getattr(origin, name) for origin in origins] for name in ("label", "file", "start_frame")}
@@ -325,16 +324,16 @@ def held_out_clips(held_out: HeldOut) -> dict[str, list[Any]]:
 
 
 def explained_share(held_out: HeldOut) -> float | None:
-    """Share of the variance of the median clip that the world explains with all tokens; None without the clips."""
+    """Explained variance of the median clip with all tokens; None without the clips."""
     try:
         clips = held_out.scene.clips.flatten(0, 1)
-    except (OSError, ValueError):  # an outcome table whose videos are not on this machine
+    except (OSError, ValueError):  # an outcome table without its videos
         return None
     return explained_variance(held_out.every.mse[-1].flatten(), clips).median().item()
 
 
 def over_runs(comparison: Comparison, agents: tuple[AgentRun, ...], seed: int = 0) -> dict[str, dict[str, Any]]:
-    """Aggregates the runs of each algorithm that has several under one reward; see `Evaluation`."""
+    """Aggregates runs of one algorithm and reward; see `Evaluation`."""
     results = comparison.results()
     groups: dict[tuple[str, str], list[AgentRun]] = {}
     for run in agents:

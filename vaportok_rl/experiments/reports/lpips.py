@@ -1,4 +1,4 @@
-"""LPIPS of the lengths that policies chose, measured where the network for it is at hand."""
+"""Adds LPIPS to a comparison, if its network is available."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ MEASURE = "lpips"
 
 
 def with_lpips(held_out: HeldOut, comparison: Comparison, network: PerceptualNetwork) -> tuple[Comparison, str | None]:
-    """Adds LPIPS to what each policy's lengths did; a clip and length that several policies chose is measured once.
+    """Measures LPIPS of each policy's reconstructions; each distinct (clip, length) pair once.
 
     Args:
-        held_out: the scenes compared on.
+        held_out: the scenes.
         comparison: of policies on them.
         network: backbone of LPIPS.
 
     Returns:
-        The comparison with the measure ``lpips``, and None; or the comparison as it was, and why there is none: the
-        backbone's weights or the clips themselves are not on this machine, or the clips are too small for it.
+        The comparison with the measure ``lpips``, and None. Or the comparison unchanged, and the reason: the backbone's
+        weights or the clips are missing, or the clips are too small for it.
     """
     if MEASURE in held_out.every.measures:
         return comparison, None

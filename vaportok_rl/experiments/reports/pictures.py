@@ -1,4 +1,4 @@
-"""Reconstructions to look at: contact sheets and side-by-side video."""
+"""Pictures of reconstructions: contact sheets and side-by-side video."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from vaportok_rl.evaluation import psnr
 
 
 def spread_rows(score: Tensor, count: int) -> list[int]:
-    """Clips evenly spread from the simplest to the most complex: ``[N]`` scores to at most ``count`` positions."""
+    """Positions of at most ``count`` clips, evenly spread from simple to complex, of scores ``[N]``."""
     order = score.flatten().argsort()
     picks = torch.linspace(0, len(order) - 1, min(count, len(order))).round().long()
     return order.cpu()[picks].tolist()
 
 
 def legible_rows(score: Tensor, clips: Tensor, count: int) -> list[int]:
-    """The clip of the strongest contrast in each of ``count`` equal ranges of complexity, simple to complex.
+    """The clip of the strongest contrast in each of ``count`` equal ranges of complexity, from simple to complex.
 
-    Flat, dark clips say nothing in a picture of a thumb's size.
+    Flat, dark clips show nothing at this size.
 
     Args:
         score: complexity scores ``[N]``.
         clips: ``[N, 3, T, H, W]``.
-        count: how many at most.
+        count: maximum number.
     """
     contrast = clips[:, :, clips.shape[2] // 2].float().flatten(1).std(1)
     ranges = score.flatten().argsort().tensor_split(min(count, score.numel()))
@@ -40,13 +40,13 @@ def legible_rows(score: Tensor, clips: Tensor, count: int) -> list[int]:
 
 
 def contact_sheet(engine: Engine, scene: Scene, score: Tensor, chosen: dict[str, Tensor], count: int = 8) -> Figure:
-    """Middle frames of some clips: the original, fixed lengths 1, 4, 16, K, and what policies chose.
+    """Middle frames of some clips: the original, and reconstructions at fixed and at the policies' lengths.
 
     Args:
         engine: decodes.
         scene: P scenes.
-        score: complexity score ``[P, L]``; rows go from simple to complex.
-        chosen: lengths ``int64 [P, L]`` by policy name, one column each.
+        score: complexity score ``[P, L]``, which orders the rows.
+        chosen: lengths ``int64 [P, L]`` by policy, a column each.
         count: rows.
     """
     originals = scene.clips.flatten(0, 1).float() / 255
@@ -79,14 +79,14 @@ def contact_sheet(engine: Engine, scene: Scene, score: Tensor, chosen: dict[str,
 
 
 def comparison_frames(engine: Engine, scene: Scene, n_tokens: Tensor, rows: list[int], size: int = 160) -> Frames:
-    """Original, reconstruction and absolute error beside each other, with a bar of the tokens kept.
+    """Original, reconstruction and absolute error side by side, with a bar of the tokens kept.
 
     Args:
         engine: decodes.
         scene: P scenes.
         n_tokens: ``int64 [P, L]``.
-        rows: which of the P·L clips, two side by side.
-        size: height of a clip in pixels, at least.
+        rows: positions among the P·L clips, shown in two columns.
+        size: minimum height of a clip in pixels.
 
     Returns:
         ``uint8 [T, H', W', 3]`` with even sides; see `render_decision`.
@@ -109,7 +109,7 @@ def comparison_frames(engine: Engine, scene: Scene, n_tokens: Tensor, rows: list
 
 
 def write_video(path: Path, frames: Frames, fps: int = 8) -> Path:
-    """Writes an H.264 MP4 that plays the frames three times over (clips are short)."""
+    """Writes an H.264 MP4 that plays the frames three times (clips are short)."""
     looped = np.concatenate([frames] * 3)
     imageio.imwrite(path, looped, plugin="FFMPEG", fps=fps, macro_block_size=1, ffmpeg_log_level="error")
     return path

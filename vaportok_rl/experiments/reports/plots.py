@@ -39,7 +39,7 @@ def save_figure(figure: Figure, path: Path) -> Path:
 
 
 def allocation_figure(comparison: Comparison, score: Tensor, labels: Tensor, names: Sequence[str]) -> Figure:
-    """Tokens kept against the complexity score, a panel a policy, coloured by label.
+    """Tokens kept against the complexity score, one panel per policy, coloured by label.
 
     Args:
         comparison: scores of the policies.
@@ -71,7 +71,7 @@ def allocation_figure(comparison: Comparison, score: Tensor, labels: Tensor, nam
 
 
 def rate_distortion_figure(comparison: Comparison) -> Figure:
-    """Mean error against mean tokens: every policy, between all fixed lengths and what no policy can go below."""
+    """Mean error against mean tokens: all policies, the fixed lengths and the best allocation."""
     figure = Figure(figsize=(7.6, 4.4))
     axis = figure.subplots()
     every = comparison.every
@@ -110,11 +110,11 @@ def reward_figure(curves: Curves, comparison: Comparison) -> Figure:
 
 
 def reward_curves_figure(runs: Mapping[str, Curves], comparison: Comparison) -> Figure:
-    """Training and held-out reward against decisions, between best fixed and oracle, and mean tokens below.
+    """Training and held-out reward against decisions, with best fixed and oracle, and mean tokens below.
 
     Args:
         runs: curves by run name.
-        comparison: gives the horizontal lines.
+        comparison: of the horizontal lines.
     """
     figure = Figure(figsize=(6.4, 6), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))

@@ -1,4 +1,4 @@
-"""The scoreboard: policies compared at equal tokens, as tables and sentences for people."""
+"""Tables and sentences of a comparison at equal tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vaportok_rl.evaluation.intervals import Interval
 from vaportok_rl.runtime.markdown import markdown_table
 
 Column = tuple[str, str, Callable[[float], str]]
-"""Heading, metric, and how its value is written."""
+"""Heading, metric, and format of its value."""
 Intervals = Mapping[str, Mapping[str, Interval]]
 """By policy and metric."""
 
@@ -49,7 +49,7 @@ _ALLOCATION: tuple[Column, ...] = (
 
 
 def scoreboard(comparison: Comparison, intervals: Intervals, width: int = 80) -> Table:
-    """What a newcomer reads first, best policy on top: see `SCOREBOARD`; `READING` says how to read it.
+    """The table of the terminal, best policy first; `READING` explains its columns.
 
     Args:
         comparison: the policies.
@@ -88,7 +88,7 @@ def runs_table(runs: Mapping[str, Mapping[str, Mapping[str, Any]]], width: int =
 
 
 def report_tables(comparison: Comparison, intervals: Intervals) -> list[str]:
-    """Everything that was measured, as Markdown tables with the lines that say how to read them."""
+    """All metrics as Markdown tables, with explanations."""
     rows = _ranked(comparison)
     quality = [("PSNR (dB)", "psnr", "{:.2f}".format), ("LPIPS", "lpips", "{:.3f}".format)]
     more = [column for column in quality if column[1] in rows[0][1]]
@@ -132,17 +132,17 @@ def verdict(comparison: Comparison, intervals: Intervals, name: str = "trained")
     else:
         judged = "it is not shown to beat a fixed length"
     return (
-        f"With {row['tokens']:.1f} tokens a clip, the {spoken(name)} policy leaves {abs(saved):.1f} % {more} error "
+        f"With {row['tokens']:.1f} tokens per clip, the {spoken(name)} policy leaves {abs(saved):.1f} % {more} error "
         f"than a fixed length with as many{interval}: {judged}."
     )
 
 
 def cautions(comparison: Comparison, explained: float | None, name: str = "trained") -> list[str]:
-    """What would make a trained policy's metrics misleading.
+    """Warnings about a trained policy's metrics.
 
     Args:
-        comparison: with ``random`` in it, to compare with.
-        explained: the share of the clips' variance that the world explains with all tokens, if known.
+        comparison: with ``random`` among the policies.
+        explained: explained variance of the median clip with all tokens, if known.
         name: the trained policy.
     """
     results = comparison.results()
@@ -166,7 +166,7 @@ def cautions(comparison: Comparison, explained: float | None, name: str = "train
 
 
 def spoken(name: str) -> str:
-    """A policy's name as people read it."""
+    """A policy's name without underscores."""
     return name.replace("_", " ")
 
 
@@ -175,7 +175,7 @@ def _ranked(comparison: Comparison) -> list[tuple[str, dict[str, float]]]:
 
 
 def _with_interval(write: Callable[[float], str], value: float, interval: Interval | None) -> str:
-    # A constant length has no rank correlation, and no gap is closed where there is none.
+    # A constant length has no rank correlation, and without a gap none is closed.
     cell = "–" if math.isnan(value) else write(value)
     if interval is None or any(map(math.isnan, interval)):
         return cell
@@ -184,7 +184,7 @@ def _with_interval(write: Callable[[float], str], value: float, interval: Interv
 
 
 def _terminal_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table:
-    """Names are folded where the terminal is narrow, headings and intervals between words; numbers never are."""
+    """In a narrow terminal, names are folded, and headings and intervals at spaces; numbers never are."""
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column(headings[0], overflow="fold", min_width=6)
     columns = [list(cells) for cells in zip(headings, *rows, strict=True)]

@@ -1,4 +1,4 @@
-"""Rolls a policy out and stores what happened."""
+"""Rollouts of policies: as rows, as a video, and as a Minari dataset."""
 
 from vaportok_rl.experiments.rollouts.playing import Episode, Rollout, rollout
 

@@ -28,10 +28,10 @@ _DATA, _METADATA = "data", "metadata.json"
 
 
 def environment_spec(process: TaildropProcess) -> EnvSpec:
-    """The specification of the environment behind a process, as plain data: `gymnasium.make` of it is the same.
+    """The specification of a process's environment as plain data, for `gymnasium.make`.
 
     Raises:
-        ValueError: the reward was given as an object, or its terms as functions, which no file can hold.
+        ValueError: the reward is an object, or its terms are functions, which a file cannot hold.
     """
     reward = process.settings.reward
     spec = copy.deepcopy(gymnasium.spec(TAILDROP_ID))
@@ -58,29 +58,28 @@ def held_out_spec(spec: EnvSpec) -> EnvSpec:
 
 
 class MinariRecorder:
-    """Collects episodes and saves them as one dataset, where ``MINARI_DATASETS_PATH`` or Minari's default says.
+    """Collects episodes and saves them as one dataset in ``MINARI_DATASETS_PATH``, or Minari's default folder.
 
-    A path is an episode of L steps: the observations that the environment would show (L + 1, the last twice), the
-    actions that the policy asked for, the step rewards, and the scene's seed. ``infos`` holds the other columns of
-    `Rollout.rows` (the first entry, of the reset, is 0 or empty), among them the behaviour policy's ``log_prob``.
-    ``dataset.recover_environment()`` gives the environment: reset to an episode's seed and stepped with its actions, it
-    pays the same rewards. With ``eval_env=True`` it gives the held-out split of the same clips. Everything is held in
-    memory until it is saved.
+    Each path is an episode of L steps: L + 1 observations (the last one twice), the actions as requested by the policy,
+    the step rewards, and the scene's seed. ``infos`` holds the other columns of `Rollout.rows`, such as the behaviour
+    policy's ``log_prob``; the first entry, of the reset, is 0 or empty. ``dataset.recover_environment()`` gives an
+    environment that pays the same rewards for an episode's seed and actions; with ``eval_env=True``, one on the
+    held-out clips. All episodes stay in memory until `save`.
 
     Args:
-        name: ``name``, ``name-v1`` or ``namespace/name-v1``; version 0 if none is given.
-        process: what is rolled out.
-        policy: goes into the dataset's description.
+        name: ``name``, ``name-v1`` or ``namespace/name-v1``; version 0 by default.
+        process: the MDP.
+        policy: its name, for the dataset's description.
 
     Raises:
         ModuleNotFoundError: Minari is not installed.
         ValueError: the name is malformed, or the process is not plain data; see `environment_spec`.
-        FileExistsError: there is a dataset of that name.
+        FileExistsError: a dataset of that name exists.
     """
 
     def __init__(self, name: str, process: TaildropProcess, policy: str) -> None:
         try:
-            # Optional: neither imported nor type-checked unless it is asked for.
+            # An optional dependency.
             self._minari = importlib.import_module("minari")
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
@@ -125,7 +124,7 @@ class MinariRecorder:
                     rewards=decisions["reward"].tolist(),
                     terminations=[False] * (length - 1) + [True],
                     truncations=[False] * length,
-                    # Lists: what Minari writes of one-dimensional arrays, it cannot read.
+                    # Lists, because Minari cannot read back one-dimensional arrays.
                     infos={name: [type(column.iloc[0])(), *column] for name, column in figures.items()},
                 )
             )
@@ -138,25 +137,25 @@ class MinariRecorder:
     def save(self) -> Path:
         """Writes the dataset, whole or not at all; returns its folder.
 
-        Minari reads what has a ``metadata.json``, and writes that first. Here it comes last: what a killed process left
-        has none, is never loaded, and is replaced by the next one.
+        Minari loads every folder with a ``metadata.json``, which it writes first. Here that file comes last: a folder
+        left by a killed process has none, is never loaded, and is replaced by the next dataset of that name.
 
         Raises:
-            FileExistsError: there is a dataset of that name by now, or another process writes one.
+            FileExistsError: a dataset of that name exists by now, or another process writes one.
         """
         self._refuse_if_taken()
         self.folder.mkdir(parents=True, exist_ok=True)
         hold_run_folder(self.folder)
         scratch, data = self.folder / ".part", self.folder / _DATA
         try:
-            self._refuse_if_taken()  # one that waited for the lock
+            self._refuse_if_taken()  # again: another process may have finished meanwhile
             self._discard(scratch, data)
             written = self._write(scratch)
             data.mkdir()
             for entry in written.iterdir():
                 if entry.name != _METADATA:
                     entry.replace(data / entry.name)
-            if hasattr(os, "sync"):  # the episodes reach the disk before what vouches for them
+            if hasattr(os, "sync"):  # the episodes reach the disk before the metadata
                 os.sync()
             for described in scratch.rglob("namespace_metadata.json"):
                 place = self._root / described.parent.relative_to(scratch) / described.name
@@ -170,7 +169,7 @@ class MinariRecorder:
             self._discard(scratch)
             (self.folder / LOCK_FILE).unlink(missing_ok=True)
             release_run_folder(self.folder)
-            with contextlib.suppress(OSError):  # it holds the dataset
+            with contextlib.suppress(OSError):  # not empty after success
                 self.folder.rmdir()
         return self.folder
 
@@ -184,12 +183,12 @@ class MinariRecorder:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _write(self, root: Path) -> Path:
-        """Has Minari write the dataset among those in ``root``; returns the folder of its episodes."""
+        """Lets Minari write the dataset below ``root``; returns the folder of its episodes."""
         given = os.environ.get(_ROOT)
         os.environ[_ROOT] = str(root)
         try:
             with warnings.catch_warnings():
-                # It asks for an author and a permanent link, which are not ours to make up.
+                # It asks for an author and a permanent link, which this package does not know.
                 warnings.filterwarnings("ignore", message=".*is set to None", category=UserWarning)
                 self._minari.create_dataset_from_buffers(
                     self.dataset_id,
@@ -199,7 +198,7 @@ class MinariRecorder:
                     algorithm_name=self.policy,
                     description=f"{len(self._buffers)} paths of {self.policy} on {self.process.source.describe()}",
                     requirements=[f"vaportok-rl>={__version__}"],
-                    # Reads and writes with pyarrow, which this package needs anyhow.
+                    # For pyarrow, which is a dependency anyhow.
                     data_format="arrow",
                 )
         finally:

@@ -1,4 +1,4 @@
-"""Scripted rollouts: any policy through any number of scenes, one row a decision."""
+"""Rollouts: runs any policy over scenes; one row per decision."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ from vaportok_rl.runtime.whole_writes import whole_write
 
 ROWS_FILE, SUMMARY_FILE = "decisions.parquet", "summary.json"
 NAMES = ("scene", "path", "step", "clip_id", "label", "file", "start_frame")
-"""The columns that say which decision a row is about."""
+"""The columns that identify a decision."""
 
 AnyEnvironment = TaildropProcess | gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any] | VecEnv
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One scene, walked by G paths.
+    """G paths through one scene.
 
     Attributes:
         number: counted from 0.
-        seed: of the scene: `TaildropEnv.reset(seed=seed)` begins with it.
+        seed: of the scene, as in `TaildropEnv.reset(seed=seed)`.
         scene: with P = 1.
-        chosen: ``int64 [G, 1, L]``, the lengths that the policy asked for.
-        log_prob: ``float32 [G, 1, L]``, of those; NaN where there is none.
-        outcome: of the lengths that the token range and the budget let it keep.
+        chosen: ``int64 [G, 1, L]``, the lengths requested by the policy.
+        log_prob: ``float32 [G, 1, L]``, of those; NaN for a deterministic policy.
+        outcome: of these lengths, clipped to the token range and the budget.
         rewards: of the outcome.
     """
 
@@ -67,12 +67,12 @@ class Episode:
         return self.chosen.shape[0]
 
     def rows(self, process: TaildropProcess) -> pd.DataFrame:
-        """One row a decision, path after path, of an episode of ``process``; see `Rollout`."""
+        """One row per decision, path by path; see `Rollout`. ``process`` is the episode's."""
         paths, length = self.paths, self.scene.shape[1]
         origins = [process.source.origin(index) for index in self.scene.ids[0].tolist()]
 
         def spread(values: Tensor) -> list[Any]:
-            """``[L]`` or ``[G, 1, L]`` to one entry a decision."""
+            """``[L]`` or ``[G, 1, L]`` to one entry per decision."""
             return values.expand(paths, 1, length).flatten().tolist()
 
         columns: dict[str, Any] = {
@@ -105,20 +105,20 @@ class Rollout:
     """The decisions of a policy.
 
     Attributes:
-        rows: one row a decision, scene after scene and path after path:
+        rows: one row per decision, scene by scene and path by path:
 
-            - ``scene``, ``path`` (of those through the scene), ``step``, ``clip_id``, ``label`` (its name);
-            - ``file`` and ``start_frame`` that the clip came from; empty and 0 where it came from no file;
-            - ``complexity_score`` (0 to 1, from quantiles of the training clips, which ``obs="complexity"`` shows),
-              ``spatial_complexity`` (SC, bits), ``temporal_complexity`` (TC, grey levels): no quantiles;
-            - ``n_tokens``, how many were kept, and ``n_chosen``, how many the policy asked for: the same, unless the
-              environment's token range or budget forbade it; ``log_prob`` of what it asked for, NaN if it has none;
-            - ``mse``, ``psnr`` (dB), ``accuracy`` of the prior, and what terms measure beyond these (``ssim``, …);
-            - ``reward``, what the step pays, and ``reward_NAME`` of each term, unweighted and not divided by L (a path
-              term is repeated along its path).
+            - ``scene``, ``path`` (within the scene), ``step``, ``clip_id``, ``label`` (its name);
+            - ``file`` and ``start_frame`` of the clip; empty and 0 if it comes from no file;
+            - ``complexity_score`` (0 to 1, from the quantiles that ``obs="complexity"`` shows), ``spatial_complexity``
+              (SC, bits) and ``temporal_complexity`` (TC, grey levels);
+            - ``n_tokens`` kept and ``n_chosen`` requested by the policy, which differ if the token range or the budget
+              is exceeded; ``log_prob`` of the request, NaN for a deterministic policy;
+            - ``mse``, ``psnr`` (dB), ``accuracy`` of the prior, and further measures of terms (``ssim``, …);
+            - ``reward`` of the step, and ``reward_NAME`` of each term, unweighted and not divided by L (path terms are
+              repeated along the path).
         path_rewards: weighted reward of each path, in the order of the rows.
-        asked: how many scenes were to be rolled out.
-        complete: whether they all were; False after an interruption.
+        asked: number of scenes requested.
+        complete: whether all were played; False after an interruption.
     """
 
     rows: pd.DataFrame
@@ -164,27 +164,24 @@ def rollout(
     on_episode: Callable[[Episode], None] | None = None,
     keep_partial: bool = False,
 ) -> Rollout:
-    """Rolls a policy out over fresh scenes, each scored at once.
+    """Rolls a policy out over new scenes, each scored at once.
 
-    Episode e sees the scene that `TaildropEnv.reset(seed=seed + e)` begins with, and its rows are what stepping that
-    environment with the same actions returns. The environment itself is not stepped, its random state is left alone,
-    and wrappers around it are looked through.
+    Episode e plays the scene of `TaildropEnv.reset(seed=seed + e)`; its rows equal those of stepping that environment
+    with the same actions. The environment itself is not stepped, its random state does not change, and its wrappers
+    are ignored.
 
     Args:
-        env: a `TaildropEnv`, a `TaildropVectorEnv` or a `TaildropVecEnv`, wrapped or not (as `gymnasium.make` has it),
-            or the `TaildropProcess` behind one.
-        policy: a spec that `build_length_policy` knows, or a function from a scene and a generator to lengths.
+        env: a `TaildropEnv`, a `TaildropVectorEnv` or a `TaildropVecEnv`, wrapped or not, or a `TaildropProcess`.
+        policy: a spec of `build_length_policy`, or a function from a scene and a generator to lengths.
         episodes: number of scenes; at least 1.
-        seed: of the scenes and of the policy's own draws; the same seed gives the same rows, bit for bit.
-        paths: G, how many times each scene is walked; by default the group size of a vector environment, otherwise 1.
-        on_episode: called with each episode once it is scored.
-        keep_partial: on Ctrl-C, return the episodes finished until then, marked as not ``complete``, instead of
-            raising; if there are none, raise in any case.
+        seed: of the scenes and of the policy's samples; the same seed gives bitwise the same rows.
+        paths: G, paths through each scene; by default the group size of a vector environment, otherwise 1.
+        on_episode: called with each scored episode.
+        keep_partial: on Ctrl-C, return the finished episodes, marked as not ``complete``, if there are any.
 
     Raises:
         TypeError: the seed is not a Python integer.
-        ValueError: ``episodes`` or ``paths`` is below 1, the environment is another, there is no such policy, or it
-            chose what is not a length.
+        ValueError: ``episodes`` or ``paths`` is below 1, another environment, or an unknown or invalid policy.
     """
     process, group_size = _process_behind(env)
     for name, value in (("episodes", episodes), ("paths", 1 if paths is None else paths)):
@@ -210,7 +207,7 @@ def rollout(
 def play(
     process: TaildropProcess, policy: LengthPolicy, episodes: int, seed: int = 0, paths: int = 1
 ) -> Iterator[Episode]:
-    """The episodes of a rollout, one at a time; arguments as for `rollout`."""
+    """Iterates over the episodes of a rollout; arguments as for `rollout`."""
     generator = torch.Generator().manual_seed(seed)
     for number in range(episodes):
         scene = process.sample_scene([seeding.np_random(seed + number)[0]])
@@ -222,10 +219,10 @@ def play(
 
 
 def _process_behind(env: AnyEnvironment) -> tuple[TaildropProcess, int]:
-    """The decision process of an environment and its group size.
+    """The MDP of an environment and its group size.
 
     Raises:
-        ValueError: it is another environment.
+        ValueError: another environment.
     """
     bare = getattr(env, "unwrapped", env)
     if isinstance(bare, TaildropVecEnv):

@@ -1,4 +1,4 @@
-"""A rollout to look at: every decision as an MP4, frame after frame of its clip."""
+"""A rollout as an MP4 that shows every decision."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ VIDEO_FILE = "decisions.mp4"
 
 
 def episode_frames(episode: Episode, engine: Engine) -> Iterator[Frames]:
-    """Plays the clips of an episode one after the other, each with what was kept of it and what that paid.
+    """Plays the clips of an episode in order, each with its reconstruction, tokens and reward terms.
 
     Args:
-        episode: the decisions; the pictures of several paths are tiled.
+        episode: the decisions; several paths are tiled.
         engine: decodes.
 
     Yields:
@@ -32,7 +32,7 @@ def episode_frames(episode: Episode, engine: Engine) -> Iterator[Frames]:
     """
     scene, kept, raw = episode.scene, episode.outcome.n_tokens, episode.rewards.raw
     length = scene.shape[1]
-    # Videos are large: only one clip's reconstructions are held at a time.
+    # Videos are large: only one clip's reconstructions are in memory at a time.
     for step in range(length):
         original = to_frames(scene.clips[0, step])
         codes = scene.codes[0, step].expand(episode.paths, -1)
@@ -58,13 +58,13 @@ def episode_frames(episode: Episode, engine: Engine) -> Iterator[Frames]:
 
 
 class RolloutVideo:
-    """Writes episodes to an H.264 MP4 as they come; a context manager, left with an error it writes nothing.
+    """Context manager that writes episodes to an H.264 MP4; on an error it writes nothing.
 
     Args:
-        path: the file; it appears once the video is whole.
+        path: the file.
         engine: decodes.
-        scenes: most episodes in the video, as pictures take far longer than decisions.
-        fps: frames a second.
+        scenes: maximum number of episodes, because pictures take far longer than decisions.
+        fps: frames per second.
 
     Raises:
         ValueError: ``scenes`` is below 1.
