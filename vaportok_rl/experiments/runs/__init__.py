@@ -1,1 +1,1 @@
-"""Training runs: their settings, their folders' contents, and what they were made on."""
+"""Training runs: settings, training, folders, and hashes of their inputs."""

@@ -1,4 +1,4 @@
-"""The optimisers that ``train --algo`` offers: each one's settings, and how it is made on the same environment."""
+"""The algorithms of ``train --algo``: their settings and constructors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 
 
 class Shared(TypedDict):
-    """Arguments that all algorithms are made with."""
+    """Constructor arguments of all algorithms."""
 
     policy_kwargs: dict[str, Any]
     seed: int
@@ -27,12 +27,12 @@ class Shared(TypedDict):
 
 @dataclass(frozen=True)
 class PPOSettings:
-    """PPO (Stable-Baselines3's). Tuned by hand on nano and procedural clips, a few thousand decisions each."""
+    """PPO of Stable-Baselines3; defaults tuned by hand on nano and procedural clips with a few thousand decisions."""
 
     learning_rate: Annotated[float, NOT_NEGATIVE] = 3e-4
     """Adam's."""
     n_epochs: Annotated[int, AT_LEAST_1] = 2
-    """Passes over a rollout; four learnt no faster."""
+    """Passes over a rollout; four were no faster."""
     minibatches: Annotated[int, AT_LEAST_1] = 4
     """Gradient steps per pass."""
     gae_lambda: Annotated[float, SHARE] = 1.0
@@ -42,15 +42,15 @@ class PPOSettings:
     ent_coef: Annotated[float, NOT_NEGATIVE] = 0.0
     """Weight of the entropy bonus."""
     vf_coef: Annotated[float, NOT_NEGATIVE] = 0.05
-    """Weight of the value loss. Its gradient reaches the trunk that actor and critic share: at the usual 0.5 it takes
-    most of the clipped gradient, and the lengths are learnt more slowly."""
+    """Weight of the value loss. Actor and critic share a trunk: at the usual 0.5 the value loss takes most of the
+    clipped gradient, and the lengths are learnt more slowly."""
     max_grad_norm: Annotated[float, Range(0, open_low=True, infinite=True)] = 0.5
     """Gradient clipping."""
     target_kl: Annotated[float | None, POSITIVE] = None
-    """Ends a rollout's steps when the policy has moved 1.5 times as far."""
+    """Ends a rollout's gradient steps once the KL to the sampling policy exceeds 1.5 times this."""
 
     def build(self, environment: VecEnv, shared: Shared) -> PPO:
-        """The algorithm; a rollout is one path of every environment, advantages are standardised in each minibatch."""
+        """The algorithm; a rollout is one path per environment; advantages are standardised per minibatch."""
         options = asdict(self)
         steps = group_env_of(environment).process.path_length
         batch_size = -(-steps * environment.num_envs // options.pop("minibatches"))
@@ -59,7 +59,7 @@ class PPOSettings:
 
 @dataclass(frozen=True)
 class A2CSettings:
-    """A2C (Stable-Baselines3's). Tuned by hand on nano and procedural clips, a few thousand decisions each."""
+    """A2C of Stable-Baselines3; defaults tuned by hand on nano and procedural clips with a few thousand decisions."""
 
     learning_rate: Annotated[float, NOT_NEGATIVE] = 1e-3
     """Adam's, as for the other algorithms."""
@@ -73,7 +73,7 @@ class A2CSettings:
     """Gradient clipping."""
 
     def build(self, environment: VecEnv, shared: Shared) -> A2C:
-        """The algorithm; a rollout is one path of every environment, its advantages are standardised."""
+        """The algorithm; a rollout is one path per environment, with standardised advantages."""
         return A2C(
             TaildropPolicy,
             environment,
@@ -93,9 +93,9 @@ class ReinforceSettings:
     learning_rate: Annotated[float, NOT_NEGATIVE] = 5e-4
     """Adam's."""
     baseline_decay: Annotated[float, Range(0, 1, open_high=True)] = 0.9
-    """How much of the baseline survives a rollout."""
+    """Decay of the moving average per rollout."""
 
     def build(self, environment: VecEnv, shared: Shared) -> REINFORCE:
-        """The algorithm; a rollout is one path of every environment."""
+        """The algorithm; a rollout is one path per environment."""
         steps = group_env_of(environment).process.path_length
         return REINFORCE(TaildropPolicy, environment, n_steps=steps, **asdict(self), **shared)

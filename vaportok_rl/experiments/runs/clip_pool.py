@@ -1,4 +1,4 @@
-"""The training clips of a run, scored once beside its held-out clips, so that none is decoded anew when it returns."""
+"""Scores a run's training clips once, before training, so that repeated clips need no decoding."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from vaportok_rl.envs.table.building import ENDLESS, TableBuilder, plan_table
 
 
 class ClipPool:
-    """An outcome table of the first training clips, for the length of a run.
+    """A temporary outcome table of the first training clips.
 
-    Every clip is measured at the lengths 1, 4, 8 … K, linear in between (the accuracy is exact everywhere). On nano
-    that is 3 % off in the error on average, and it decodes less than two thirds of what the sampled lengths of five
-    visits would. What is reported of a policy is never interpolated: held-out clips are scored by the network.
+    Each clip is measured at the lengths 1, 4, 8 … K, with linear interpolation (the accuracy is exact). On nano the
+    error is 3 % off on average, for less than two thirds of the decodes that five visits with sampled lengths need. The
+    reported metrics are never interpolated: held-out clips are scored by the network.
 
     Args:
-        arguments: of the training environment, which may be over a table of its own.
-        pool: most clips; 0 for no pool.
-        visits: how many clips training will draw.
+        arguments: of the training environment, which may use an outcome table.
+        pool: maximum number of clips; 0 for no pool.
+        visits: number of clips that training will draw.
     """
 
     def __init__(self, arguments: Mapping[str, Any], pool: int, visits: int) -> None:
@@ -37,10 +37,10 @@ class ClipPool:
 
     @cached_property
     def clips(self) -> int:
-        """How many clips are scored; 0 where training scores what it draws, clip by clip.
+        """Number of clips in the pool; 0 if training scores each clip when it is drawn.
 
-        That is so over a table; under a reward that needs more than a table holds; where a source has an end and more
-        clips than the pool, whose first ones are no fair sample; and of clips that are visited but once.
+        There is no pool with an outcome table; with a reward that needs more than a table holds; if a finite source has
+        more clips than the pool, whose first clips are no fair sample; and if clips are visited only once.
         """
         if not self._pool or self._arguments.get("table") is not None:
             return 0
@@ -53,7 +53,7 @@ class ClipPool:
 
     @contextlib.contextmanager
     def beside(self) -> Iterator[None]:
-        """Scores in a thread of its own while the caller computes; each has half of torch's threads."""
+        """Scores in another thread while the caller computes; each gets half of torch's threads."""
         if not self.clips:
             yield
             return
@@ -66,7 +66,7 @@ class ClipPool:
             raise
 
     def table(self) -> str | None:
-        """The folder of the table, as soon as it is there; None where there is none."""
+        """The folder of the table, once it is finished; None without a pool."""
         self._start()
         return None if self._built is None else self._built.result()
 

@@ -1,4 +1,4 @@
-"""What a run is made on, by hash, so that no name can come to stand for other clips, weights or another reward."""
+"""Hashes of a run's inputs, which detect that a name stands for other clips, weights or another reward by now."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def clips_of(split: str) -> str:
 
 
 def input_hashes(process: TaildropProcess) -> dict[str, str]:
-    """The hashes of a process's clips, weights, reward and, if there is one, table, of 16 hexadecimal digits each."""
+    """Hashes of the clips, weights, reward and outcome table of a process, 16 hexadecimal digits each."""
     settings = process.settings
     found = {REWARD: reward_hash(process.reward)}
     if settings.table is None:
@@ -36,7 +36,7 @@ def input_hashes(process: TaildropProcess) -> dict[str, str]:
 
 
 def reward_hash(reward: VaporReward) -> str:
-    """A hash of a reward's constants and weights, and of the files that its custom terms are in."""
+    """A hash of a reward's constants and weights, and of the files of its custom terms."""
     described = reward.describe()
     custom = [*described["terms"].values(), *described["pixel_terms"].values(), described["scalarise"] or ""]
     files = {}
@@ -47,19 +47,19 @@ def reward_hash(reward: VaporReward) -> str:
 
 
 def check_inputs(begun: Mapping[str, str], now: Mapping[str, str], what: str, accepted: bool) -> None:
-    """Compares what an agent was trained on with what it is about to be used on.
+    """Compares an agent's training inputs with the current ones.
 
     Args:
-        begun: `input_hashes` of the training; what it lacks is not compared.
-        now: of this process.
+        begun: `input_hashes` of the training; missing entries are not compared.
+        now: `input_hashes` now.
         what: the agent or run, for messages.
-        accepted: warn of what differs instead of refusing.
+        accepted: warn about differences instead of raising.
 
     Raises:
-        ValueError: something differs, and that was not accepted.
+        ValueError: there are differences that were not accepted.
 
     Warns:
-        UserWarning: something differs, and that was accepted.
+        UserWarning: there are accepted differences.
     """
     changed = [
         f"{name} ({begun[name]} then, {now[name]} now)" for name in now if name in begun and begun[name] != now[name]
@@ -75,14 +75,14 @@ def check_inputs(begun: Mapping[str, str], now: Mapping[str, str], what: str, ac
 
 
 def warn_if_renamed(record: Mapping[str, Any], what: str) -> None:
-    """Says when the tokenizer that an agent names as its own is another one by now.
+    """Warns if the tokenizer in an agent's record has other weights by now.
 
     Args:
-        record: with ``tokenizer`` and ``inputs``; what it lacks is not compared.
+        record: with ``tokenizer`` and ``inputs``; missing entries are not compared.
         what: the agent, for messages.
 
     Warns:
-        UserWarning: there are other weights in that place.
+        UserWarning: the weights have changed.
     """
     name, begun = record.get("tokenizer"), record.get("inputs", {}).get(WEIGHTS)
     if name is not None and begun is not None and is_local(name):

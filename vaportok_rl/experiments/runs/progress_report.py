@@ -26,29 +26,29 @@ OnRound = Callable[[int, dict[str, float]], None]
 
 
 class ProgressReport(BaseCallback):
-    """Follows training on the held-out scenes and remembers the curves.
+    """Evaluates the agent on held-out scenes during training and stores the curves.
 
-    Between two rounds, when the update of the first has been made, it adds to the curves and lets `on_round` and
-    `save` look at the agent. The clock stands still meanwhile: ``seconds`` is what training took.
+    After each round's update it extends the curves and calls `on_round` and `save`. The clock stops meanwhile:
+    ``seconds`` is the time of training alone.
 
     Args:
-        held_out: scenes with every outcome.
-        on_round: called with the decisions so far and the live figures.
-        save: called between rounds when `save_every` seconds have passed; also before the first.
+        held_out: scenes with the outcomes of all lengths.
+        on_round: called with the decisions so far and the current metrics.
+        save: called between rounds after `save_every` seconds, and before the first round.
         save_every: seconds.
         every: rounds between held-out evaluations.
         clips_every: rounds between reconstructions in TensorBoard.
 
     Attributes:
         curves: (decisions, value) pairs by name: ``training`` and ``tokens`` of every round, ``held_out`` (reward),
-            ``gap_closed`` and ``saved`` of every other.
-        points: a dictionary each time the policy was measured on the held-out scenes: ``decisions``, ``seconds`` of
-            training, ``gap_closed``, `EqualTokens.savings` and what `PolicyScore.figures` names.
-        rounds: finished, with their update.
-        decisions: taken in them.
-        reward_state: of the reward after the last of these rounds; see `RewardState`.
-        updating: whether an update is being made, so that the weights are between two rounds.
-        stopping: set it to end training without finishing the round that is under way.
+            ``gap_closed`` and ``saved`` of every held-out evaluation.
+        points: a dictionary per held-out evaluation: ``decisions``, ``seconds`` of training, ``gap_closed``,
+            `EqualTokens.savings` and `PolicyScore.figures`.
+        rounds: finished rounds, including their update.
+        decisions: of these rounds.
+        reward_state: of the reward after these rounds; see `RewardState`.
+        updating: whether an update is in progress, so that the weights belong to no round.
+        stopping: set it to end training without finishing the current round.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ProgressReport(BaseCallback):
         self._lengths: list[Tensor] = []
 
     def record(self) -> dict[str, Any]:
-        """What `restore` needs, as plain data."""
+        """The state for `restore`, as plain data."""
         return {
             "rounds": self.rounds,
             "decisions": self.decisions,
@@ -89,7 +89,7 @@ class ProgressReport(BaseCallback):
         }
 
     def restore(self, record: Mapping[str, Any]) -> None:
-        """Goes on with the curves of an interrupted run."""
+        """Continues the curves of an interrupted run."""
         self.rounds, self.decisions, self._clock = record["rounds"], record["decisions"], record["clock"]
         self.points, self.reward_state = list(record["points"]), record["reward"]
         self.live = {"held_out": self.points[-1]["reward"], "saved": self.points[-1]["saved"]}
@@ -109,7 +109,7 @@ class ProgressReport(BaseCallback):
         return chosen(self.held_out.scene, torch.Generator()).n_tokens
 
     def evaluate(self) -> None:
-        """Adds a point to the held-out curves, once for each number of decisions."""
+        """Adds a point to the held-out curves, at most one per number of decisions."""
         if self.points and self.points[-1]["decisions"] == self.decisions:
             return
         score = self.held_out.evaluate(self.lengths())

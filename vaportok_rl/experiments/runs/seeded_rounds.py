@@ -1,4 +1,4 @@
-"""Gives Stable-Baselines3's on-policy algorithms the scenes that GRPO visits, round for round."""
+"""Gives on-policy algorithms of Stable-Baselines3 the same scenes per round as GRPO."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from vaportok_rl.runtime.seeds import derive_seed
 
 
 class SeededRounds(BaseCallback):
-    """Makes a rollout a function of the seed, its number and the weights, as a round of GRPO is.
+    """Makes each rollout a function of the seed, its number and the weights, as in GRPO.
 
-    In round r, group p walks the scene that GRPO draws in its round r for group p. Torch's and NumPy's global streams
-    are seeded anew each round, so that a run that is continued needs no random state.
+    In round r, group p gets the scene of GRPO's round r and group p. The global generators of torch and NumPy are
+    seeded each round, so resuming needs no random state.
 
     Args:
         seed: of the run.
 
     Raises:
-        ValueError: when training begins, a rollout is not one path of every environment.
+        ValueError: at the start of training, if a rollout is not one path per environment.
     """
 
     def __init__(self, seed: int) -> None:
@@ -36,7 +36,7 @@ class SeededRounds(BaseCallback):
         if agent.n_steps != process.path_length:
             raise ValueError(
                 f"Expected n_steps={process.path_length}, the path length, got {agent.n_steps}; a round is one path "
-                "of every environment."
+                "per environment."
             )
         self._seed_scenes(self._round)
         agent._last_obs = agent.env.reset()  # type: ignore[union-attr,assignment]
@@ -48,13 +48,13 @@ class SeededRounds(BaseCallback):
         return agent.num_timesteps // (agent.n_steps * agent.n_envs)
 
     def _seed_scenes(self, number: int) -> None:
-        """Decides the next scenes that the groups begin."""
+        """Seeds the groups' next scenes."""
         env = group_env_of(self.model.get_env())
         seeds = [derive_seed("scene", self.seed, number, group) for group in range(env.groups)]
         env.seed_groups([seed for seed in seeds for _ in range(env.group_size)])
 
     def _on_rollout_start(self) -> None:
-        # The paths of this round have begun; the environments draw those of the next as soon as they are finished.
+        # This round's paths have begun; environments draw the next scenes as soon as they are finished.
         self._seed_scenes(self._round + 1)
         set_random_seed(derive_seed("rollout", self.seed, self._round) % 2**32)
 

@@ -1,4 +1,4 @@
-"""What TensorBoard shows beside scalars: animated clips."""
+"""Animated clips in TensorBoard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One training run from an empty folder to its table and pictures."""
+"""A training run, from an empty folder to its tables and pictures."""
 
 from __future__ import annotations
 
@@ -51,25 +51,25 @@ from vaportok_rl.tokenizer.pretraining import NonFiniteLossError
 
 @dataclass(frozen=True)
 class TrainSettings(GRPOOptions, StudySettings):
-    """Everything a training run depends on."""
+    """All settings of a training run."""
 
     algo: Algorithm = "grpo"
-    """The optimiser. What is not under another one's name below is GRPO's, or the same for all."""
+    """The algorithm. Options below without another algorithm's name are GRPO's or common to all."""
     decisions: Annotated[int, AT_LEAST_1] = 40_960
-    """How many lengths the policy chooses in training (scenes × group size × path length a round)."""
+    """Number of decisions in training (scenes × group size × path length per round)."""
     scenes: Annotated[int, AT_LEAST_1] = 16
-    """P, scenes a round."""
+    """P, scenes per round."""
     group_size: Annotated[int, Range(2)] = 8
     """G, paths through each scene; at least 2."""
     pretrained: bool = True
     """Start from the tokenizer's own taildrop module rather than from a fresh policy."""
     pool: Annotated[int, NOT_NEGATIVE] = 1024
-    """Training clips of a source without end that are scored once, before training, and then drawn again and again; a
-    smaller source is scored whole. 0 draws new clips each time and scores them as they come."""
+    """Number of training clips that are scored once, before training, and then drawn repeatedly; a smaller source is
+    scored whole. With 0, new clips are drawn and scored in each round."""
     held_out_scenes: Annotated[int, AT_LEAST_1] = 32
-    """Held-out scenes that every policy is compared on."""
+    """Held-out scenes on which all policies are compared."""
     seed: Annotated[int, SEED] = 0
-    """Decides everything."""
+    """Of all random numbers."""
     ppo: PPOSettings = field(default_factory=PPOSettings)
     """PPO's own settings."""
     a2c: A2CSettings = field(default_factory=A2CSettings)
@@ -82,10 +82,10 @@ class TrainSettings(GRPOOptions, StudySettings):
         return ClipPool(self.environment("train"), self.pool, self.decisions // self.group_size)
 
     def check(self) -> None:
-        """Refuses what could not change anything.
+        """Checks all settings.
 
         Raises:
-            ValueError: a setting or weight out of range, or one of another algorithm than the chosen one.
+            ValueError: a setting or weight is out of range, or belongs to another algorithm.
         """
         check_fields(self)
         self.check_options()
@@ -107,15 +107,15 @@ class TrainSettings(GRPOOptions, StudySettings):
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """What a run leaves behind.
+    """The results of a run.
 
     Attributes:
         folder: the run folder.
         evaluation: all policies on the held-out scenes.
-        explained: share of the median clip's variance that the world explains with all tokens; None if unknown.
-        decisions: taken in training.
+        explained: explained variance of the median clip with all tokens; None if unknown.
+        decisions: number taken in training.
         interrupted: whether training was stopped early.
-        files: what was written, by file name.
+        files: names of the written files.
     """
 
     folder: Path
@@ -132,15 +132,15 @@ class TrainedRun:
 
 
 def prepare(settings: TrainSettings, resumed: Path | None = None, table: str | None = None) -> BaseAlgorithm:
-    """The agent on its training environment.
+    """Makes the agent and its training environment.
 
     Args:
-        settings: the run.
-        resumed: the agent file to go on from.
+        settings: of the run.
+        resumed: the agent file to resume from.
         table: folder of an outcome table of the training clips; see `ClipPool`.
 
     Raises:
-        ValueError: settings that do not belong together.
+        ValueError: contradicting settings.
     """
     settings.check()
     arguments = settings.environment("train") | ({} if table is None else {"table": table})
@@ -168,36 +168,36 @@ def learn(
     pool: ClipPool | None = None,
     accept_differences: bool = False,
 ) -> ProgressReport:
-    """Trains, and keeps the agent in the run folder: every half minute, at the end, and on Ctrl-C.
+    """Trains, and saves the agent to the run folder every half minute, at the end, and on Ctrl-C.
 
-    The first Ctrl-C drops the round that is under way, so that a resumed run takes it again and ends, to the bit, where
-    an uninterrupted one would have; a second one does not wait for an update to finish.
+    The first Ctrl-C discards the current round; a resumed run repeats it and ends bitwise like an uninterrupted one. A
+    second Ctrl-C does not wait for an update to finish.
 
     Args:
-        settings: the run.
-        folder: an empty run folder, or with ``resume`` one that this function has written to.
+        settings: of the run.
+        folder: an empty run folder; with ``resume``, one written by this function.
         held_out: scenes to compare policies on.
-        on_round: called after each round with the decisions so far and live figures.
-        resume: go on from the folder's agent.
-        pool: the settings' own, begun or not; it is closed.
-        accept_differences: go on with other clips, weights or another reward than the run was started with.
+        on_round: called after each round with the decisions so far and current metrics.
+        resume: continue from the folder's agent.
+        pool: of the settings, started or not; it is closed.
+        accept_differences: continue with other clips, weights or another reward than at the start.
 
     Returns:
         The report, whose ``model`` is the agent; it has fewer decisions than the settings if it was interrupted.
 
     Raises:
         FileNotFoundError: ``resume`` without an agent.
-        ValueError: ``resume`` with other settings or inputs, or settings that do not belong together.
-        NonFiniteLossError, NonFiniteRewardError: the agent of the last sound round was saved.
+        ValueError: ``resume`` with other settings or inputs, or contradicting settings.
+        NonFiniteLossError, NonFiniteRewardError: the agent of the last finite round was saved.
     """
     file = folder / AGENT_FILE
     record = resumable_record(settings, folder) if resume else {}
     with contextlib.closing(pool or settings.clip_pool()) as scored:
-        # By the clips that were asked for: whether and how they are pooled depends on the number of decisions.
+        # Of the requested clips, not of the pool, which depends on the number of decisions.
         inputs = input_hashes(held_out.process) | input_hashes(TaildropProcess(**settings.environment("train")))
         check_inputs(record.get("inputs", {}), inputs, str(folder), accept_differences)
         agent = prepare(settings, file if record else None, scored.table())
-    # One reward, so that schedules and a constraint's multiplier hold on held-out scenes as in training.
+    # One shared reward, so that held-out scenes use the schedules and the constraint's multiplier of training.
     reward = held_out.process.reward = group_env_of(agent.get_env()).process.reward
     machine = describe_machine(settings.device)
     if record:
@@ -240,13 +240,13 @@ def learn(
 
 
 def learn_beside(settings: TrainSettings, folder: Path | None) -> None:
-    """What the other processes of a run do: they train along and write nothing.
+    """Trains on the ranks other than 0, which write nothing.
 
     Args:
-        settings: the run.
-        folder: the run folder to go on from, or None for a new run.
+        settings: of the run.
+        folder: the run folder to resume, or None for a new run.
     """
-    # Ctrl-C reaches every process; the main one decides when all of them stop.
+    # Ctrl-C reaches every rank; rank 0 decides when all of them stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     record = {} if folder is None else resumable_record(settings, folder)
     with contextlib.closing(settings.clip_pool()) as scored:
@@ -257,10 +257,10 @@ def learn_beside(settings: TrainSettings, folder: Path | None) -> None:
 
 
 def join_processes(settings: TrainSettings) -> Processes:
-    """Joins the processes that ``torchrun`` started.
+    """Joins the ranks that ``torchrun`` started.
 
     Raises:
-        ValueError: there are several, and the algorithm trains in one.
+        ValueError: there are several, and the algorithm supports only one.
     """
     processes = Processes.start(settings.device)
     if processes.count > 1 and settings.algo != "grpo":
@@ -280,10 +280,10 @@ def train(
     pool: ClipPool | None = None,
     accept_differences: bool = False,
 ) -> TrainedRun:
-    """Trains and writes everything the run folder holds; see `learn`.
+    """Trains, evaluates, and writes all files of the run folder; see `learn`.
 
     Returns:
-        The finished run; on Ctrl-C, what had been learnt until then.
+        The run; on Ctrl-C, with the agent of that moment.
     """
     hold_run_folder(folder)
     report = learn(settings, folder, held_out, on_round, resume, pool, accept_differences)
@@ -308,14 +308,14 @@ def train(
 
 
 def resumable_record(settings: TrainSettings, folder: Path) -> dict[str, Any]:
-    """The record of the run in a folder, once it is sure to be the same run.
+    """The record of a run to resume, after a check of its settings.
 
     Returns:
-        What was saved with the agent; empty where the run was ended before its first save and begins anew.
+        The record saved with the agent; empty if the run ended before its first save, so that it starts again.
 
     Raises:
-        FileNotFoundError: no run was begun there.
-        ValueError: it was started with other settings (but for ``decisions``, of which there may be more now).
+        FileNotFoundError: the folder holds no run.
+        ValueError: the run has other settings (``decisions`` may differ).
     """
     file, config = folder / AGENT_FILE, folder / CONFIG_FILE
     if not config.is_file():
@@ -335,7 +335,7 @@ def resumable_record(settings: TrainSettings, folder: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _ctrl_c(report: ProgressReport) -> Iterator[None]:
-    """Has the first Ctrl-C end training where it can go on from, and the next one raise as usual."""
+    """Makes the first Ctrl-C end training in a resumable state, and the next one raise as usual."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -359,7 +359,7 @@ def write_results(
     report: ProgressReport,
     interrupted: bool,
 ) -> list[Path]:
-    """Writes ``results.json`` and the tables: metrics by policy, and the run's headline numbers at the top level."""
+    """Writes ``results.json`` and the tables; the run's headline metrics are at the top level."""
     trained = evaluation.comparison.results()["trained"]
     headline = ("saved", "saved_share", "gap_closed", "spearman_complexity")
     return evaluation.write_tables(
@@ -390,7 +390,7 @@ def draw(folder: Path, held_out: HeldOut, comparison: Comparison, report: Progre
 def open_held_out(
     settings: TrainSettings, on_scene: Callable[[], None] | None = None, pool: ClipPool | None = None
 ) -> HeldOut:
-    """The held-out scenes of a run, every length scored, and beside them the training clips of a pool."""
+    """Scores all lengths of the held-out scenes and, in parallel, the training clips of a pool."""
     process = TaildropProcess(**settings.environment("test"))
     with contextlib.nullcontext() if pool is None else pool.beside():
         return HeldOut(process, settings.held_out_scenes, seed=settings.seed, on_scene=on_scene)

@@ -1,4 +1,4 @@
-"""What an environment is made of, as command-line settings."""
+"""Command-line settings of the environment: clips, tokenizer, paths and reward."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ class RewardSettings(RewardOptions):
     """The reward; see `VaporReward`."""
 
     weights: dict[str, str] = field(default_factory=dict)
-    """Weights by term, for example `efficiency 2 diversity 0`; a term not named has the preset's. `0:3@1000:5000` is 0
-    until 1,000 decisions and rises to 3 at 5,000. Naming `log_mse`, `lpips`, `ssim`, `prior_bits`, `codebook_usage` or
-    `budget_overrun` switches it on."""
+    """Weights by term, for example `efficiency 2 diversity 0`; other terms have the preset's. `0:3@1000:5000` is 0
+    until 1,000 decisions and rises to 3 at 5,000. Naming an optional term (`log_mse`, `lpips`, `ssim`, `prior_bits`,
+    `codebook_usage`, `budget_overrun`) adds it."""
     terms: tuple[str, ...] = ()
     """Custom terms as module:name."""
     pixel_terms: tuple[str, ...] = ()
-    """Terms (decoded, clip) -> [B] on the videos themselves, as module:name."""
+    """Custom terms on the decoded video, (decoded, clip) -> [B], as module:name."""
     scalarise: str | None = None
-    """A function of a path's terms, as module:name, in place of the weighted sum."""
+    """A function of a path's terms that replaces the weighted sum, as module:name."""
 
 
 @dataclass(frozen=True)
 class WorldSettings(WorldOptions):
-    """Clips, frozen tokenizer, paths and reward; what is None is `WorldOptions`' default, or the table's."""
+    """Clips, frozen tokenizer, paths and reward; None means `WorldOptions`' default, or the table's value."""
 
     tokenizer: str | None = None  # type: ignore[assignment]  # not given
     clips: str | None = None  # type: ignore[assignment]
@@ -45,13 +45,13 @@ class WorldSettings(WorldOptions):
 
 @dataclass(frozen=True)
 class StudySettings(WorldSettings):
-    """Where a run or a study trains, and what it holds out."""
+    """The training and held-out environments of a run or study."""
 
     held_out_table: str | None = None
-    """Outcome table whose test split is held out, if that is not `--table`'s: other clips than one trained on."""
+    """Outcome table whose test split is held out; `--table`'s if not given."""
 
     def environment(self, split: str) -> dict[str, Any]:
-        """Arguments of `TaildropEnv` for a split; the test split's table is the held-out one."""
+        """Arguments of `TaildropEnv` for a split; the test split uses `held_out_table`."""
         elsewhere = split == "test" and self.held_out_table is not None
         chosen = replace(self, table=self.held_out_table) if elsewhere else self
         return WorldSettings.environment(chosen, split)
