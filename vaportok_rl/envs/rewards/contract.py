@@ -1,12 +1,12 @@
-"""The contract of reward terms and pixel terms, and the dry runs that find what breaks it.
+"""The contract of reward terms and pixel terms, and the dry runs that check it.
 
 A reward term is a pure function ``Outcome -> Tensor``. It returns
 
 - ``[G, P, L]``, a *clip term*: entry (g, p, l) may depend on clip l of path g through scene p alone;
 - ``[G, P]``, a *path term*: entry (g, p) may depend on that path alone; or
 - ``[G, P]`` and is decorated with `across_group`, a *group term*: entry (g, p) may depend on all G paths through scene
-  p, whose order does not matter. Where paths are judged one by one (held-out scores, the oracle, an environment with
-  ``group_size=1``) a group is that one path.
+  p, whose order does not matter. Where paths are scored one by one (held-out scores, the oracle, an environment with
+  ``group_size=1``) the group is that one path.
 
 Values are floats on the outcome's device, finite for every length, without gradient, unweighted. More is better. A term
 does not write into the outcome. It should not read tensor values on the host (``.item()``, ``if tensor:``), which would
@@ -30,16 +30,16 @@ from vaportok_rl.runtime.user_function import import_by_name
 
 RewardTerm = Callable[[Outcome], Tensor]
 PixelTerm = Callable[[Tensor, Tensor], Tensor]
-# Measures of decoded video that every reward term may ask for; `pixels` makes them.
+# Measures that any reward term may need; see `pixels` and `cumulative_bits`.
 SHIPPED_MEASURES = ("bits", "lpips", "ssim")
 
 
 class NonFiniteRewardError(ValueError):
-    """A reward term is NaN or infinite for some clip, which the message names."""
+    """A reward term is NaN or infinite; the message names the term and the clip."""
 
 
 Term = TypeVar("Term", bound=RewardTerm)
-# Paths that are tried at once.
+# Paths per dry run.
 _CHUNK = 64
 
 
@@ -127,7 +127,7 @@ def _own_name(term: object, option: str) -> str:
 
 
 def evaluate_term(name: str, term: RewardTerm, outcome: Outcome) -> Tensor:
-    """What a term makes of an outcome, ``float32``, checked without reading a value.
+    """Evaluates a term on an outcome, as ``float32``; checks the result without reading values.
 
     Raises:
         ValueError: the outcome lacks a measure, or the term returned something else than the contract says.
@@ -163,27 +163,27 @@ def evaluate_term(name: str, term: RewardTerm, outcome: Outcome) -> Tensor:
 
 
 def synthetic_outcome(n_tokens: Tensor, tokens: int, device: str | torch.device, measures: Collection[str]) -> Outcome:
-    """An outcome of the given lengths ``int64 [G, P, L]``, with made-up figures."""
+    """A random outcome of the given lengths ``int64 [G, P, L]``."""
     rng = torch.Generator().manual_seed(0)
     paths, length = n_tokens.shape[1:]
 
-    def figures(*shape: int) -> Tensor:
+    def values(*shape: int) -> Tensor:
         return torch.rand(shape or n_tokens.shape, generator=rng) * 0.9 + 0.05
 
     codes = torch.randint(0, tokens, (paths, length, tokens), generator=rng)
-    mse, accuracy, complexity = figures() * 0.05, figures() * (n_tokens > 1), figures(paths, length, 2) * 8
+    mse, accuracy, complexity = values() * 0.05, values() * (n_tokens > 1), values(paths, length, 2) * 8
     outcome = Outcome(
         scene=Scene.bare(codes, complexity, 1 + complexity.mean(-1) / 8 * (tokens - 1)),
         n_tokens=n_tokens,
         mse=mse,
         accuracy=accuracy,
-        measures={name: figures() for name in measures},
+        measures={name: values() for name in measures},
     )
     return outcome.rearrange(lambda value: value.to(device), lambda value: value.to(device))
 
 
 def mixed_lengths(path_length: int, tokens: int) -> Tensor:
-    """Two paths through each of two scenes that keep the fewest and the most tokens: ``int64 [2, 2, L]``."""
+    """Two paths through each of two scenes, of minimum and maximum lengths: ``int64 [2, 2, L]``."""
     ends = torch.tensor([1, tokens])
     turns = torch.arange(path_length) % 2
     return ends[torch.stack([torch.stack([turns * 0, turns]), torch.stack([turns * 0 + 1, 1 - turns])])]
@@ -198,22 +198,21 @@ def _every_length(path_length: int, tokens: int) -> Iterator[Tensor]:
 def dry_run_term(
     name: str, term: RewardTerm, path_length: int, tokens: int, device: str | torch.device, measures: Collection[str]
 ) -> Tensor:
-    """Tries a term on made-up outcomes, whose values may be read: at every length, and on mixed paths.
+    """Checks a term on random outcomes, at all lengths and on mixed paths.
 
     Args:
         name: of the term.
-        term: what is tried.
+        term: the term.
         path_length: L.
         tokens: K.
-        device: where outcomes will be.
-        measures: that outcomes hold.
+        device: of the outcomes.
+        measures: of the outcomes.
 
     Returns:
         The term on the outcome of `mixed_lengths`.
 
     Raises:
-        ValueError: the term raises, breaks the contract, is not finite, writes into its outcome, or looks where it may
-            not.
+        ValueError: the term raises, is not finite, writes into its outcome, or breaks the contract.
     """
 
     def tried(outcome: Outcome) -> Tensor:
@@ -223,7 +222,7 @@ def dry_run_term(
         def guarded(scored: Outcome) -> Tensor:
             try:
                 return term(scored)
-            except Exception as error:  # a term is a stranger's code and may raise anything
+            except Exception as error:  # a user's code may raise anything
                 raise ValueError(
                     f"Expected reward term {name!r} to score a dry run of {scored.n_tokens.shape[-1]} clips with "
                     f"{scored.tokens} tokens each, got {type(error).__name__}: {error}; correct the term."
@@ -279,7 +278,7 @@ def dry_run_term(
 
 
 def not_finite(terms: Mapping[str, Tensor], n_tokens: Tensor, ids: Tensor) -> str | None:
-    """Says which term is not finite for which clip, reading values on the host; None if all are.
+    """A message that names the first term and clip that are not finite, or None; reads values on the host.
 
     Args:
         terms: ``[G, P, L]`` or ``[G, P]`` by name.
@@ -319,10 +318,10 @@ def _with_other_clips(outcome: Outcome, kept: Tensor) -> Outcome:
 
 
 def dry_run_pixel_term(name: str, term: PixelTerm, clip_shape: Sequence[int], device: str | torch.device) -> None:
-    """Tries a pixel term on two made-up pairs of videos ``[C, T, H, W]``.
+    """Checks a pixel term on two random pairs of videos ``[C, T, H, W]``.
 
     Raises:
-        ValueError: the term raises, breaks the contract, is not finite, writes into the videos or looks at other pairs.
+        ValueError: the term raises, is not finite, writes into the videos, or depends on other pairs.
     """
     rng = torch.Generator().manual_seed(0)
     decoded, clip = (torch.rand(2, *clip_shape, generator=rng).to(device) for _ in range(2))
@@ -331,7 +330,7 @@ def dry_run_pixel_term(name: str, term: PixelTerm, clip_shape: Sequence[int], de
         before = [video.clone() for video in videos]
         try:
             value = term(*videos)
-        except Exception as error:  # a stranger's code, as above
+        except Exception as error:  # a user's code may raise anything
             raise ValueError(
                 f"Expected pixel term {name!r} to compare two videos {tuple(videos[0].shape)}, got "
                 f"{type(error).__name__}: {error}; correct the term."

@@ -1,4 +1,4 @@
-"""What changes about a reward while an agent learns: weights on a schedule, and the multiplier of a constraint."""
+"""Parts of a reward that change during training: scheduled weights, and the multiplier of a constraint."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ Schedule = Callable[[int], float]
 OF_OUTCOMES = ("tokens", "mse", "psnr", "accuracy")
 _NUMBER = r"([-+]?[0-9.]+(?:e[-+]?\d+)?)"
 LARGEST_WEIGHT = 1e6
-"""A weighted term stays a number in float32, with digits to tell paths apart by the other terms."""
+"""Maximum weight: beyond it, float32 would lose the other terms."""
 _RAMP = re.compile(rf"{_NUMBER}:{_NUMBER}@(\d+):(\d+)")
 _CONSTRAINT = re.compile(rf"\s*([A-Za-z_]\w*)\s*(<=|>=)\s*{_NUMBER}\s*")
 
 
 @dataclass(frozen=True)
 class Ramp:
-    """A weight that changes linearly with the number of decisions taken in training.
+    """A weight that changes linearly with the number of training decisions.
 
     Args:
         start: the weight until ``begin``.
         end: the weight from ``finish`` on.
-        begin: decisions at which it starts to change.
-        finish: decisions at which it has arrived.
+        begin: decisions at the start of the change.
+        finish: decisions at its end.
 
     Raises:
         ValueError: not 0 ≤ begin < finish, or a weight is beyond ± `LARGEST_WEIGHT`.
@@ -48,7 +48,7 @@ class Ramp:
             checked_number("a Ramp", weight)
 
     def __call__(self, decisions: int) -> float:
-        """The weight after so many decisions."""
+        """The weight after a number of decisions."""
         share = min(1.0, max(0.0, (decisions - self.begin) / (self.finish - self.begin)))
         return self.start + share * (self.end - self.start)
 
@@ -97,15 +97,15 @@ def checked_number(name: str, weight: object) -> float:
 
 @dataclass(frozen=True)
 class Constraint:
-    """A bound on the mean of a measure, held by a Lagrange multiplier.
+    """A bound on the mean of a measure, enforced by a Lagrange multiplier.
 
     The reward gains the term ``-violation`` with the multiplier as its weight. After each round the multiplier λ rises
     by ``rate`` · violation for every 1,000 decisions and never falls below 0 (dual ascent). The violation is relative:
     (measure - bound) / |bound| for ``<=``, its negative for ``>=``, and undivided where the bound is 0.
 
     Attributes:
-        measure: ``tokens``, ``mse``, ``psnr``, ``accuracy``, or what terms measure beyond these.
-        at_most: whether the bound is an upper one.
+        measure: ``tokens``, ``mse``, ``psnr``, ``accuracy``, or a further measure of the outcome.
+        at_most: whether it is an upper bound.
         bound: on the mean over the clips.
         rate: of dual ascent; positive.
     """
@@ -136,11 +136,11 @@ class Constraint:
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the term reads in ``outcome.measures``; see `contract.needs`."""
+        """The measures that the term reads; see `contract.needs`."""
         return frozenset() if self.measure in OF_OUTCOMES else frozenset({self.measure})
 
     def cost(self, outcome: Outcome) -> Tensor:
-        """The measure, negated for a lower bound: ``[G, P, L]``; its mean is to stay at or below `limit`."""
+        """The measure, negated for a lower bound: ``[G, P, L]``; its mean should be at most `limit`."""
         if self.measure == "tokens":
             value = outcome.n_tokens.float()
         elif self.measure in OF_OUTCOMES:
@@ -151,7 +151,7 @@ class Constraint:
 
     @property
     def limit(self) -> float:
-        """What the mean cost is to stay at or below."""
+        """Maximum of the mean cost."""
         return self.bound if self.at_most else -self.bound
 
     def __call__(self, outcome: Outcome) -> Tensor:
@@ -161,10 +161,10 @@ class Constraint:
 
 @dataclass
 class RewardState:
-    """How far a reward has come in training.
+    """The training state of a reward.
 
     Attributes:
-        decisions: taken so far, by which schedules go.
+        decisions: number so far; the argument of schedules.
         multiplier: of the constraint, on the device once it has been used.
         violation: mean relative violation of the last round.
     """
@@ -180,7 +180,7 @@ class RewardState:
         return self.multiplier
 
     def ascend(self, violation: Tensor, rate: float, decisions: int) -> None:
-        """Takes the step of dual ascent that so many decisions are worth."""
+        """Takes a step of dual ascent for a number of decisions."""
         multiplier = self.multiplier_on(violation.device)
         self.multiplier = (multiplier + rate * decisions / 1000 * violation).clamp(min=0)
         self.violation = violation

@@ -1,4 +1,4 @@
-"""The options of a reward, declared once, and the presets that fill them in."""
+"""The options of a reward, declared once, and their presets."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ _THRESHOLDS = {"tokens": Range(1), "K": Range(0, 1, open_low=True), "prior": POS
 
 @dataclass(frozen=True, kw_only=True)
 class RewardOptions:
-    """What can be set about a reward beside its weights and terms; an option that is None has the preset's value.
+    """Options of a reward beside its weights and terms; None means the preset's value.
 
     ``docs/rewards.md`` gives each constant's formula, range, source and reason.
     """
 
     preset: PresetName = "balanced"
-    """`balanced`: for use; `paper`: the signature of the source's Table 1; `rate-distortion`: efficiency and
-    reconstruction alone; `spread`: the default of versions before 0.2, which pays for spread without a limit."""
+    """`balanced`: recommended; `paper`: reproduces the pattern of the paper's Table 1; `rate-distortion`: efficiency
+    and reconstruction alone; `spread`: the default before version 0.2, whose diversity has no cap."""
     scale: Annotated[float | None, NOT_NEGATIVE] = None
     """Factor of the squared error in `reconstruction`; at least 0."""
     n_threshold: Annotated[float | None, POSITIVE] = None
-    """Below this length `penalty` starts; in the unit that `threshold_unit` names."""
+    """`penalty` applies below this length, in units of `threshold_unit`."""
     threshold_unit: ThresholdUnit | None = None
     """Unit of `n_threshold`: `tokens`, `K` (a share of all tokens, in (0, 1]), or `prior` (a multiple of the mean of
     the clip's Gaussian length prior)."""
     penalty_power: Annotated[float | None, POSITIVE] = None
     """Exponent of `penalty`; above 0."""
     penalty_reduction: Reduction | None = None
-    """Whether a path is charged the mean of its clips' penalties or, as Eq. 10 is written, their sum."""
+    """Penalty of a path: mean over its clips, or sum (as written in Eq. 10)."""
     diversity_cap: Annotated[float | None, Range(0, 0.5, open_low=True)] = None
-    """Standard deviation of n/K from which on `diversity` pays no more, in (0, 0.5]; 0.5 never binds."""
+    """Cap of the standard deviation of n/K in `diversity`, in (0, 0.5]; 0.5 never binds."""
     diversity_scale: Annotated[float | None, NOT_NEGATIVE] = None
     """Factor of the capped standard deviation in `diversity`; at least 0."""
     generation_scale: Annotated[float | None, NOT_NEGATIVE] = None
     """Factor of the top-5 accuracy in `generation`; at least 0."""
     token_budget: Annotated[int | None, AT_LEAST_1] = None
-    """Tokens of a path before `budget_overrun` starts; a quarter of L·K if not given."""
+    """Tokens per path above which `budget_overrun` applies; a quarter of L·K if not given."""
     constraint: str | None = None
-    """A bound on a mean, such as `tokens<=20` or `psnr>=24`, kept by a multiplier that is learnt; see `Constraint`."""
+    """A bound on a mean, such as `tokens<=20` or `psnr>=24`, enforced by a learnt multiplier; see `Constraint`."""
     constraint_rate: Annotated[float | None, POSITIVE] = None
-    """What 1,000 decisions add to the multiplier where the bound is exceeded by all of itself; above 0."""
+    """Increase of the multiplier per 1,000 decisions at a relative violation of 1; above 0."""
     perceptual_network: PerceptualNetwork | None = None
     """Backbone of `lpips`: `vgg`, `alex` or `squeeze`."""
     perceptual_backbone: str | Path | None = None
@@ -84,9 +84,9 @@ _BALANCED: Mapping[str, Any] = {
     "perceptual_network": "vgg",
 }
 PRESETS: Mapping[str, Preset] = {
-    # Policy and oracle leave less error than a fixed length of as many tokens, and every term has a say.
+    # Policy and oracle have less error than a fixed length with as many tokens, and all terms matter.
     "balanced": Preset(_EQUAL, _BALANCED),
-    # Leaving a term out moves the tokens as in the source's Table 1.
+    # Leaving a term out changes the tokens as in the paper's Table 1.
     "paper": Preset(
         _EQUAL,
         {
@@ -98,19 +98,19 @@ PRESETS: Mapping[str, Preset] = {
             "generation_scale": 0.2,
         },
     ),
-    # A length is paid for by what it does to its own clip: the oracle lies on the lower rate-distortion envelope.
+    # Each length's reward depends on its own clip alone: the oracle is on the lower rate-distortion envelope.
     "rate-distortion": Preset(
         {**dict.fromkeys(_FIVE, 0.0), "efficiency": 1.0, "reconstruction": 1.0},
         _BALANCED,
     ),
-    # Unlimited pay for spread drives every policy to both ends of the range.
+    # Uncapped diversity drives every policy to both ends of the range.
     "spread": Preset(_EQUAL, {**_BALANCED, "diversity_cap": 0.5, "diversity_scale": 2.0}),
 }
 DEFAULT_WEIGHTS: dict[str, float] = dict(_EQUAL)
 
 
 def resolved(options: RewardOptions) -> dict[str, Any]:
-    """Every constant of the options, from the preset where it is None.
+    """All constants of the options; those of the preset where an option is None.
 
     Raises:
         TypeError: a constant is no number.

@@ -221,7 +221,7 @@ def reset_mask(trial: Trial) -> Iterator[str]:
 
 
 def reset_mask_state(trial: Trial) -> Iterator[str]:
-    """DISABLED: environments outside the mask go on as if nobody had been reset, until the first episode ends."""
+    """DISABLED: environments outside the mask continue as without the reset, until the first episode ends."""
     if trial.mode is not AutoresetMode.DISABLED:
         return
     mask = _mask_of_some(trial)
@@ -235,7 +235,7 @@ def reset_mask_state(trial: Trial) -> Iterator[str]:
                 first, second = first[~mask], second[~mask]
             if found := difference(first, second, name):
                 yield (
-                    f"Expected environments outside a reset's mask to go on as without it, got other {found} {step} "
+                    f"Expected environments outside a reset's mask to continue as without it, got other {found} {step} "
                     "steps later; leave their state alone and give each environment its own random stream."
                 )
 

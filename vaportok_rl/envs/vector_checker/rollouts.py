@@ -138,7 +138,7 @@ class Trial:
         """The parts of a result that must not share memory with the environment."""
         parts = returned.parts()
         if getattr(self.envs.unwrapped, "copy", True) is False:
-            # SyncVectorEnv(copy=False) and AsyncVectorEnv(copy=False): sharing the observations was asked for.
+            # SyncVectorEnv(copy=False) and AsyncVectorEnv(copy=False) share observations on purpose.
             del parts["obs"]
         return parts
 
@@ -280,13 +280,13 @@ def difference(first: Any, second: Any, where: str) -> str | None:
             (f"{where}[{index}]", one, other) for index, (one, other) in enumerate(zip(first, second, strict=True))
         ]
     else:
-        # Objects without an order of their own to compare by may answer with an array.
+        # Comparing objects may return an array.
         return None if first is second or np.all(first == second) or first != first else where
     return next((found for place, one, other in pairs if (found := difference(one, other, place))), None)
 
 
 def trajectory_difference(first: Sequence[Moment], second: Sequence[Moment]) -> str | None:
-    """Where two rollouts part, as a phrase; None where they are equal."""
+    """The first difference of two rollouts, as a phrase; None if they are equal."""
     for one, other in zip(first, second, strict=False):
         for name, part in one.copy.parts().items():
             mine, theirs = part, other.copy.parts()[name]
@@ -298,7 +298,7 @@ def trajectory_difference(first: Sequence[Moment], second: Sequence[Moment]) -> 
 
 
 def _repeatable(infos: dict[str, Any]) -> dict[str, Any]:
-    """Infos without what Gymnasium's RecordEpisodeStatistics adds: it holds the time on the wall's clock."""
+    """Infos without the entries of Gymnasium's RecordEpisodeStatistics, which hold the wall-clock time."""
     return {name: value for name, value in infos.items() if name not in ("episode", "_episode")}
 
 

@@ -1,6 +1,6 @@
-"""How a vector environment may depend on its seed, on what its caller does to arrays, and on its groups.
+"""Checks of seeding, of arrays that the caller changes, and of groups.
 
-Each check is a generator of findings; the first one is what `check_vector_env` raises.
+Each check is a generator of findings; `check_vector_env` raises the first one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vaportok_rl.envs.vector_checker.rollouts import (
 
 
 def seeded_reset(trial: Trial) -> Iterator[str]:
-    """`reset` with the same seed returns the same, however often and whatever was played before."""
+    """`reset` with the same seed always returns the same, whatever was played before."""
     first = trial.rollout[:1]
     for again in ("", " once more"):
         if found := trajectory_difference(first, trial.play(0)):
@@ -45,14 +45,14 @@ def seeded_trajectory(trial: Trial) -> Iterator[str]:
 
 
 def unseeded_reset(trial: Trial) -> Iterator[str]:
-    """`reset` without a seed goes on with the seeded random stream: repeatable, and not the same start again."""
+    """`reset` without a seed continues the seeded random stream: it is repeatable, but not the seeded start again."""
     runs = []
     for _ in range(2):
         seeded = trial.begin(trial.seed)
         runs.append([seeded] + [trial.begin() for _ in range(3)])
     if found := difference(runs[0], runs[1], "obs"):
         yield (
-            f"Expected reset() after reset(seed={trial.seed}) to go on with the seeded random stream, got a different "
+            f"Expected reset() after reset(seed={trial.seed}) to continue the seeded random stream, got a different "
             f"{found} each time; do not draw fresh entropy when seed is None."
         )
     if trial.starts_vary and not any(difference(runs[0][0], other, "obs") for other in runs[0][1:]):
@@ -63,7 +63,7 @@ def unseeded_reset(trial: Trial) -> Iterator[str]:
 
 
 def different_seeds(trial: Trial) -> Iterator[str]:
-    """Different seeds give different starts, and differ between environments; a deterministic one is warned about."""
+    """Different seeds give different starts, and so do different environments; constant starts only warn."""
     if not trial.starts_vary:
         warnings.warn(
             f"Expected different seeds to give different first observations, got the same for {trial.envs}; make sure "
@@ -82,12 +82,12 @@ def different_seeds(trial: Trial) -> Iterator[str]:
 
 
 def seed_list(trial: Trial) -> Iterator[str]:
-    """A list of seeds, where the environment takes one, is repeatable and is not ignored."""
+    """A list of seeds, if the environment accepts one, is repeatable and has an effect."""
     seeds = [trial.seed + SEED_STRIDE + env // trial.group_size for env in range(trial.envs.num_envs)]
     try:
         first = trial.begin(seeds)
     except Exception:
-        # Gymnasium's base class promises no more than an int, and every environment refuses a list in its own way.
+        # Gymnasium's base class promises only an int, and environments refuse a list with various errors.
         return
     trial.begin(trial.seed)
     if found := difference(first, trial.begin(seeds), "obs"):
@@ -103,7 +103,7 @@ def seed_list(trial: Trial) -> Iterator[str]:
 def _random_states(envs: VectorEnv[Any, Any, Any]) -> list[Any] | None:
     base = envs.unwrapped
     if type(base).np_random is VectorEnv.np_random and base._np_random is None:
-        # The base class would make up a generator on the spot; this environment keeps its randomness elsewhere.
+        # The base class would create a generator now; this environment keeps its randomness elsewhere.
         return None
     generators = base.np_random
     members = generators if isinstance(generators, tuple | list) else [generators]
@@ -135,13 +135,13 @@ def _overwrite(returned: Returned, trial: Trial) -> None:
 
 
 def exposed_state(trial: Trial) -> Iterator[str]:
-    """A caller who writes into what a call returned does not disturb the environment."""
+    """Writing into returned arrays does not affect the environment."""
     advice = "return copies of the arrays that hold the state"
     try:
         moments = trial.play(tamper=lambda returned, _actions, _step: _overwrite(returned, trial))
     except Exception as error:
         yield (
-            f"Expected the environment to bear that its caller writes into returned arrays, got {error!r}; {advice}."
+            f"Expected the environment to work while its caller writes into returned arrays, got {error!r}; {advice}."
         )
         return
     if found := trajectory_difference(trial.rollout, moments):
@@ -151,7 +151,7 @@ def exposed_state(trial: Trial) -> Iterator[str]:
 
 
 def kept_actions(trial: Trial) -> Iterator[str]:
-    """A caller who reuses one array for all actions does not disturb the environment."""
+    """Reusing one array for all actions does not affect the environment."""
 
     def reuse(_returned: Returned, actions: Any, step: int) -> None:
         if actions is not None:
@@ -167,7 +167,7 @@ def kept_actions(trial: Trial) -> Iterator[str]:
 
 
 def groups(trial: Trial) -> Iterator[str]:
-    """Members of a group see the same: equal observations as long as they are at the same step of an episode."""
+    """Members of a group have equal observations at the same step of an episode."""
     count, size = trial.envs.num_envs, trial.group_size
     if size < 1 or count % size:
         yield f"Expected group_size to divide num_envs = {count}, got {size}; make a whole number of groups."
@@ -186,5 +186,5 @@ def groups(trial: Trial) -> Iterator[str]:
                 if found := difference(obs[first], obs[other], "observation"):
                     yield (
                         f"Expected the members of group {group} to see the same at {moment.call}, got another {found} "
-                        f"in environments {first} and {other}; draw one scene a group."
+                        f"in environments {first} and {other}; draw one scene per group."
                     )
