@@ -68,19 +68,20 @@ class Scheduled:
     """Marks a field that may also be a function of the remaining progress (1 at the start, 0 at the end)."""
 
 
-def check_fields(settings: Any, only: type | None = None) -> None:
-    """Compares the values of a dataclass's fields with the types and ranges that they declare.
+def check_fields(settings: Any, only: type | None = None, prefix: str = "") -> None:
+    """Checks the fields of a dataclass against their declared types and ranges.
 
     Args:
         settings: an instance.
-        only: look at this base class's fields alone.
+        only: check only the fields of this base class.
+        prefix: of the names in messages.
 
     Raises:
         TypeError: a value of another type than a number, a flag or one of the choices.
         ValueError: a number out of its range or no number, or a choice that is not offered.
     """
     for name, annotation in _hints(only or type(settings)).items():
-        _check(name, getattr(settings, name), annotation)
+        _check(prefix + name, getattr(settings, name), annotation)
 
 
 def _check(name: str, value: Any, annotation: Any) -> None:

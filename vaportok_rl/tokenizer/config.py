@@ -5,13 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
+
+from vaportok_rl.runtime.declared import AT_LEAST_1, POSITIVE, SHARE, check_fields
 
 Strategy = Literal["naive", "argmax", "sample", "pre-sample"]
 CodeNorm = Literal["none", "batch"]
 PixelRange = Literal["unit", "symmetric"]
 
 _Config = TypeVar("_Config")
+_Count = Annotated[int, AT_LEAST_1]
+_Share = Annotated[float, SHARE]
+_Positive = Annotated[float, POSITIVE]
 
 
 @dataclass(frozen=True)
@@ -28,12 +33,12 @@ class PriorConfig:
             top-k accuracy does not depend on it.
     """
 
-    layers: int = 4
-    heads: int = 4
-    width: int = 128
-    positions: int = 1024
-    dropout: float = 0.0
-    temperature: float = 0.07
+    layers: _Count = 4
+    heads: _Count = 4
+    width: _Count = 128
+    positions: _Count = 1024
+    dropout: _Share = 0.0
+    temperature: _Positive = 0.07
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,8 @@ class TaildropConfig:
         strategy: how lengths are drawn in training, and with it how they are chosen at inference (supplement C.4).
     """
 
-    blocks: int = 2
-    temperature: float = 1.8
+    blocks: _Count = 2
+    temperature: _Positive = 1.8
     stop_gradient: bool = True
     strategy: Strategy = "sample"
 
@@ -67,9 +72,9 @@ class ComplexityConfig:
 
     spatial_quantiles: tuple[float, ...] = (0.0, 8.0)
     temporal_quantiles: tuple[float, ...] = (0.0, 20.0)
-    temporal_share: float = 0.6
+    temporal_share: _Share = 0.6
     mean_range: tuple[float, float] = (0.1, 0.9)
-    deviation: float = 0.15
+    deviation: _Positive = 0.15
 
 
 @dataclass(frozen=True)
@@ -81,49 +86,39 @@ class VaporTokConfig:
             does not divide, a width that the heads do not divide, more tokens than the prior has positions).
     """
 
-    frames: int = 16
-    size: int = 32
-    channels: int = 3
-    patch_frames: int = 4
-    patch_size: int = 8
-    tokens: int = 64
-    width: int = 128
-    encoder_depth: int = 4
-    decoder_depth: int = 4
-    heads: int = 4
-    codebook_size: int = 1024
-    code_width: int = 8
+    frames: _Count = 16
+    size: _Count = 32
+    channels: Literal[1, 3] = 3
+    patch_frames: _Count = 4
+    patch_size: _Count = 8
+    tokens: _Count = 64
+    width: _Count = 128
+    encoder_depth: _Count = 4
+    decoder_depth: _Count = 4
+    heads: _Count = 4
+    codebook_size: _Count = 1024
+    code_width: _Count = 8
     code_norm: CodeNorm = "batch"
-    quantizer_temperature: float = 0.01
+    quantizer_temperature: _Positive = 0.01
     pixel_range: PixelRange = "symmetric"
-    latent_position_base: float = 10000.0
+    latent_position_base: _Positive = 10000.0
     prior: PriorConfig = field(default_factory=PriorConfig)
     taildrop: TaildropConfig = field(default_factory=TaildropConfig)
     complexity: ComplexityConfig = field(default_factory=ComplexityConfig)
 
     def __post_init__(self) -> None:
-        _check_values(self, "")
-        _check_in("channels", self.channels, (1, 3))
-        _check_in("code_norm", self.code_norm, get_args(CodeNorm))
-        _check_in("pixel_range", self.pixel_range, get_args(PixelRange))
-        _check_in("taildrop.strategy", self.taildrop.strategy, get_args(Strategy))
-        for name, scale in (
-            ("quantizer_temperature", self.quantizer_temperature),
-            ("latent_position_base", self.latent_position_base),
-            ("prior.temperature", self.prior.temperature),
-            ("taildrop.temperature", self.taildrop.temperature),
-            ("complexity.deviation", self.complexity.deviation),
-        ):
-            if not scale > 0:
-                raise ValueError(f"Expected {name} > 0, got {scale}; correct the configuration.")
+        try:
+            check_fields(self)
+            for part in ("prior", "taildrop", "complexity"):
+                check_fields(getattr(self, part), prefix=f"{part}.")
+        except TypeError as error:  # the values come from files, whose damage is a ValueError
+            raise ValueError(str(error)) from error
         for table in ("spatial_quantiles", "temporal_quantiles"):
             knots = getattr(self.complexity, table)
             if len(knots) < 2 or list(knots) != sorted(knots):
                 raise ValueError(f"Expected complexity.{table} to be 2 or more rising numbers, got {knots}.")
-        share, means = self.complexity.temporal_share, self.complexity.mean_range
-        if not 0 <= share <= 1:
-            raise ValueError(f"Expected 0 ≤ complexity.temporal_share ≤ 1, got {share}; correct the configuration.")
-        if len(means) != 2 or not 0 <= means[0] <= means[1] <= 1:
+        means = self.complexity.mean_range
+        if not 0 <= means[0] <= means[1] <= 1:
             raise ValueError(f"Expected complexity.mean_range to be two rising numbers in [0, 1], got {means}.")
         _check_divides("frames", self.frames, "patch_frames", self.patch_frames)
         _check_divides("size", self.size, "patch_size", self.patch_size)
@@ -192,28 +187,6 @@ def _build(kind: type[_Config], values: dict[str, Any], prefix: str) -> _Config:
                 f"got {prefix + key!r}. Is this config.json from another version or another model?"
             )
     return kind(**values)
-
-
-def _check_values(config: Any, prefix: str) -> None:
-    """Checks each value's type against its default's, and that whole numbers are positive."""
-    for entry in dataclasses.fields(config):
-        name, value = prefix + entry.name, getattr(config, entry.name)
-        if dataclasses.is_dataclass(value):
-            _check_values(value, f"{name}.")
-            continue
-        wanted = type(entry.default)
-        fits = isinstance(value, int | float if wanted is float else wanted)
-        if isinstance(value, tuple):
-            fits = fits and all(isinstance(part, int | float) for part in value)
-        if not fits or (isinstance(value, bool) and wanted is not bool):
-            raise ValueError(f"Expected {name} to be like {entry.default!r}, got {value!r}; correct the configuration.")
-        if wanted is int and value < 1:
-            raise ValueError(f"Expected {name} ≥ 1, got {value}; correct the configuration.")
-
-
-def _check_in(name: str, value: object, options: tuple[object, ...]) -> None:
-    if value not in options:
-        raise ValueError(f"Expected {name} among {', '.join(map(repr, options))}, got {value!r}; correct it.")
 
 
 def _check_divides(whole_name: str, whole: int, part_name: str, part: int) -> None:

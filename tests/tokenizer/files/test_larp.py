@@ -204,7 +204,7 @@ class TestRefused:
             ("bottleneck", "vq", "Expected bottleneck.name among LARP's arguments, got none"),
             (REGULARIZER[:-1], {}, f"Expected {REGULARIZER}l2_normalized among LARP's arguments, got none"),
             ("input_size", 20, "size divisible by patch_size=8, got 20"),
-            ("encoder_depth", "two", "encoder_depth to be like 4, got 'two'"),
+            ("encoder_depth", "two", "encoder_depth to be a whole number, got 'two'"),
             ("bottleneck_token_num", 2000, "tokens ≤ prior.positions + 1 = 1025, got 2000"),
         ],
     )
