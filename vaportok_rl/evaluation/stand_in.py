@@ -1,0 +1,74 @@
+"""The built-in feature network: a small 3-D convolutional classifier of procedural families and games.
+
+It stands in for I3D where nothing can be fetched. Its figures compare with nothing published.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vaportok_rl.runtime.whole_writes import order_metadata, whole_write
+
+STAND_IN_FILE = Path(__file__).parent / "pretrained" / "stand-in.safetensors"
+FEATURES = 64
+"""d. A covariance then needs 65 clips."""
+# Pixels that clips are averaged down to; smaller ones stay as they are.
+_SIZE = 32
+_CHANNELS = (24, 48, 96, 128)
+
+
+class StandIn(nn.Module):
+    """Four strided 3-D convolutions, a mean over time and space, d features and a linear classifier.
+
+    Args:
+        label_names: the classes.
+    """
+
+    def __init__(self, label_names: Sequence[str]) -> None:
+        super().__init__()
+        self.label_names = tuple(label_names)
+        layers: list[nn.Module] = []
+        for place, (before, after) in enumerate(zip((3, *_CHANNELS), _CHANNELS, strict=False)):
+            stride = (2, 2, 2) if place else (1, 2, 2)
+            layers += [nn.Conv3d(before, after, 3, stride, padding=1), nn.GroupNorm(8, after), nn.SiLU()]
+        self.trunk = nn.Sequential(*layers)
+        self.features = nn.Linear(_CHANNELS[-1], FEATURES)
+        self.head = nn.Linear(FEATURES, len(self.label_names))
+
+    def embed(self, clips: Tensor) -> Tensor:
+        """Features of clips ``[B, 3, T, H, W]``, uint8 or float in [0, 1]: ``float32 [B, d]``."""
+        video = clips.float() / 127.5 - 1 if clips.dtype == torch.uint8 else clips.float() * 2 - 1
+        if video.shape[-1] > _SIZE or video.shape[-2] > _SIZE:
+            video = F.adaptive_avg_pool3d(video, (None, _SIZE, _SIZE))
+        out: Tensor = self.features(self.trunk(video).mean((2, 3, 4)))
+        return out
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Logits of the classes: ``[B, 3, T, H, W]`` to ``float32 [B, classes]``."""
+        out: Tensor = self.head(F.silu(self.embed(clips)))
+        return out
+
+    def save(self, file: Path, **notes: str) -> Path:
+        """Writes the weights (float16) with the classes and notes such as the training command; returns the file."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        state = {name: value.detach().cpu().half().contiguous() for name, value in self.state_dict().items()}
+        with whole_write(file) as scratch:
+            save_file(state, scratch, metadata={"labels": json.dumps(self.label_names), **notes})
+            order_metadata(scratch)
+        return file
+
+    @classmethod
+    def load(cls, file: Path = STAND_IN_FILE) -> StandIn:
+        """Reads what `save` wrote, in evaluation mode."""
+        with safe_open(file, "pt") as opened:
+            network = cls(json.loads(opened.metadata()["labels"]))
+            network.load_state_dict({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118
+        return network.eval().requires_grad_(False)
