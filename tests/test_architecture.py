@@ -11,10 +11,11 @@ import pytest
 _PACKAGE = Path(__file__).resolve().parents[1] / "vaportok_rl"
 # From top to bottom; a room may import itself and the rooms named after it.
 _MAY_IMPORT = {
-    "cli": {"experiments", "agents", "envs", "evaluation", "tokenizer", "clips", "runtime"},
-    "experiments": {"agents", "envs", "evaluation", "tokenizer", "clips", "runtime"},
+    "cli": {"experiments", "agents", "envs", "generation", "evaluation", "tokenizer", "clips", "runtime"},
+    "experiments": {"agents", "envs", "generation", "evaluation", "tokenizer", "clips", "runtime"},
     "agents": {"envs", "evaluation", "tokenizer", "clips", "runtime"},
     "envs": {"evaluation", "tokenizer", "clips", "runtime"},
+    "generation": {"tokenizer", "clips", "runtime"},
     "evaluation": {"tokenizer", "clips", "runtime"},
     "tokenizer": {"clips", "runtime"},
     "clips": {"runtime"},

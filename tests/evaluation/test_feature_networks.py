@@ -57,7 +57,7 @@ def test_transformers_see_normalised_frames_and_give_the_mean_of_their_vectors(t
     grey = torch.full((2, 3, 16, 8, 8), 0.5)
     expected = (0.5 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
     torch.testing.assert_close(network(grey), expected.expand(2, -1))
-    with pytest.raises(ValueError, match="16 frames.* got 4"):
+    with pytest.raises(ValueError, match=r"16 frames.* got 4"):
         network(grey[:, :, :4])
 
 

@@ -28,6 +28,9 @@ COMMANDS = {
     "rollout": "RolloutCommand",
     "pretrain": "Pretrain",
     "table": "TableCommand",
+    "generator": "GeneratorCommand",
+    "generate": "Generate",
+    "detect": "Detect",
     "info": "Info",
 }
 

@@ -136,7 +136,7 @@ def frechet_distance(one: FeatureStatistics, other: FeatureStatistics, *, allow_
 
 
 def polynomial_mmd(one: FeatureStatistics, other: FeatureStatistics) -> float:
-    """Squared maximum mean discrepancy under the kernel ``(x·y / d)²``, as JEDi has it (arXiv 2410.05203; theirs × 100).
+    """Squared maximum mean discrepancy under the kernel ``(x·y / d)²``: JEDi's (arXiv 2410.05203), which times 100.
 
     For this kernel the mean over all pairs is a product of second moments, so no pair is ever formed. It is the biased
     estimate, 0 for equal sets; compare sets of equal size.

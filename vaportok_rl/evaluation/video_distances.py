@@ -38,7 +38,7 @@ class VideoDistance:
 
     @property
     def few(self) -> bool:
-        """Whether there are no more clips than features, so that the Fréchet distance rests on a singular covariance."""
+        """Whether there are no more clips than features: the Fréchet distance then rests on a singular covariance."""
         return min(self.clips, self.reference_clips) <= self.features
 
     def note(self) -> str:

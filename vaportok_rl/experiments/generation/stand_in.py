@@ -63,7 +63,7 @@ def train_stand_in(
         loss.backward()
         optimizer.step()
         if on_step is not None:
-            on_step(step + 1, float(loss), float((logits.argmax(-1) == batch.labels).float().mean()))
+            on_step(step + 1, float(loss.detach()), float((logits.argmax(-1) == batch.labels).float().mean()))
     return network.eval().requires_grad_(False)
 
 

@@ -1,0 +1,124 @@
+"""Code sequences with lengths and labels: what a generator is trained on and what it writes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vaportok_rl.runtime.whole_writes import order_metadata, whole_write
+
+
+@dataclass(frozen=True)
+class CodeSequences:
+    """Codes of clips, of which the first n are kept, with their classes.
+
+    Attributes:
+        codes: ``int64 [N, K]`` in 0 … V - 1; those past n mean nothing.
+        n_tokens: ``int64 [N]`` in 1 … K.
+        labels: ``int64 [N]``, index into ``label_names``.
+        label_names: the classes.
+        codebook_size: V.
+
+    Raises:
+        ValueError: shapes or types do not fit, or a value is impossible: no token kept, more than K, no such code or
+            class.
+    """
+
+    codes: Tensor
+    n_tokens: Tensor
+    labels: Tensor
+    label_names: tuple[str, ...]
+    codebook_size: int
+
+    def __post_init__(self) -> None:
+        shapes = tuple(self.codes.shape), tuple(self.n_tokens.shape), tuple(self.labels.shape)
+        if self.codes.dim() != 2 or not len(self.codes) or shapes[1:] != (shapes[0][:1],) * 2:
+            raise ValueError(f"Expected codes [N, K], n_tokens [N] and labels [N] with N ≥ 1, got {shapes}.")
+        if {self.codes.dtype, self.n_tokens.dtype, self.labels.dtype} != {torch.int64}:
+            raise ValueError(
+                f"Expected int64, got {self.codes.dtype}, {self.n_tokens.dtype} and {self.labels.dtype}; convert them."
+            )
+        tokens, classes = self.codes.shape[1], len(self.label_names)
+        kept = torch.arange(tokens, device=self.codes.device) < self.n_tokens[:, None]
+        for name, values, low, high, advice in (
+            ("n_tokens", self.n_tokens, 1, tokens, "a sequence keeps at least one token and at most all"),
+            ("kept codes", self.codes[kept], 0, self.codebook_size - 1, "take the tokenizer that made them"),
+            ("labels", self.labels, 0, classes - 1, f"the classes are {', '.join(self.label_names[:20])}"),
+        ):
+            if values.numel() and not low <= (least := int(values.min())) <= (most := int(values.max())) <= high:
+                raise ValueError(f"Expected {name} in {low}…{high}, got {least}…{most}; {advice}.")
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def take(self, rows: Sequence[int] | Tensor) -> CodeSequences:
+        """The sequences at some rows."""
+        at = torch.as_tensor(rows, device=self.codes.device)
+        return CodeSequences(self.codes[at], self.n_tokens[at], self.labels[at], self.label_names, self.codebook_size)
+
+    @property
+    def identity(self) -> str:
+        """A hash of all sequences and classes: 16 hexadecimal digits."""
+        digest = hashlib.sha256(json.dumps([self.label_names, self.codebook_size]).encode())
+        for part in (self.codes, self.n_tokens, self.labels):
+            digest.update(part.cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def save(self, file: Path) -> Path:
+        """Writes a safetensors file, whole or not at all; returns it."""
+        tensors = {"codes": self.codes, "n_tokens": self.n_tokens, "labels": self.labels}
+        facts = {"label_names": json.dumps(self.label_names), "codebook_size": str(self.codebook_size)}
+        with whole_write(file) as scratch:
+            save_file({name: value.cpu().int() for name, value in tensors.items()}, scratch, facts)
+            order_metadata(scratch)
+        return file
+
+    @classmethod
+    def load(cls, file: Path) -> CodeSequences:
+        """Reads what `save` wrote.
+
+        Raises:
+            ValueError: the file is damaged or none of these.
+        """
+        try:
+            with safe_open(file, "pt") as opened:
+                parts = [opened.get_tensor(name).long() for name in ("codes", "n_tokens", "labels")]
+                facts = opened.metadata()
+                return cls(*parts, tuple(json.loads(facts["label_names"])), int(facts["codebook_size"]))
+        except (SafetensorError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"Expected code sequences at {file}, got another file ({error}); copy it again."
+            ) from error
+
+
+def read_sequence(outputs: Sequence[int], tokens: int, stop: int) -> list[int]:
+    """The codes in what a generator wrote after [cls]: 1 … K codes and then [stop], which all K may leave out.
+
+    Args:
+        outputs: token numbers; what follows [stop] is not looked at.
+        tokens: K.
+        stop: number of [stop]; codes are smaller.
+
+    Raises:
+        ValueError: [stop] comes first or never, or something is neither a code nor [stop].
+    """
+    written = list(outputs)
+    end = written.index(stop) if stop in written else len(written)
+    codes = written[:end]
+    if not 1 <= end <= tokens or (end == len(written) and end < tokens):
+        raise ValueError(
+            f"Expected 1 to {tokens} codes and then [stop] ({stop}), got {end} codes and "
+            f"{'[stop]' if end < len(written) else 'no [stop]'}; this sequence decodes to nothing."
+        )
+    odd = next((code for code in codes if not 0 <= code < stop), None)
+    if odd is not None:
+        raise ValueError(f"Expected codes in 0…{stop - 1}, got {odd}; this sequence decodes to nothing.")
+    return codes
