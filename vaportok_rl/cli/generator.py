@@ -90,10 +90,10 @@ class GeneratorCommand:
             return
         if resumes:
             console.print(f"resuming {folder} at step {trainer.step}", highlight=False, soft_wrap=True)
-        kept = train.n_tokens.float()
+        kept, size = train.n_tokens.float(), sum(value.numel() for value in trainer.model.parameters())
         console.print(
             f"{len(train)} sequences of {len(config.label_names)} classes, {kept.mean():.1f} tokens each "
-            f"({int(kept.min())}…{int(kept.max())}); {sum(value.numel() for value in trainer.model.parameters()):,} parameters",
+            f"({int(kept.min())}…{int(kept.max())}); {size:,} parameters",
             highlight=False,
             soft_wrap=True,
         )

@@ -20,7 +20,7 @@ _LEAVE_SHARE = 0.25
 def generate_codes(
     model: ClipGenerator,
     labels: Tensor,
-    options: SamplingOptions = SamplingOptions(),
+    options: SamplingOptions | None = None,
     *,
     seed: int = 0,
     first: int = 0,
@@ -34,7 +34,7 @@ def generate_codes(
     Args:
         model: a trained generator.
         labels: ``int64 [N]``, classes.
-        options: how tokens are drawn.
+        options: how tokens are drawn; by default from the model's own distribution.
         seed: of the draws.
         first: place of the first clip, to go on with a set.
         batch_size: sequences written at once.
@@ -47,7 +47,7 @@ def generate_codes(
         ValueError: a label that is no class, guidance for a model that was trained without it, or logits that are not
             finite.
     """
-    config = model.config
+    config, options = model.config, options or SamplingOptions()
     classes = len(config.label_names)
     if labels.dim() != 1 or not len(labels) or labels.dtype != torch.int64:
         raise ValueError(f"Expected labels int64 [N] with N ≥ 1, got {labels.dtype} of shape {tuple(labels.shape)}.")

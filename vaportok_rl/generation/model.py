@@ -93,7 +93,7 @@ class ClipGenerator(nn.Module):
     def place_codes(self, unit_codes: Tensor) -> None:
         """Puts the codes' embeddings where the tokenizer has them, turned into this width at random.
 
-        Codes that decode alike then start alike, for inputs and outputs: what is learnt of one holds for its neighbours.
+        Codes that decode alike then start alike, as inputs and as outputs: what is learnt of one holds for others.
 
         Args:
             unit_codes: ``float [V, d]``, unit code vectors.

@@ -46,7 +46,7 @@ def token_probabilities(logits: Tensor, options: SamplingOptions) -> Tensor:
     probabilities = (logits.float() / options.temperature).softmax(-1)
     if options.top_k is None and options.top_p >= 1:
         return probabilities
-    ordered, order = probabilities.sort(-1, descending=True, stable=True)
+    ordered, order = torch.sort(probabilities, dim=-1, descending=True, stable=True)
     if options.top_k is not None:
         ordered[:, options.top_k :] = 0
     # A token stays while those before it do not reach p; the first always stays.

@@ -53,7 +53,8 @@ class CodeSequences:
             ("kept codes", self.codes[kept], 0, self.codebook_size - 1, "take the tokenizer that made them"),
             ("labels", self.labels, 0, classes - 1, f"the classes are {', '.join(self.label_names[:20])}"),
         ):
-            if values.numel() and not low <= (least := int(values.min())) <= (most := int(values.max())) <= high:
+            least, most = (int(values.min()), int(values.max())) if values.numel() else (low, high)
+            if least < low or most > high:
                 raise ValueError(f"Expected {name} in {low}…{high}, got {least}…{most}; {advice}.")
 
     def __len__(self) -> int:

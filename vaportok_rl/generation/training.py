@@ -222,11 +222,11 @@ class GeneratorTrainer:
                 if on_step is not None:
                     on_step(self.step, found)
                 last = self.step == self.training.steps
-                if validate is not None and self.processes.is_main:
-                    if last or self.step % self.training.validate_every == 0:
-                        self.model.eval()
-                        validate(self.model, self.step)
-                        self.model.train()
+                due = last or self.step % self.training.validate_every == 0
+                if validate is not None and self.processes.is_main and due:
+                    self.model.eval()
+                    validate(self.model, self.step)
+                    self.model.train()
                 stop = not self.processes.all_agree(not self._interrupt.requested)
                 if last or stop or self.step % self.training.save_every == 0:
                     self.save()

@@ -34,8 +34,8 @@ def check_tokenizer(model: ClipGenerator, tokenizer: str, world: VaporTok) -> No
     if here != (config.tokens, config.codebook_size, config.weights):
         raise ValueError(
             f"Expected the tokenizer that the generator was trained on ({config.tokenizer}: K = {config.tokens}, V = "
-            f"{config.codebook_size}, weights {config.weights}), got {tokenizer} (K = {here[0]}, V = {here[1]}, weights "
-            f"{found}); name it with --tokenizer."
+            f"{config.codebook_size}, weights {config.weights}), got {tokenizer} (K = {here[0]}, V = {here[1]}, "
+            f"weights {found}); name it with --tokenizer."
         )
 
 
