@@ -151,7 +151,8 @@ def polynomial_mmd(one: FeatureStatistics, other: FeatureStatistics) -> float:
 def _root(covariance: Tensor) -> Tensor:
     """The symmetric positive square root."""
     values, vectors = torch.linalg.eigh(covariance)
-    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    return root
 
 
 def _check_width(one: FeatureStatistics, other: FeatureStatistics) -> None:

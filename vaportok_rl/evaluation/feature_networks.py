@@ -62,7 +62,7 @@ class InputProtocol:
         return (video - mean) / deviation
 
 
-_IMAGENET = {"mean": (0.485, 0.456, 0.406), "deviation": (0.229, 0.224, 0.225)}
+_IMAGENET = InputProtocol(224, 16, mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225))
 
 PROTOCOLS: dict[str, InputProtocol] = {
     # StyleGAN-V's I3D, the field's: values in [-1, 1], no rescaling of its own, the 400 logits as features.
@@ -72,8 +72,8 @@ PROTOCOLS: dict[str, InputProtocol] = {
         deviation=(0.5, 0.5, 0.5),
         options={"rescale": False, "resize": False, "return_features": True},
     ),
-    "videomae": InputProtocol(224, 16, **_IMAGENET),
-    "vjepa": InputProtocol(224, 16, **_IMAGENET),
+    "videomae": _IMAGENET,
+    "vjepa": _IMAGENET,
     "torchscript": InputProtocol(),
 }
 """Input protocols by name. A network returns ``[B, d]``, or ``[B, N, d]``, of which the mean over N is taken."""

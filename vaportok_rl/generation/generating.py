@@ -93,7 +93,8 @@ def _write(
         hidden = model.decoder(inputs[:, None], cache=cache, use_cache=True).last_hidden_state[:, -1]
         logits = model.head(hidden).float()
         if halves == 2:
-            logits = guided(*logits.chunk(2), options.guidance)
+            conditional, unconditional = logits.chunk(2)
+            logits = guided(conditional, unconditional, options.guidance)
         if not bool(logits.isfinite().all()):
             raise ValueError(f"Expected finite logits at token {step}, got NaN or infinity; train the generator again.")
         if step == 0:

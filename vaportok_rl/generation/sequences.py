@@ -91,9 +91,11 @@ class CodeSequences:
         """
         try:
             with safe_open(file, "pt") as opened:
-                parts = [opened.get_tensor(name).long() for name in ("codes", "n_tokens", "labels")]
+                codes, n_tokens, labels = (opened.get_tensor(name).long() for name in ("codes", "n_tokens", "labels"))
                 facts = opened.metadata()
-                return cls(*parts, tuple(json.loads(facts["label_names"])), int(facts["codebook_size"]))
+                return cls(
+                    codes, n_tokens, labels, tuple(json.loads(facts["label_names"])), int(facts["codebook_size"])
+                )
         except (SafetensorError, KeyError, TypeError) as error:
             raise ValueError(
                 f"Expected code sequences at {file}, got another file ({error}); copy it again."
