@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from vaportok_rl.generation.config import GeneratorConfig
 from vaportok_rl.runtime.messages import no_such_path
 from vaportok_rl.runtime.whole_writes import order_metadata, whole_write
-from vaportok_rl.tokenizer.checkpoint import check_state
 
 GENERATOR_FILE = "generator.safetensors"
 # LLaMA's inner width is 8/3 of the width, rounded up to a multiple of this.
@@ -181,8 +180,12 @@ class ClipGenerator(nn.Module):
         odd = next((name for name, value in state.items() if not bool(value.isfinite().all())), None)
         if odd is not None:
             raise ValueError(f"Expected finite weights in {file}, got NaN or infinity in {odd}; train it again.")
+        config = GeneratorConfig.from_dict(facts)
+        with torch.device("meta"):  # a configuration may ask for any size
+            sizes = {name: value.shape for name, value in cls(config).state_dict().items()}
+        if sizes != {name: value.shape for name, value in state.items()}:
+            raise ValueError(f"Expected weights of the sizes that {file} states, got others; copy it again.")
         with torch.random.fork_rng(devices=[]):
-            model = cls(GeneratorConfig.from_dict(facts))
-        check_state(model.state_dict(), state, str(file))
+            model = cls(config)
         model.load_state_dict(state)
         return model.to(device).eval().requires_grad_(False)
