@@ -6,8 +6,16 @@ import torch
 
 from vaportok_rl.clips import ProceduralClips
 from vaportok_rl.envs import shared_world
-from vaportok_rl.evaluation import RateDistortion, clip_batches, default_lengths, rate_distortion
-from vaportok_rl.tokenizer import VaporTok
+from vaportok_rl.evaluation import (
+    RateDistortion,
+    clip_batches,
+    default_lengths,
+    own_lengths,
+    rate_distortion,
+    spearman,
+)
+from vaportok_rl.evaluation.intervals import bootstrap_interval
+from vaportok_rl.tokenizer import VaporTok, clip_complexity
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +115,21 @@ def test_markdown() -> None:
         "| 1 | 20.13 | 0.123 | 0.0 % |",
         "| 16 | 30.00 | 0.500 | 45.6 % |",
     ]
+
+
+def test_the_table_has_intervals_over_clips(world: VaporTok, source: ProceduralClips) -> None:
+    result = rate_distortion(world, clip_batches(source, 9), (1, 16))
+    low, high = bootstrap_interval(np.median, result.by_clip[1][1])
+    cell = f"{np.median(result.by_clip[1][1]):.3f} [{low:.3f}, {high:.3f}]"
+    assert cell in result.markdown().splitlines()[-1]
+    assert low < result.explained_variance[1] < high
+
+
+def test_own_lengths(world: VaporTok, source: ProceduralClips) -> None:
+    tokens, rank = own_lengths(world, clip_batches(source, 9, 4))
+    clips = source.batch(range(9)).clips
+    lengths = [int(world.taildrop(world.encode(clip[None]).latents).logits.argmax()) + 1 for clip in clips]
+    assert tokens == pytest.approx(np.mean(lengths))
+    scores = world.complexity_scale.score(clip_complexity(clips))
+    expected = spearman(torch.tensor(lengths), scores)
+    assert rank == pytest.approx(expected, nan_ok=True)

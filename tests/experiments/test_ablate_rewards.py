@@ -72,4 +72,4 @@ def test_the_tables_by_hand(brief: dict[str, Any]) -> None:
     assert rows["mse"][1] == pytest.approx(held_out.every.mse[6].mean().item())
     full, without = summary(scores, rows, curves).splitlines()[2:]
     assert full.startswith("| full | 299 | 5.5 [4.0, 7.0] |  |")
-    assert without.startswith("| without-penalty | 58 | 4.0 [4.0, 4.0] | -1.50 [-3.00, +0.00] |")
+    assert without.startswith("| without `penalty` | 58 | 4.0 [4.0, 4.0] | -1.50 [-3.00, +0.00] |")

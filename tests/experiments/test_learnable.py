@@ -15,8 +15,8 @@ from vaportok_rl.experiments import learnable
 from vaportok_rl.experiments.learnable import FROM_FRESH, LearnableSettings, describe, learnable_gap, main
 from vaportok_rl.experiments.learning_curves import (
     LearningCurve,
+    gap_table,
     load_curves,
-    markdown_table,
     mean_over_folds,
     save_curve,
     summary,
@@ -43,7 +43,7 @@ def settings(world: str) -> LearnableSettings:
 def curve(method: str, seed: int, held_out: float, start: str = "pretrained") -> LearningCurve:
     training = (0.0, 0.4, 0.5)
     share = tuple(np.linspace(0, 1, len(training)).tolist())
-    figures = {"gap_closed": held_out, "tokens": 3.0, "spearman_complexity": 0.5}
+    figures = {"gap_closed": held_out, "tokens": 3.0, "spearman_complexity": 0.5, "saved": 0.125}
     return LearningCurve(method, start, seed, share, training, training, figures, 2.0)  # type: ignore[arg-type]
 
 
@@ -56,8 +56,8 @@ def test_medians_and_the_share_of_the_learnable_gap() -> None:
     assert found["learnable_gap"] == 0.5
     assert found["grpo_share_of_learnable"] == pytest.approx({"pretrained": 0.9, "fresh": 0.8})
     assert found["runs"]["pretrained"]["router"]["held_out_gap_closed"] == 0.3
-    table = markdown_table(curves)
-    assert "| pretrained | grpo | 45.0 % | 20.0 / 45.0 / 90.0 | 50.0 % | 0.50 | 3.0 | 2 |" in table
+    table = gap_table(curves)
+    assert "| pretrained | grpo | 45.0 % | 20.0 / 45.0 / 90.0 | 50.0 % | +12.5 % | 0.50 | 3.0 |" in table
     assert table.endswith("Learnable part of the gap: 50.0 %. GRPO reaches 90 % (pretrained), 80 % (fresh) of it.")
     assert curves[0].late_rise == pytest.approx(0.05)
 
@@ -65,10 +65,10 @@ def test_medians_and_the_share_of_the_learnable_gap() -> None:
 def test_means_over_folds() -> None:
     folds = [curve("grpo", 3, gap) for gap in (0.3, 0.6, 0.0)]
     found = mean_over_folds([replace(one, seconds=float(place)) for place, one in enumerate(folds)])
-    assert found.figures == pytest.approx({"gap_closed": 0.3, "tokens": 3.0, "spearman_complexity": 0.5})
+    assert found.figures == pytest.approx({**folds[0].figures, "gap_closed": 0.3})
     assert (found.folds, found.seconds, found.seed) == ((0.3, 0.6, 0.0), 1.0, 3)
     assert found.training == pytest.approx(folds[0].training)
-    table = markdown_table([found, replace(found, seed=4, folds=(0.5, 0.8, 0.2))])
+    table = gap_table([found, replace(found, seed=4, folds=(0.5, 0.8, 0.2))])
     assert "| by seed | by fold | on training clips |" in table
     assert "| 30.0 / 30.0 | 40.0 / 70.0 / 10.0 | 50.0 % |" in table
     assert mean_over_folds(folds[:1]) is folds[0]
@@ -107,15 +107,15 @@ def test_what_departs_from_the_defaults_is_said() -> None:
 
 def test_the_folder(tiny_world: str, tmp_path: Path) -> None:
     once = replace(settings(tiny_world), starts=("fresh",))
-    main(once, tmp_path / "out", tmp_path / "docs.md")
-    assert (tmp_path / "images" / "docs.png").is_file()
-    assert "![Gap closed during training](images/docs.png)" in (tmp_path / "docs.md").read_text()
+    main(tmp_path / "out", once, "page")
+    assert (tmp_path / "out" / "images" / "page.png").is_file()
+    assert "![Gap closed during training](images/page.png)" in (tmp_path / "out" / "page.md").read_text()
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "config.yaml",
         "results.json",
         "runs.csv",
-        "learnable.png",
-        "learnable.md",
+        "images",
+        "page.md",
         "curves",
         LOCK_FILE,
     }
@@ -131,7 +131,7 @@ def test_an_interrupted_run_goes_on_with_the_runs_that_are_missing(
     tiny_world: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     once = replace(settings(tiny_world), starts=("fresh",))
-    main(once, tmp_path / "whole")
+    main(tmp_path / "whole", once)
     whole = {path.name: path.read_text() for path in (tmp_path / "whole" / "curves").iterdir()}
     assert set(whole) == {"fresh-grpo-0.json", "fresh-enumerated-0.json", "fresh-router-0.json"}
 
@@ -143,10 +143,10 @@ def test_an_interrupted_run_goes_on_with_the_runs_that_are_missing(
     learn = learnable.learn
     monkeypatch.setattr(learnable, "learn", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        main(once, tmp_path / "parts")
+        main(tmp_path / "parts", once)
     trained: list[object] = []
     monkeypatch.setattr(learnable, "learn", lambda *given: trained.append(given[1]) or learn(*given))
-    main(once, tmp_path / "parts", resume=True)
+    main(tmp_path / "parts", once)
     assert trained == ["router"]
     both = [json.loads((tmp_path / name / "results.json").read_text())["curves"] for name in ("whole", "parts")]
     for curves in both:
@@ -155,11 +155,7 @@ def test_an_interrupted_run_goes_on_with_the_runs_that_are_missing(
     assert both[0] == both[1]
 
     with pytest.raises(ValueError, match=r"Expected the settings that .* was begun with, got other values for points"):
-        main(replace(once, points=3), tmp_path / "parts", resume=True)
-    with pytest.raises(FileNotFoundError, match="Expected --out with the folder of a run to resume"):
-        main(once, tmp_path / "nowhere", resume=True)
-    with pytest.raises(FileExistsError, match="nothing was overwritten"):
-        main(once, tmp_path / "parts")
+        main(tmp_path / "parts", replace(once, points=3))
 
 
 def test_a_curve_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vaportok_rl.clips import ClipSource
+from vaportok_rl.evaluation.intervals import bootstrap_interval
+from vaportok_rl.evaluation.ranks import spearman
 from vaportok_rl.evaluation.reconstruction import explained_variance, mean_squared_error, psnr
 from vaportok_rl.runtime.markdown import markdown_table
-from vaportok_rl.tokenizer import VaporTok
+from vaportok_rl.tokenizer import VaporTok, clip_complexity
 from vaportok_rl.tokenizer.prior import cumulative_hits, top_k_accuracy
 
 
@@ -29,6 +33,7 @@ class RateDistortion:
         clips: number of clips.
         rises: change of PSNR from each length to the next: mean over clips and its standard error (NaN for one clip),
             decibels, ``[N - 1, 2]``.
+        by_clip: PSNR, explained variance and prior top-5 of each clip, ``[N, clips]`` each; empty where not known.
     """
 
     lengths: tuple[int, ...]
@@ -39,14 +44,24 @@ class RateDistortion:
     codes_used: float
     clips: int
     rises: tuple[tuple[float, float], ...] = ()
+    by_clip: tuple[Tensor, ...] = ()
 
     def markdown(self) -> str:
-        """The table in Markdown."""
-        rows = (
-            (n, f"{p:.2f}", f"{v:.3f}", f"{100 * a:.1f} %")
-            for n, p, v, a in zip(self.lengths, self.psnr, self.explained_variance, self.prior_top5, strict=True)
+        """The table in Markdown, with 95 % bootstrap intervals over clips where they are known one by one."""
+        metrics: tuple[tuple[Sequence[float], Callable[..., Any], str, int, str], ...] = (
+            (self.psnr, np.mean, "{:.2f}", 1, ""),
+            (self.explained_variance, np.median, "{:.3f}", 1, ""),
+            (self.prior_top5, np.mean, "{:.1f}", 100, " %"),
         )
-        return markdown_table(("tokens", "PSNR (dB)", "explained variance (median)", "prior top-5"), rows, names=0)
+        columns = []
+        for place, (values, statistic, style, factor, unit) in enumerate(metrics):
+            cells = [style.format(factor * value) + unit for value in values]
+            for row, clips in enumerate(self.by_clip[place] if self.by_clip and self.clips > 1 else ()):
+                low, high = (style.format(factor * end) for end in bootstrap_interval(statistic, clips))
+                cells[row] += f" [{low}, {high}]"
+            columns.append(cells)
+        headings = ("tokens", "PSNR (dB)", "explained variance (median)", "prior top-5")
+        return markdown_table(headings, zip(self.lengths, *columns, strict=True), names=0)
 
     def monotony(self) -> str:
         """A sentence on where PSNR rises and falls from row to row, with standard errors."""
@@ -118,4 +133,25 @@ def rate_distortion(world: VaporTok, batches: Iterable[Tensor], lengths: Sequenc
         codes_used=float(used.float().mean()),
         clips=mse.shape[1],
         rises=tuple(zip(changes.mean(1).tolist(), errors_of_mean.tolist(), strict=True)),
+        by_clip=tuple(part.double().cpu() for part in (levels, variance, accuracy)),
     )
+
+
+@torch.no_grad()
+def own_lengths(world: VaporTok, batches: Iterable[Tensor]) -> tuple[float, float]:
+    """The most probable lengths of a tokenizer's taildrop module.
+
+    Args:
+        world: the tokenizer.
+        batches: ``uint8 [B, C, T, H, W]`` each, at least one.
+
+    Returns:
+        Their mean, and their rank correlation with the clips' complexity score (NaN where either is constant).
+    """
+    lengths, scores = [], []
+    for batch in batches:
+        clips = batch.to(world.device)
+        lengths.append(world.taildrop(world.encode(clips).latents).logits.argmax(-1) + 1)
+        scores.append(world.complexity_scale.score(clip_complexity(clips)))
+    chosen = torch.cat(lengths).double()
+    return float(chosen.mean()), spearman(chosen, torch.cat(scores))

@@ -141,7 +141,7 @@ def summary(scores: dict[str, list[PolicyScore]], rows: pd.DataFrame, at_equal_t
         mean_saved, ends = means[SAVED][name], saved[name][SAVED]
         lines.append(
             (
-                name,
+                name.replace("without-", "without `") + "`" * (name != FULL),
                 SOURCE_TOKENS[name],
                 _cell("{:.1f}", tokens[name]),
                 "" if name == FULL else _cell("{:+.2f}", tokens[name] - tokens[FULL]),
@@ -150,7 +150,7 @@ def summary(scores: dict[str, list[PolicyScore]], rows: pd.DataFrame, at_equal_t
                 f"{100 * mean_saved:+.1f} [{', '.join(f'{100 * end:+.1f}' for end in ends)}]",
             )
         )
-    headings = ("", "source, tokens of 1,024", "tokens", "more than full", "MSE · 10³", "top-5 (%)", "saved (%)")
+    headings = ("", "source, of 1,024", "tokens", "more than full", "MSE · 10³", "top-5 (%)", "saved (%)")
     return markdown_table(headings, lines)
 
 

@@ -1,6 +1,7 @@
 """How much of the oracle's gap a network can learn: GRPO beside the same network taught with full information.
 
-``python -m vaportok_rl.experiments.learnable --table DIR``. Of the gap between the best fixed length and the oracle, a
+``python -m vaportok_rl.experiments.learnable OUT --table DIR``; a run that is finished is read from ``OUT``, so that an
+interrupted study goes on. Of the gap between the best fixed length and the oracle, a
 part cannot be learnt: the oracle knows all clips of a path, the policy sees one. What a policy trained with every
 length's outcome closes on held-out clips is the measure for what GRPO closes with a few samples.
 """
@@ -29,14 +30,15 @@ from vaportok_rl.experiments.learning_curves import (
     LearningCurve,
     Method,
     Start,
+    gap_table,
     load_curves,
-    markdown_table,
     mean_over_folds,
     save_curve,
     write,
 )
-from vaportok_rl.experiments.run_folder import CONFIG_FILE, changed_settings, create_run_folder, write_config
+from vaportok_rl.experiments.run_folder import CONFIG_FILE, changed_settings, write_config
 from vaportok_rl.experiments.runs.world_settings import StudySettings
+from vaportok_rl.runtime.held_folders import hold_run_folder
 
 # The penalty stays where the policy that training began with is worth staying near; a random one is not.
 FROM_PRETRAINED = GRPOOptions()
@@ -229,47 +231,34 @@ def _held_out(settings: LearnableSettings) -> str:
     return f"{described}." + (f" Trained on {taught}." if settings.held_out_table else "")
 
 
-def _resumed(folder: Path | None, settings: LearnableSettings) -> Path:
-    """The folder to resume, which holds runs of these settings."""
-    if folder is None or not (folder / CONFIG_FILE).is_file():
-        raise FileNotFoundError(f"Expected --out with the folder of a run to resume, got {folder}; leave --resume out.")
-    changed = changed_settings(folder, settings, free=("seeds", "starts"))
-    if changed:
-        raise ValueError(
-            f"Expected the settings that {folder} was begun with, got other values for {', '.join(changed)}; resume "
-            "with the original settings, or choose another --out."
-        )
-    return folder
-
-
 def main(
+    out: tyro.conf.Positional[Path],
     settings: Annotated[LearnableSettings, tyro.conf.arg(name="")],
-    out: Path | None = None,
-    docs: Path | None = None,
-    resume: bool = False,
+    page: str = "learnable",
 ) -> None:
     """Train by every method and write how much of the gap each closes.
 
-    Every finished run is kept; Ctrl-C loses the one under way.
-
     Args:
+        out: folder of the runs and of what is written; runs that are there already are not repeated.
         settings: what is trained.
-        out: new folder; `runs/<time>-learnable` if not given.
-        docs: also write the page to this Markdown file, and its picture of the same name to `images` beside it.
-        resume: take the finished runs of `--out` as they are, and train those that are missing.
+        page: name of the page and of its picture.
 
     Raises:
-        FileExistsError: the folder exists and is not to be resumed.
-        FileNotFoundError: there is nothing to resume.
         ValueError: the folder's runs had other settings (seeds and starts may differ).
     """
     console = plain_console()
-    if resume:
-        folder = _resumed(out, settings)
+    out.mkdir(parents=True, exist_ok=True)
+    hold_run_folder(out)
+    if (out / CONFIG_FILE).is_file():
+        changed = changed_settings(out, settings, free=("seeds", "starts"))
+        if changed:
+            raise ValueError(
+                f"Expected the settings that {out} was begun with, got other values for {', '.join(changed)}; go on "
+                "with the original settings, or choose another folder."
+            )
     else:
-        folder = create_run_folder(Path("runs"), "learnable", out)
-        write_config(folder, settings)
-    kept = folder / "curves"
+        write_config(out, settings)
+    kept = out / "curves"
 
     def report(curve: LearningCurve) -> None:
         save_curve(kept, curve)
@@ -288,8 +277,8 @@ def main(
         f"{settings.epochs} passes for the router, seeds {', '.join(map(str, settings.seeds))}."
     )
     curves = learnable_gap(settings, report, load_curves(kept))
-    console.print(markdown_table(curves), highlight=False, soft_wrap=True)
-    written = write(folder, curves, heading, docs)
+    console.print(gap_table(curves), highlight=False, soft_wrap=True)
+    written = write(out, curves, heading, page)
     console.print("written: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
 
 

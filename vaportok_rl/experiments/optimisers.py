@@ -1,13 +1,12 @@
 """GRPO, PPO, A2C and REINFORCE on the same module, the same scenes and as many decisions.
 
 ``python -m vaportok_rl.experiments.optimisers OUT --table DIR --seeds 0 1 2`` trains what is not trained yet and writes
-``optimisers.csv`` (a row a measurement), ``optimisers.png`` and ``optimisers.md``. A run that was finished is read, one
-that was interrupted goes on.
+``optimisers.csv`` (a row a measurement), ``optimisers.md`` and its picture in ``images``. A run that was finished is
+read, one that was interrupted goes on.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -17,7 +16,6 @@ import numpy as np
 import pandas as pd
 import tyro
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
@@ -47,6 +45,7 @@ COLOURS: Mapping[str, str] = {
     "reinforce": "tab:red",
 }
 OURS: Variant = "grpo"
+SHARES: Mapping[str, str] = {"saved": "saved", "gap_closed": "gap closed"}
 CSV_FILE, FIGURE_FILE, PAGE_FILE = "optimisers.csv", "optimisers.png", "optimisers.md"
 
 
@@ -149,30 +148,20 @@ def last_points(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def optimisers_figure(rows: pd.DataFrame) -> Figure:
-    """Held-out gap closed against decisions and against seconds: means over seeds and their 95 % intervals."""
+    """What is saved and the gap closed on held-out clips against decisions: means over seeds, 95 % intervals."""
     figure = Figure(figsize=(9.6, 3.8))
-    axes = figure.subplots(1, 2, sharey=True)
-    for variant in rows["variant"].unique():
-        at = rows[rows["variant"] == variant].groupby("decisions")
-        decisions, mean = np.array(list(at.groups)), at["gap_closed"].mean().to_numpy()
-        low, high = np.array([mean_interval(values.to_numpy()) for _, values in at["gap_closed"]]).T
-        for axis, across in zip(axes, (decisions, at["seconds"].mean().to_numpy()), strict=True):
-            # The time axis is logarithmic: the first measurement, before any training, has no place on it.
-            shown = slice(1, None) if axis is axes[1] else slice(None)
-            axis.plot(across[shown], 100 * mean[shown], color=COLOURS[variant], lw=1.6, label=variant)
-            axis.fill_between(
-                across[shown], 100 * low[shown], 100 * high[shown], color=COLOURS[variant], alpha=0.15, lw=0
-            )
-    axes[0].set_xlabel("decisions")
-    axes[1].set_xlabel("seconds of training")
-    axes[1].set_xscale("log")
-    axes[1].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes[1].xaxis.set_major_formatter("{x:g}")
-    axes[1].xaxis.set_minor_formatter(NullFormatter())
-    axes[0].set_ylabel("held-out gap closed (%)")
-    axes[0].legend(frameon=False, fontsize=8)
-    for axis in axes:
+    axes = figure.subplots(1, 2)
+    for axis, (metric, label) in zip(axes, SHARES.items(), strict=True):
+        for variant in rows["variant"].unique():
+            at = rows[rows["variant"] == variant].groupby("decisions")[metric]
+            decisions, mean = np.array(list(at.groups)), at.mean().to_numpy()
+            low, high = np.array([mean_interval(values.to_numpy()) for _, values in at]).T
+            axis.plot(decisions, 100 * mean, color=COLOURS[variant], lw=1.6, label=variant)
+            axis.fill_between(decisions, 100 * low, 100 * high, color=COLOURS[variant], alpha=0.15, lw=0)
+        axis.set_xlabel("decisions")
+        axis.set_ylabel(f"held-out {label} (%)")
         axis.grid(alpha=0.2)
+    axes[0].legend(frameon=False, fontsize=8)
     figure.tight_layout()
     return figure
 
@@ -183,26 +172,30 @@ def ends_table(rows: pd.DataFrame) -> str:
     lines = []
     for variant in rows["variant"].unique():
         end = last[last["variant"] == variant]
-        tokens, reward, seconds, decisions = end[["tokens", "reward", "seconds", "decisions"]].mean()
-        shares = [_percent(end[metric]) for metric in ("saved", "gap_closed")]
-        lines.append(
-            (variant, f"{tokens:.1f}", *shares, f"{reward:.4f}", f"{seconds:.0f}", f"{decisions / seconds:.0f}")
-        )
-    return markdown_table(("optimiser", "tokens", "saved", "gap closed", "reward", "seconds", "decisions/s"), lines)
+        tokens, reward = end[["tokens", "reward"]].mean()
+        lines.append((variant, f"{tokens:.1f}", *(_percent(end[metric]) for metric in SHARES), f"{reward:.4f}"))
+    return markdown_table(("optimiser", "tokens", *SHARES.values(), "reward"), lines)
+
+
+def times_table(rows: pd.DataFrame) -> str:
+    """A row a variant: seconds of training on this machine, means over seeds."""
+    seconds = last_points(rows).groupby("variant", sort=False)[["seconds", "decisions"]].mean()
+    lines = [
+        (variant, f"{taken:.0f}", f"{decisions / taken:.0f}") for variant, taken, decisions in seconds.itertuples()
+    ]
+    return markdown_table(("optimiser", "seconds", "decisions/s"), lines)
 
 
 def differences_table(rows: pd.DataFrame) -> str:
-    """GRPO's defaults against each other variant, seed by seed: points beyond it, share of its gap, and speed."""
-    last = last_points(rows).pivot(index="seed", columns="variant", values=["saved", "gap_closed", "seconds"])
+    """GRPO's defaults against each other variant, seed by seed: points beyond it, and the share of its gap closed."""
+    last = last_points(rows).pivot(index="seed", columns="variant", values=list(SHARES))
     lines = []
     for other in rows["variant"].unique():
         if other != OURS:
-            beyond = [_percent(last[metric, OURS] - last[metric, other], "+") for metric in ("saved", "gap_closed")]
-            ratios = last.mean().unstack()
-            share = ratios[OURS]["gap_closed"] / ratios[other]["gap_closed"]
-            faster = ratios[other]["seconds"] / ratios[OURS]["seconds"]
-            lines.append((other, *beyond, f"{100 * share:.0f} %", f"{faster:.1f}×"))
-    return markdown_table((f"{OURS} beyond", "saved", "gap closed", "of its gap closed", "faster"), lines)
+            beyond = [_percent(last[metric, OURS] - last[metric, other], "+") for metric in SHARES]
+            share = last["gap_closed", OURS].mean() / last["gap_closed", other].mean()
+            lines.append((other, *beyond, f"{100 * share:.0f} %"))
+    return markdown_table((f"{OURS} beyond", *SHARES.values(), "of its gap closed"), lines)
 
 
 def _percent(values: Any, sign: str = "") -> str:
@@ -213,12 +206,13 @@ def _percent(values: Any, sign: str = "") -> str:
     return f"{shares.mean():{sign}.1f} %{interval}"
 
 
-def write(settings: Optimisers, rows: pd.DataFrame, held_out: HeldOut, out: Path, docs: Path | None) -> list[Path]:
-    """Writes the CSV, the picture and the page; the latter two to ``docs`` as well if it is given."""
+def write(settings: Optimisers, rows: pd.DataFrame, held_out: HeldOut, out: Path) -> list[Path]:
+    """Writes the CSV, the picture and the page."""
     csv, png = out / CSV_FILE, out / "images" / FIGURE_FILE
     png.parent.mkdir(parents=True, exist_ok=True)
     rows.to_csv(csv, index=False)
     save_figure(optimisers_figure(rows), png)
+    machine = describe_machine(settings.device)
     of_grpo = "" if OURS not in set(rows["variant"]) else differences_table(rows)
     text = write_page(
         out / PAGE_FILE,
@@ -234,31 +228,26 @@ def write(settings: Optimisers, rows: pd.DataFrame, held_out: HeldOut, out: Path
         "through the `VecEnv` with the settings of `train --algo`; GRPO samples and scores a round at once.",
         f"Means over seeds {', '.join(map(str, settings.seeds))} with 95 % bootstrap intervals over seeds, on "
         f"{held_out.scene.ids.numel()} held-out clips of {held_out.process.source.describe()}. *Saved*: less error "
-        "than a fixed length of as many tokens. Seconds are of training alone, on "
-        f"{describe_machine(settings.device)['processor']}.",
+        "than a fixed length of as many tokens.",
         ends_table(rows),
         "At equal decisions, seed by seed:",
         of_grpo,
-        f"![Held-out gap closed](images/{FIGURE_FILE})",
+        f"![What is saved and the gap closed, during training](images/{FIGURE_FILE})",
+        f"Times of training alone, on {machine['processor']}, threads: {machine['threads']}.",
+        times_table(rows),
     )
-    written = [csv, png, text]
-    if docs is not None:
-        (docs / "images").mkdir(parents=True, exist_ok=True)
-        written += [Path(shutil.copy(file, docs / file.relative_to(out))) for file in (png, text)]
-    return written
+    return [csv, png, text]
 
 
 def main(
     out: tyro.conf.Positional[Path],
     settings: Annotated[Optimisers, tyro.conf.arg(name="")],
-    docs: Path | None = None,
 ) -> None:
     """Compare optimisers on the taildrop module.
 
     Args:
         out: folder of the runs and of what is written; runs that are there already are not repeated.
         settings: the comparison.
-        docs: also write the page and the picture there.
     """
     console = plain_console()
     held_out = HeldOut(TaildropProcess(**settings.environment("test")), settings.held_out_scenes)
@@ -266,7 +255,7 @@ def main(
     if rows is None:
         console.print(Text.assemble(("interrupted", "yellow"), ": the same command goes on"), highlight=False)
         return
-    written = write(settings, rows, held_out, out, docs)
+    written = write(settings, rows, held_out, out)
     console.print(ends_table(rows), highlight=False, soft_wrap=True)
     console.print("written: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
 

@@ -84,25 +84,27 @@ def reconstruction_figure(world: VaporTok, clips: Tensor, count: int = 6) -> Fig
         return contact_sheet(engine, scene, world.complexity_scale.score(scene.complexity), {}, count=count)
 
 
-def draw_run(folder: Path, world: VaporTok, held_out: ClipSource) -> list[Path]:
-    """Writes ``curves.png`` and ``reconstructions.png`` into a run folder; returns their paths."""
+def draw_run(folder: Path, world: VaporTok, held_out: ClipSource, out: Path | None = None) -> list[Path]:
+    """Writes ``curves.png`` and ``reconstructions.png`` into a run's folder, or another; returns their paths."""
+    out = out or folder
     clips = held_out.batch(range(min(64, len(held_out)))).clips
     return [
-        save_figure(curves_figure(read_scalars(folder)), folder / CURVES_FILE),
-        save_figure(reconstruction_figure(world, clips), folder / SHEET_FILE),
+        save_figure(curves_figure(read_scalars(folder)), out / CURVES_FILE),
+        save_figure(reconstruction_figure(world, clips), out / SHEET_FILE),
     ]
 
 
-def main(run: Path, /, clips: str = "procedural") -> None:
+def main(run: Path, /, clips: str = "procedural", out: Path | None = None) -> None:
     """Draws the pictures of a pretraining run again.
 
     Args:
         run: folder that `vaportok-rl pretrain` wrote.
         clips: whose held-out part to reconstruct.
+        out: where to write them; the run's folder if not given.
     """
     world = VaporTok.from_pretrained(run / "model")
     held_out = open_clips(clips, split="test", frames=world.config.frames, size=world.config.size)
-    for path in draw_run(run, world, held_out):
+    for path in draw_run(run, world, held_out, out):
         print(path)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import get_args
+from typing import Annotated, get_args
 
 import torch
 import tyro
@@ -227,5 +227,14 @@ class Strategies:
         )
 
 
+def main(settings: Annotated[Strategies, tyro.conf.arg(name="")]) -> None:
+    """Train the same tokenizer under each taildrop strategy at one budget and compare.
+
+    Args:
+        settings: the comparison.
+    """
+    settings.run(plain_console())
+
+
 if __name__ == "__main__":
-    tyro.cli(Strategies, prog="python -m vaportok_rl.experiments.strategies").run(plain_console())
+    tyro.cli(main, prog="python -m vaportok_rl.experiments.strategies")

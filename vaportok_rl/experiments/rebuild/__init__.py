@@ -1,0 +1,1 @@
+"""Everything in README and ``docs/`` that is computed, made again by one command."""

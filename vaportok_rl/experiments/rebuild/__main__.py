@@ -1,0 +1,156 @@
+"""Makes every page, table and picture of README and ``docs/`` that is computed.
+
+Run in the repository's root: python -m vaportok_rl.experiments.rebuild
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from vaportok_rl.envs.table.shards import weights_digest
+from vaportok_rl.experiments.console import plain_console
+from vaportok_rl.experiments.rebuild.publishing import committed, publish, report
+from vaportok_rl.experiments.rebuild.running import Rebuild
+from vaportok_rl.experiments.rebuild.steps import COMPARE_WITH, FOOTAGE, OPTIONS, PRETRAINING, STEPS, Step, fingerprints
+from vaportok_rl.runtime.held_folders import hold_run_folder
+from vaportok_rl.runtime.markdown import markdown_table
+
+WORK = Path("runs/rebuild")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Make every page, table and picture of README and docs/ that is computed, in order.
+
+    Interrupted, the same command goes on at the step that was not finished. A step is made again where its settings,
+    the weights of `nano` or a step it needs have changed. At the end everything is put in its place, and a table says
+    which figures differ from the last commit's by more than their 95 % intervals.
+    """
+
+    footage: Path | None = None
+    """Folder of six short films or more; without it what is measured on film stays as it is."""
+    compare_with: Path | None = None
+    """Folder of other weights, to show the same clips under both."""
+    pretraining: Path | None = None
+    """Run folder of the `pretrain` that made the weights, for its curves."""
+    only: tuple[str, ...] = ()
+    """Steps by name or pattern (`ablation-*`), and what they need; all of them if not given."""
+    again: bool = False
+    """Make the chosen steps again although they are done."""
+    jobs: int = 2
+    """How many steps run at once, each on one thread."""
+    list: bool = False
+    """Show the steps, and make nothing."""
+
+
+def chosen(patterns: Sequence[str], steps: Sequence[Step] = STEPS) -> list[Step]:
+    """The steps that match, without those they need; all where nothing is asked for.
+
+    Raises:
+        ValueError: a pattern that no step matches.
+    """
+    for pattern in patterns:
+        if not fnmatch.filter([step.name for step in steps], pattern):
+            raise ValueError(f"Expected a step, got {pattern!r}; --list shows them.")
+    return [step for step in steps if not patterns or any(fnmatch.fnmatch(step.name, one) for one in patterns)]
+
+
+def with_needs(asked_for: Sequence[Step], steps: Sequence[Step] = STEPS) -> list[Step]:
+    """These steps and all that they need, in the order of ``steps``."""
+    names = {step.name for step in asked_for}
+    for step in reversed(steps):
+        names |= step.needs if step.name in names else set()
+    return [step for step in steps if step.name in names]
+
+
+def files_identity(folder: Path) -> str:
+    """A hash of the names and sizes of a folder's files.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"Expected a folder, got {folder}, which is none; correct it.")
+    listed = sorted(
+        (str(path.relative_to(folder)), path.stat().st_size) for path in folder.rglob("*") if path.is_file()
+    )
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+
+
+def listing(steps: Sequence[Step]) -> str:
+    """The steps as a table."""
+    rows = [
+        (
+            step.name,
+            f"{step.minutes:g}" if step.command else "",
+            ", ".join([*step.files.values(), *(f"{part.page} ({part.name})" for part in step.passages)]),
+        )
+        for step in steps
+    ]
+    total = sum(step.minutes for step in steps)
+    return markdown_table(("step", "minutes", "makes"), rows, names=1) + f"\n\n{total / 60:.1f} h on one core."
+
+
+def main(options: Options, console: Console | None = None) -> int:
+    """Runs the command; returns how many steps failed."""
+    console = console or plain_console()
+    mine = chosen(options.only)
+    steps = with_needs(mine)
+    if options.list:
+        console.print(listing(steps), highlight=False, soft_wrap=True)
+        return 0
+    root = Path.cwd()
+    if not (root / "docs").is_dir():
+        raise FileNotFoundError(f"Expected the repository's root, got {root}, which has no docs/; go there.")
+    given = {name: getattr(options, name).expanduser() for name in OPTIONS if getattr(options, name) is not None}
+    identities = {"weights": weights_digest("nano")}
+    for name, folder in given.items():
+        identities[name] = {
+            FOOTAGE: files_identity,
+            COMPARE_WITH: lambda folder: weights_digest(str(folder)),
+            PRETRAINING: lambda folder: weights_digest(str(folder / "model")),
+        }[name](folder)
+    WORK.mkdir(parents=True, exist_ok=True)
+    hold_run_folder(WORK)
+    rebuild = Rebuild(
+        steps=steps,
+        work=WORK,
+        root=root,
+        places={name: str(folder) for name, folder in given.items()},
+        marks=fingerprints(steps, identities),
+        console=console,
+        jobs=options.jobs,
+    )
+    if options.again:
+        rebuild.forget(mine)
+    try:
+        made = rebuild.run()
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on", style="yellow")
+        return 130
+    targets = [*(target for step in made for target in step.files.values())]
+    targets += [passage.page for step in made for passage in step.passages]
+    before = committed(root, sorted(set(targets)))
+    written = publish(made, WORK, root, {str(folder): name.upper() for name, folder in given.items()})
+    times = [target for step in made if step.times for target in step.files.values()]
+    console.print(report(before, root, written, times)[0], highlight=False, soft_wrap=True)
+    for name, why in rebuild.left_out.items():
+        console.print(f"- {name}: {why}; what stands is kept", highlight=False, soft_wrap=True)
+    return sum(why.startswith("failed") for why in rebuild.left_out.values())
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(tyro.cli(Options, prog="python -m vaportok_rl.experiments.rebuild")))
+    except (ValueError, OSError) as error:
+        plain_console(stderr=True).print(str(error), soft_wrap=True)
+        sys.exit(2)

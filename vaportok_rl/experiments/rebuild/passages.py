@@ -1,0 +1,68 @@
+"""The parts of pages that are written from what several steps left in their folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vaportok_rl.agents.grpo.options import GRPOOptions
+from vaportok_rl.experiments.reports.tables import SCOREBOARD, spoken
+from vaportok_rl.runtime.declared import options_table
+from vaportok_rl.runtime.markdown import first_table, markdown_table
+
+
+def grpo_options(work: Path) -> str:
+    """Every option of GRPO."""
+    return options_table(GRPOOptions)
+
+
+def table_of(work: Path, page: str) -> str:
+    """The first table of a page in the steps' folders."""
+    return first_table((work / page).read_text(encoding="utf-8"))
+
+
+def worlds_picture(work: Path) -> str:
+    """The picture of the same clips under two worlds."""
+    return "![The same eight clips from 4, 16 and 64 tokens, weights before and now](docs/images/worlds.png)"
+
+
+def scoreboard(work: Path) -> str:
+    """What `train` without options shows: a row a policy, the one that saves most first."""
+    results = _results(work / "train")
+    names = [name for name, row in results.items() if isinstance(row, dict) and "saved" in row]
+    rows = []
+    for name in sorted(names, key=lambda name: -results[name]["saved"]):
+        cells = [write(results[name][metric]).replace("-", "−") for _, metric, write in SCOREBOARD]
+        if name in results["intervals"]:
+            place = [metric for _, metric, _ in SCOREBOARD].index("saved")
+            cells[place] = _with_ends(results[name]["saved"], results["intervals"][name]["saved"])
+        rows.append((spoken(name), *cells))
+    return markdown_table(("policy", *(heading for heading, _, _ in SCOREBOARD)), rows)
+
+
+def films(work: Path, folds: Sequence[int], seeds: Sequence[int]) -> str:
+    """What is saved on each fold of the films, in per cent: means over seeds, of the 95 % intervals' ends too."""
+    rows = []
+    for name in ("trained", "pretrained", "random", "oracle"):
+        cells = []
+        for fold in folds:
+            runs = [_results(work / f"film-{fold}-{seed}") for seed in seeds]
+            ends = np.mean([run["intervals"][name]["saved"] for run in runs], axis=0)
+            cells.append(_with_ends(np.mean([run[name]["saved"] for run in runs]), ends))
+        rows.append((name, *cells))
+    return markdown_table(("saved %", *(f"fold {fold}" for fold in folds)), rows)
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _with_ends(share: Any, ends: Any) -> str:
+    """A share and its interval in per cent."""
+    value, low, high = (f"{round(100 * part, 1) + 0.0:+.1f}" for part in (share, *ends))
+    return f"{value} [{low}, {high}]".replace("-", "−")

@@ -1,0 +1,292 @@
+"""The steps of a rebuild: each is one command, with what it needs and what of README and ``docs/`` comes of it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+import tyro
+
+from vaportok_rl.experiments.rebuild import passages
+
+FOOTAGE, COMPARE_WITH, PRETRAINING = "footage", "compare_with", "pretraining"
+OPTIONS = (FOOTAGE, COMPARE_WITH, PRETRAINING)
+"""What a command may name beside other steps' folders: folders that only some machines have."""
+CARD = "vaportok_rl/tokenizer/pretrained/nano/MODEL_CARD.md"
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A part of a page, between ``<!-- begin: NAME -->`` and ``<!-- end: NAME -->``.
+
+    Attributes:
+        page: its file, from the repository's root.
+        name: its name on the page.
+        write: the Markdown, given the folder that holds all steps' folders.
+    """
+
+    page: str
+    name: str
+    write: Callable[[Path], str]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command, and what of the repository it makes.
+
+    Attributes:
+        name: of the step, and of its folder.
+        command: ``{out}`` is the step's folder, ``{NAME}`` that of another step, which is thereby needed first, or one
+            of `OPTIONS`. A step without a command only writes passages.
+        minutes: on one core of the machine that docs/benchmarks.md names; a step of less than one is always made again.
+        files: in the step's folder, and where they go in the repository.
+        passages: parts of pages.
+        after: steps that the passages need and the command does not name.
+        weights: whether the weights of `nano` decide the result.
+        resumes: whether the same command goes on where it was interrupted.
+        alone: whether nothing else may run meanwhile.
+        times: whether its pages hold times of this machine, which no two runs share.
+    """
+
+    name: str
+    command: str = ""
+    minutes: float = 0.0
+    files: Mapping[str, str] = field(default_factory=dict)
+    passages: tuple[Passage, ...] = ()
+    after: tuple[str, ...] = ()
+    weights: bool = True
+    resumes: bool = False
+    alone: bool = False
+    times: bool = False
+
+    @property
+    def places(self) -> set[str]:
+        """The names in braces in the command, without ``{out}``."""
+        return {name for _, name, _, _ in Formatter().parse(self.command) if name} - {"out"}
+
+    @property
+    def needs(self) -> set[str]:
+        """The steps that come first."""
+        return self.places.difference(OPTIONS) | set(self.after)
+
+    def arguments(self, places: Mapping[str, str]) -> list[str]:
+        """The command's words with folders in the braces' place."""
+        return [word.format_map(places) for word in shlex.split(self.command)]
+
+
+def _study(module: str) -> str:
+    return f"python -m vaportok_rl.experiments.{module}"
+
+
+_TABLES = "--table {table-train} --held-out-table {table-test}"
+_FOLDS, _SEEDS = (1, 2, 3), (0, 1, 2)
+_FOLD_TABLES = "--folds " + " ".join(f"{{fold-{fold}}}" for fold in _FOLDS)
+_GAMES = "gym:LunarLander-v3,BipedalWalker-v3,CarRacing-v3,CartPole-v1,MountainCar-v0,Acrobot-v1"
+
+
+def _page(name: str) -> dict[str, str]:
+    """A page with its picture, from a step's folder to ``docs/``."""
+    return {f"{name}.md": f"docs/{name}.md", f"images/{name}.png": f"docs/images/{name}.png"}
+
+
+def _measured(name: str, clips: str, minutes: float) -> Step:
+    """A table of the model card."""
+    command = f"vaportok-rl info nano --measure {clips} --out {{out}}/{name}.md"
+    passage = Passage(CARD, name, lambda work: (work / f"card-{name}" / f"{name}.md").read_text(encoding="utf-8"))
+    return Step(f"card-{name}", command, minutes, passages=(passage,))
+
+
+def _ablation(preset: str) -> Step:
+    name = f"ablation-{preset}"
+    return Step(
+        name,
+        f"{_study('ablate_rewards')} {{out}} {_TABLES} --reward.preset {preset}",
+        16,
+        passages=(Passage("docs/rewards.md", name, functools.partial(passages.table_of, page=f"{name}/ablation.md")),),
+        resumes=True,
+    )
+
+
+STEPS: tuple[Step, ...] = (
+    Step("options", passages=(Passage("docs/grpo.md", "options", passages.grpo_options),), weights=False),
+    Step(
+        "environments",
+        f"{_study('environment_pages')} {{out}}",
+        0.2,
+        {name: f"docs/environments/{name}" for name in ("README.md", "taildrop.md", "mo_taildrop.md")},
+    ),
+    Step(
+        "video-formats",
+        f"{_study('video_formats')} {{out}}",
+        1,
+        {"video-formats.md": "docs/video-formats.md"},
+        weights=False,
+    ),
+    Step(
+        "gallery",
+        f"{_study('gallery')} {{out}}",
+        0.5,
+        {name: f"docs/images/{name}" for name in ("rendered_frame.png", "lengths.png")},
+    ),
+    Step(
+        "worlds",
+        f"{_study('gallery')} {{out}} --compare-with {{compare_with}}",
+        0.5,
+        {"worlds.png": "docs/images/worlds.png"},
+        (Passage("README.md", "worlds", passages.worlds_picture),),
+    ),
+    Step(
+        "nano-curves",
+        f"{_study('pretraining_pictures')} {{pretraining}} --out {{out}}",
+        0.5,
+        {"curves.png": "docs/images/nano-curves.png"},
+        weights=False,
+    ),
+    _measured("procedural", "procedural", 1),
+    _measured("footage", "{footage}", 0.5),
+    _measured("gameplay", _GAMES, 3),
+    Step(
+        "train",
+        "vaportok-rl train --out {out}",
+        3,
+        {name: f"docs/images/{name}" for name in ("allocation.png", "rate_distortion.png", "reconstructions.png")},
+        (Passage("README.md", "train", passages.scoreboard),),
+    ),
+    Step("table-test", "vaportok-rl table build --count 0 --held-out 256 --grid all --out {out}", 2, resumes=True),
+    Step("table-train", "vaportok-rl table build --count 4096 --held-out 0 --out {out}", 5, resumes=True),
+    *map(_ablation, ("paper", "balanced")),
+    Step(
+        "optimisers",
+        f"{_study('optimisers')} {{out}} {_TABLES} --decisions 10240 --seeds {' '.join(map(str, range(10)))} "
+        "--variants grpo enumerated ppo a2c reinforce",
+        45,
+        _page("optimisers"),
+        resumes=True,
+    ),
+    Step("learnable", f"{_study('learnable')} {{out}} {_TABLES}", 40, _page("learnable"), resumes=True),
+    *(
+        Step(
+            f"fold-{fold}",
+            f"vaportok-rl table build --clips fold:{fold}/3:{{footage}} --grid 1 --out {{out}}",
+            1,
+            resumes=True,
+        )
+        for fold in _FOLDS
+    ),
+    *(
+        Step(
+            f"mixed-{fold}",
+            f"vaportok-rl table build --clips procedural fold:{fold}/3:{{footage}} --count 684 --held-out 0 "
+            "--out {out}",
+            1,
+            resumes=True,
+        )
+        for fold in _FOLDS
+    ),
+    *(
+        Step(
+            f"film-{fold}-{seed}",
+            f"vaportok-rl train --table {{mixed-{fold}}} --held-out-table {{fold-{fold}}} --seed {seed} --out {{out}}",
+            1.2,
+        )
+        for fold in _FOLDS
+        for seed in _SEEDS
+    ),
+    Step(
+        "films",
+        passages=(Passage("README.md", "films", functools.partial(passages.films, folds=_FOLDS, seeds=_SEEDS)),),
+        after=tuple(f"film-{fold}-{seed}" for fold in _FOLDS for seed in _SEEDS),
+    ),
+    Step(
+        "learnable-footage",
+        f"{_study('learnable')} {{out}} --page learnable-footage {_FOLD_TABLES} --fold-training "
+        + " ".join(f"{{mixed-{fold}}}" for fold in _FOLDS)
+        + " --decisions 40960 --epochs 10 --points 5",
+        40,
+        _page("learnable-footage"),
+        resumes=True,
+    ),
+    Step(
+        "learnable-films",
+        f"{_study('learnable')} {{out}} --page learnable-films {_FOLD_TABLES} --scenes 4 --decisions 4608 "
+        "--grpo.batch-size 1 --starts pretrained --epochs 20 --points 6",
+        4,
+        _page("learnable-films"),
+        resumes=True,
+    ),
+    Step(
+        "taildrop-strategies",
+        f"{_study('strategies')} --out {{out}} --docs {{out}}",
+        50,
+        _page("taildrop-strategies"),
+        weights=False,
+        resumes=True,
+    ),
+    Step(
+        "benchmarks",
+        "python -m benchmarks --out {out}/benchmarks.md",
+        60,
+        {"benchmarks.md": "docs/benchmarks.md"},
+        alone=True,
+        times=True,
+    ),
+)
+"""In this order, as far as what they need allows."""
+
+
+def parsed(words: Sequence[str]) -> Any:
+    """What a command of this package, or of ``benchmarks``, reads its words as: every setting, the defaults included.
+
+    Returns:
+        Settings, or a function's arguments; the words themselves where the command is none of ours.
+
+    Raises:
+        SystemExit: the command does not have such options.
+    """
+    if words[0] == "vaportok-rl":
+        commands = importlib.import_module("vaportok_rl.cli.main").COMMANDS
+        entry = getattr(importlib.import_module(f"vaportok_rl.cli.{words[1]}"), commands[words[1]])
+        return tyro.cli(entry, args=words[2:])
+    if words[1] != "-m":
+        return list(words)
+    module = words[2] if words[2].startswith("vaportok_rl.") else f"{words[2]}.__main__"
+
+    @functools.wraps(importlib.import_module(module).main)
+    def arguments(*given: Any, **named: Any) -> Any:
+        return given, named
+
+    return tyro.cli(arguments, args=words[3:])
+
+
+def fingerprints(steps: Sequence[Step], inputs: Mapping[str, str]) -> dict[str, str]:
+    """By step, a hash of all that decides its result: settings, weights, and the steps it needs.
+
+    Args:
+        steps: each after those it needs.
+        inputs: identities of the weights (``weights``) and of the folders that were given, by option.
+    """
+    found: dict[str, str] = {}
+    for step in steps:
+        settings = repr(parsed(shlex.split(step.command))) if step.command else ""
+        given = {name: inputs.get(name) for name in sorted(step.places.intersection(OPTIONS))}
+        parts = [
+            settings,
+            given,
+            inputs["weights"] if step.weights else "",
+            [found[name] for name in sorted(step.needs)],
+        ]
+        found[step.name] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    return found
+
+
+def asked(step: Step, by_name: Mapping[str, Step]) -> set[str]:
+    """The options without which a step, or one that it needs, cannot run."""
+    return step.places.intersection(OPTIONS).union(*(asked(by_name[name], by_name) for name in step.needs))
