@@ -136,15 +136,14 @@ def test_pretrain_runs_resumes_and_loads(
     assert "resuming" in capsys.readouterr().out
     clips = tmp_path / "clips.mp4"
     imageio.imwrite(clips, np.zeros((80, 48, 64, 3), np.uint8), plugin="FFMPEG", fps=8)
-    main(
-        ["info", f"{out}/model", "--clips", str(clips), "--measure", "procedural", "--count", "2", "--every-length"]
-        + ["--out", str(tmp_path / "measured.md")]
-    )
+    measured = tmp_path / "measured.md"
+    options = ["--measure", "procedural", "--count", "2", "--every-length", "--out", str(measured)]
+    main(["info", f"{out}/model", "--clips", str(clips), *options])
     printed = capsys.readouterr().out
     assert f"{clips}: 4 clips" in printed
     assert f"{clips}: 1 clips" in printed
     assert "explained variance" in printed
-    assert (tmp_path / "measured.md").read_text().strip() in printed
+    assert measured.read_text().strip() in printed
     assert "640 bits" in printed
 
 

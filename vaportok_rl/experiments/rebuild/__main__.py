@@ -137,10 +137,10 @@ def main(options: Options, console: Console | None = None) -> int:
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on", style="yellow")
         return 130
-    targets = [*(target for step in made for target in step.files.values())]
-    targets += [passage.page for step in made for passage in step.passages]
-    before = committed(root, sorted(set(targets)))
-    written = publish(made, WORK, root, {str(folder): name.upper() for name, folder in given.items()})
+    files = {target for step in made for target in step.files.values()}
+    before = committed(root, sorted(files | {passage.page for step in made for passage in step.passages}))
+    names = {str(path): name.upper() for name, folder in given.items() for path in (folder.resolve(), folder)}
+    written = publish(made, WORK, root, names)
     times = [target for step in made if step.times for target in step.files.values()]
     console.print(report(before, root, written, times)[0], highlight=False, soft_wrap=True)
     for name, why in rebuild.left_out.items():
