@@ -19,7 +19,7 @@ from rich.console import Console
 from vaportok_rl.envs.table.shards import weights_digest
 from vaportok_rl.experiments.console import plain_console
 from vaportok_rl.experiments.rebuild.publishing import committed, publish, report
-from vaportok_rl.experiments.rebuild.running import Rebuild
+from vaportok_rl.experiments.rebuild.running import Rebuild, hours, minutes
 from vaportok_rl.experiments.rebuild.steps import COMPARE_WITH, FOOTAGE, OPTIONS, PRETRAINING, STEPS, Step, fingerprints
 from vaportok_rl.runtime.held_folders import hold_run_folder
 from vaportok_rl.runtime.markdown import markdown_table
@@ -96,8 +96,8 @@ def listing(steps: Sequence[Step]) -> str:
         )
         for step in steps
     ]
-    total = sum(step.minutes for step in steps)
-    return markdown_table(("step", "minutes", "makes"), rows, names=1) + f"\n\n{total / 60:.1f} h on one core."
+    times = [f"{hours(minutes(steps, jobs))} with --jobs {jobs}" for jobs in (1, 2)]
+    return f"{markdown_table(('step', 'minutes', 'makes'), rows, names=1)}\n\nAll: about {', '.join(times)}."
 
 
 def main(options: Options, console: Console | None = None) -> int:

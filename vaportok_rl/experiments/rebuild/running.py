@@ -88,10 +88,10 @@ class Rebuild:
         fresh = [step for step in ready if step.command and step.minutes < _ALWAYS]
         self.forget(fresh)
         waiting = [step for step in ready if not self.is_done(step)]
-        total, minutes = len(waiting), sum(step.minutes for step in waiting)
+        total, time_left = len(waiting), hours(minutes(waiting, self.jobs))
         self.console.print(
-            f"{len(ready) - total} steps are done, {total} to do: about {_hours(minutes / self.jobs)}, {self.jobs} at "
-            f"once; logs in {self.work}",
+            f"{len(ready) - total} steps are done, {total} to do: about {time_left}, {self.jobs} at once; logs in "
+            f"{self.work}",
             highlight=False,
             soft_wrap=True,
         )
@@ -105,8 +105,8 @@ class Rebuild:
                         continue
                     del running[name]
                     self._ended(step, process.returncode, time.monotonic() - begun)
-                    left = sum(step.minutes for step in waiting) / self.jobs
-                    self._say(f"{total - len(waiting) - len(running)} of {total} made; about {_hours(left)} to come")
+                    left = hours(minutes(waiting, self.jobs))
+                    self._say(f"{total - len(waiting) - len(running)} of {total} made; about {left} to come")
                 time.sleep(0.1)
         except KeyboardInterrupt:
             # The terminal's Ctrl-C has reached the commands too; they save and end.
@@ -137,7 +137,7 @@ class Rebuild:
         waiting.remove(step)
         if not step.command:
             return
-        self._say(f"{step.name} begins, about {_hours(step.minutes)}")
+        self._say(f"{step.name} begins, about {hours(step.minutes)}")
         running[step.name] = (step, self._start(step), time.monotonic())
 
     def _start(self, step: Step) -> subprocess.Popen[bytes]:
@@ -161,7 +161,7 @@ class Rebuild:
         missing = [file for file in step.files if not (self.work / step.name / file).is_file()]
         if status == 0 and not missing:
             self._write({**self.record, step.name: {"fingerprint": self.marks[step.name], "done": True}})
-            self._say(f"{step.name} is done after {_hours(seconds / 60)}")
+            self._say(f"{step.name} is done after {hours(seconds / 60)}")
             return
         why = f"ended with {status}" if status else f"did not write {missing[0]}"
         self.left_out[step.name] = f"failed: {why}, see {self._log(step)}"
@@ -179,5 +179,11 @@ class Rebuild:
         self.console.print(f"{datetime.now():%H:%M} {text}", highlight=False, soft_wrap=True)
 
 
-def _hours(minutes: float) -> str:
+def minutes(steps: Sequence[Step], jobs: int) -> float:
+    """How long steps take where ``jobs`` of them run at once."""
+    return sum(step.minutes / (1 if step.alone else jobs) for step in steps)
+
+
+def hours(minutes: float) -> str:
+    """A duration as people say it."""
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

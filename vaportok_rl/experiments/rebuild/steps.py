@@ -46,7 +46,8 @@ class Step:
         name: of the step, and of its folder.
         command: ``{out}`` is the step's folder, ``{NAME}`` that of another step, which is thereby needed first, or one
             of `OPTIONS`. A step without a command only writes passages.
-        minutes: on one core of the machine that docs/benchmarks.md names; a step of less than one is always made again.
+        minutes: on one core (of one that runs alone, on two) of the machine that docs/benchmarks.md names; a step of
+            less than one is always made again.
         files: in the step's folder, and where they go in the repository.
         passages: parts of pages.
         after: steps that the passages need and the command does not name.
@@ -160,6 +161,14 @@ STEPS: tuple[Step, ...] = (
         {name: f"docs/images/{name}" for name in ("allocation.png", "rate_distortion.png", "reconstructions.png")},
         (Passage("README.md", "train", passages.scoreboard),),
     ),
+    Step(
+        "taildrop-strategies",
+        f"{_study('strategies')} --out {{out}} --docs {{out}}",
+        50,
+        _page("taildrop-strategies"),
+        weights=False,
+        resumes=True,
+    ),
     Step("table-test", "vaportok-rl table build --count 0 --held-out 256 --grid all --out {out}", 2, resumes=True),
     Step("table-train", "vaportok-rl table build --count 4096 --held-out 0 --out {out}", 5, resumes=True),
     *map(_ablation, ("paper", "balanced")),
@@ -223,17 +232,9 @@ STEPS: tuple[Step, ...] = (
         resumes=True,
     ),
     Step(
-        "taildrop-strategies",
-        f"{_study('strategies')} --out {{out}} --docs {{out}}",
-        50,
-        _page("taildrop-strategies"),
-        weights=False,
-        resumes=True,
-    ),
-    Step(
         "benchmarks",
         "python -m benchmarks --out {out}/benchmarks.md",
-        60,
+        40,
         {"benchmarks.md": "docs/benchmarks.md"},
         alone=True,
         times=True,
