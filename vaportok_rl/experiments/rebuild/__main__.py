@@ -20,7 +20,7 @@ from vaportok_rl.envs.table.shards import weights_digest
 from vaportok_rl.experiments.console import plain_console
 from vaportok_rl.experiments.rebuild.publishing import committed, publish, report
 from vaportok_rl.experiments.rebuild.running import Rebuild, hours, minutes
-from vaportok_rl.experiments.rebuild.steps import COMPARE_WITH, FOOTAGE, OPTIONS, PRETRAINING, STEPS, Step, fingerprints
+from vaportok_rl.experiments.rebuild.steps import COMPARE_WITH, OPTIONS, PRETRAINING, STEPS, Step, fingerprints
 from vaportok_rl.runtime.held_folders import hold_run_folder
 from vaportok_rl.runtime.markdown import markdown_table
 
@@ -114,11 +114,8 @@ def main(options: Options, console: Console | None = None) -> int:
     given = {name: getattr(options, name).expanduser() for name in OPTIONS if getattr(options, name) is not None}
     identities = {"weights": weights_digest("nano")}
     for name, folder in given.items():
-        identities[name] = {
-            FOOTAGE: files_identity,
-            COMPARE_WITH: lambda folder: weights_digest(str(folder)),
-            PRETRAINING: lambda folder: weights_digest(str(folder / "model")),
-        }[name](folder)
+        weights = {COMPARE_WITH: folder, PRETRAINING: folder / "model"}.get(name)
+        identities[name] = files_identity(folder) if weights is None else weights_digest(str(weights))
     WORK.mkdir(parents=True, exist_ok=True)
     hold_run_folder(WORK)
     rebuild = Rebuild(

@@ -58,13 +58,13 @@ def figures(page: str) -> dict[Key, Figure]:
                 if column in TIMES:
                     continue
                 for number, match in enumerate(_FIGURE.finditer(cell)):
-                    value, low, high = (part and _float(part) for part in match.groups())
-                    ends = None if low is None else (low, high)
-                    whole = (heading, f"{columns[0]} {key}".strip(), column, str(number) if number else "")
+                    value, low, high = match.groups()
+                    ends = None if low is None else (_float(low), _float(high))
+                    whole: Key = (heading, f"{columns[0]} {key}".strip(), column, str(number) if number else "")
                     # Two rows of one name are told apart by their place.
                     while whole in found:
                         whole = (*whole, "again")
-                    found[whole] = Figure(match[0], value, ends)
+                    found[whole] = Figure(match[0], _float(value), ends)
     return found
 
 
