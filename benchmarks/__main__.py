@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -34,8 +35,12 @@ class Arguments:
     """The page."""
 
 
-def main(arguments: Arguments) -> None:
-    """Measures, prints, and writes the page."""
+def main(arguments: Annotated[Arguments, tyro.conf.arg(name="")]) -> None:
+    """Measure how fast it is on this machine, print it, and write the page.
+
+    Args:
+        arguments: what to measure.
+    """
     for name in arguments.only:
         if name not in PARTS:
             raise SystemExit(f"Expected parts among {', '.join(PARTS)}, got {name!r}.")
@@ -55,4 +60,4 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+    tyro.cli(main, prog="python -m benchmarks")

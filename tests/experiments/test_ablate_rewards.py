@@ -34,7 +34,7 @@ def test_a_study_is_written_and_goes_on(brief: dict[str, Any], tmp_path: Path, m
     assert list(rows.columns) == columns
     assert list(zip(rows["variant"], rows["seed"], strict=True)) == [("full", 0), ("without-efficiency", 0)]
     page = (tmp_path / "ablation.md").read_text()
-    assert all(f"| {variant} |" in page for variant in VARIANTS[:2])
+    assert all(row in page for row in ("| full |", "| without `efficiency` |"))
 
     (tmp_path / "runs" / "full-0.json").unlink()
     asked = []
