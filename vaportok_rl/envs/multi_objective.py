@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box
-from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from vaportok_rl.envs.process import TaildropProcess
-from vaportok_rl.envs.settings import TaildropArguments
 from vaportok_rl.envs.taildrop_env import TaildropEnv
 from vaportok_rl.envs.vector_env import TaildropVectorEnv
 from vaportok_rl.envs.walk import StepOutcome
@@ -30,6 +28,11 @@ class _TermVector:
     def reward_dim(self) -> int:
         """Length of the reward vector."""
         return len(self.reward_terms)
+
+    @property
+    def reward_space(self) -> Box:
+        """Space of one environment's reward vector."""
+        return Box(-np.inf, np.inf, (self.reward_dim,), np.float32)
 
     @property
     def reward_weights(self) -> NDArray[np.float64]:
@@ -102,10 +105,6 @@ class MOTaildropEnv(_TermVector, TaildropEnv):
     - v0: first release.
     """
 
-    def __init__(self, **arguments: Unpack[TaildropArguments]) -> None:
-        super().__init__(**arguments)
-        self.reward_space = Box(-np.inf, np.inf, (self.reward_dim,), np.float32)
-
     def _paid(self, outcome: StepOutcome) -> Any:
         return outcome.payments[0, 0].copy()
 
@@ -113,26 +112,8 @@ class MOTaildropEnv(_TermVector, TaildropEnv):
 class MOTaildropVectorEnv(_TermVector, TaildropVectorEnv):
     """`TaildropVectorEnv` with a reward vector, as in `MOTaildropEnv`: rewards are ``float32 [num_envs, reward_dim]``.
 
-    Args:
-        num_envs: see `TaildropVectorEnv`, as for the next two.
-        group_size: G.
-        autoreset_mode: ``SAME_STEP`` or ``DISABLED``.
-        **arguments: see `TaildropEnv`.
-
-    Attributes:
-        reward_space: of one environment's reward, as in MO-Gymnasium.
+    For the arguments see `TaildropVectorEnv`.
     """
-
-    def __init__(
-        self,
-        num_envs: int = 8,
-        *,
-        group_size: int = 1,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
-        **arguments: Unpack[TaildropArguments],
-    ) -> None:
-        super().__init__(num_envs, group_size=group_size, autoreset_mode=autoreset_mode, **arguments)
-        self.reward_space = Box(-np.inf, np.inf, (self.reward_dim,), np.float32)
 
     def _paid(self, outcome: StepOutcome) -> NDArray[np.floating]:
         return outcome.payments.reshape(self.num_envs, self.reward_dim)

@@ -129,7 +129,7 @@ def test_every_length_at_once(engine: TableEngine) -> None:
     assert torch.equal(one.mse, other.mse)
     assert torch.equal(one.accuracy, other.accuracy)
     assert torch.equal(one.measures["bits"], other.measures["bits"])
-    assert engine.every_clip().mse.shape == (16, 12, 1)
+    assert engine.score_all(engine.scene(torch.arange(12)[:, None])).mse.shape == (16, 12, 1)
 
 
 def test_what_cannot_be_asked_of_a_table(engine: TableEngine, truth: Any, full_table: Path) -> None:

@@ -401,7 +401,7 @@ def test_each_fault_is_found_for_its_own_reason(check: str, kind: type[Tidy], mo
     [seeded(lambda seed: [seed + env for env in range(4)] if type(seed) is int else seed), MembersPartAtTheNextEpisode],
 )
 def test_members_of_a_group_that_see_different_clips(kind: type[Tidy]) -> None:
-    with pytest.raises(VectorEnvError, match="draw one scene a group") as caught:
+    with pytest.raises(VectorEnvError, match="draw one scene per group") as caught:
         check_vector_env(kind(SAME_STEP, 2))
     assert caught.value.check == "groups"
 

@@ -73,26 +73,16 @@ def most_probable(log_probs: Callable[[Tensor], Tensor]) -> LengthPolicy:
     return policy
 
 
-def pretrained_log_probs(process: TaildropProcess) -> Callable[[Tensor], Tensor]:
-    """Log-probabilities of the tokenizer's taildrop module: ``[..., K, D]`` to ``[..., K]``."""
-
-    def log_probs(latents: Tensor) -> Tensor:
-        flat = process.engine.world.taildrop(latents.flatten(0, -3)).logits
-        return flat.view(*latents.shape[:-2], -1)
-
-    return log_probs
-
-
 def pretrained_lengths(process: TaildropProcess) -> LengthPolicy:
     """The pretrained tokenizer's own lengths, by the strategy it was trained with; see `inference_lengths`.
 
     A ``naive`` tokenizer keeps all tokens without its taildrop module; its log-probabilities are NaN.
     """
-    log_probs, strategy = pretrained_log_probs(process), process.engine.config.taildrop.strategy
+    engine, strategy = process.engine, process.engine.config.taildrop.strategy
 
     @torch.no_grad()
     def policy(scene: Scene, generator: torch.Generator) -> LengthChoice:
-        log_p = log_probs(scene.latents)
+        log_p = engine.world.taildrop(scene.latents.flatten(0, 1)).logits.unflatten(0, scene.shape)
         lengths = inference_lengths(log_p.flatten(0, 1), strategy).view(scene.shape)
         if strategy == "naive":
             return LengthChoice.certain(lengths)

@@ -202,10 +202,6 @@ class TableEngine:
         found = self._looked_up(lambda stored: stored[rows].permute(2, 0, 1).contiguous())
         return OutcomeOfAllLengths(scene, all_lengths(scene), *found)
 
-    def every_clip(self) -> OutcomeOfAllLengths:
-        """All lengths of every clip of the split, as N scenes of one clip: ``[K, N, 1]``."""
-        return self.score_all(self.scene(torch.arange(len(self.table))[:, None]))
-
     def remember(self, every: OutcomeOfAllLengths) -> None:
         """Does nothing: a table already holds all outcomes."""
 

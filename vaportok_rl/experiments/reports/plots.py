@@ -104,11 +104,6 @@ def rate_distortion_figure(comparison: Comparison) -> Figure:
     return figure
 
 
-def reward_figure(curves: Curves, comparison: Comparison) -> Figure:
-    """Training and held-out reward of one run; see `reward_curves_figure`."""
-    return reward_curves_figure({"": curves}, comparison)
-
-
 def reward_curves_figure(runs: Mapping[str, Curves], comparison: Comparison) -> Figure:
     """Training and held-out reward against decisions, with best fixed and oracle, and mean tokens below.
 

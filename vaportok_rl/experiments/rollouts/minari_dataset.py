@@ -50,13 +50,6 @@ def environment_spec(process: TaildropProcess) -> EnvSpec:
     return spec
 
 
-def held_out_spec(spec: EnvSpec) -> EnvSpec:
-    """The same environment on held-out clips."""
-    spec = copy.deepcopy(spec)
-    spec.kwargs["split"] = "test"
-    return spec
-
-
 class MinariRecorder:
     """Collects episodes and saves them as one dataset in ``MINARI_DATASETS_PATH``, or Minari's default folder.
 
@@ -184,6 +177,8 @@ class MinariRecorder:
 
     def _write(self, root: Path) -> Path:
         """Lets Minari write the dataset below ``root``; returns the folder of its episodes."""
+        held_out = copy.deepcopy(self.spec)
+        held_out.kwargs["split"] = "test"
         given = os.environ.get(_ROOT)
         os.environ[_ROOT] = str(root)
         try:
@@ -194,7 +189,7 @@ class MinariRecorder:
                     self.dataset_id,
                     self._buffers,
                     env=self.spec,
-                    eval_env=held_out_spec(self.spec),
+                    eval_env=held_out,
                     algorithm_name=self.policy,
                     description=f"{len(self._buffers)} paths of {self.policy} on {self.process.source.describe()}",
                     requirements=[f"vaportok-rl>={__version__}"],

@@ -17,11 +17,6 @@ from vaportok_rl.runtime.messages import warn_user
 REWARD, WEIGHTS, TABLE = "reward", "weights", "table"
 
 
-def clips_of(split: str) -> str:
-    """The name of a split's clips in `input_hashes`."""
-    return f"{split} clips"
-
-
 def input_hashes(process: TaildropProcess) -> dict[str, str]:
     """Hashes of the clips, weights, reward and outcome table of a process, 16 hexadecimal digits each."""
     settings = process.settings
@@ -32,7 +27,7 @@ def input_hashes(process: TaildropProcess) -> dict[str, str]:
         manifest = shared_table(settings.table, settings.device).manifest
         clips, found[WEIGHTS] = manifest.splits[settings.split].sha256, manifest.build.weights
         found[TABLE] = _digest(manifest.to_json().decode())
-    return {name: value[:16] for name, value in {clips_of(settings.split): clips, **found}.items()}
+    return {name: value[:16] for name, value in {f"{settings.split} clips": clips, **found}.items()}
 
 
 def reward_hash(reward: VaporReward) -> str:

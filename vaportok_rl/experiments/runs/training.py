@@ -27,7 +27,12 @@ from vaportok_rl.envs.rewards.contract import NonFiniteRewardError
 from vaportok_rl.envs.rewards.reward import build_reward
 from vaportok_rl.experiments.reports.evaluation import Evaluation, explained_share, judged
 from vaportok_rl.experiments.reports.pictures import comparison_frames, contact_sheet, spread_rows, write_video
-from vaportok_rl.experiments.reports.plots import allocation_figure, rate_distortion_figure, reward_figure, save_figure
+from vaportok_rl.experiments.reports.plots import (
+    allocation_figure,
+    rate_distortion_figure,
+    reward_curves_figure,
+    save_figure,
+)
 from vaportok_rl.experiments.run_folder import CONFIG_FILE, changed_settings, plain, write_config
 from vaportok_rl.experiments.runs.algorithms import (
     ALGORITHMS,
@@ -378,7 +383,7 @@ def draw(folder: Path, held_out: HeldOut, comparison: Comparison, report: Progre
     names = ("pretrained", "trained", "oracle")
     save_figure(allocation_figure(comparison, held_out.score, held_out.scene.labels, names), folder / "allocation.png")
     save_figure(rate_distortion_figure(comparison), folder / "rate_distortion.png")
-    save_figure(reward_figure(report.curves, comparison), folder / "reward_curves.png")
+    save_figure(reward_curves_figure({"": report.curves}, comparison), folder / "reward_curves.png")
     engine, scene = held_out.process.engine, held_out.scene
     chosen = {name.replace("_", " "): comparison.scores[name].n_tokens for name in (BEST_FIXED, "trained", "oracle")}
     save_figure(contact_sheet(engine, scene, held_out.score, chosen), folder / "reconstructions.png")
