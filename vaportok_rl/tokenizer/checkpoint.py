@@ -1,4 +1,4 @@
-"""Tokenizers and their taildrop modules out of checkpoints, and into them."""
+"""Loads and saves tokenizers, whole or their taildrop modules alone."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def save_checkpoint(model: VaporTok, folder: str | Path, *, half: bool = False) 
 
 
 def load_taildrop(source: str | Path) -> tuple[VaporTokConfig, TaildropQueryModule]:
-    """A checkpoint's configuration and taildrop query module, float32 on the host; nothing else of ours is read.
+    """A checkpoint's configuration and taildrop query module (float32, on the host), without loading the rest.
 
     Args:
-        source: as for `load_checkpoint`, as are the errors; of a LARP tokenizer the whole is loaded.
+        source: see `VaporTok.from_pretrained`, also for the errors; a LARP tokenizer is loaded whole.
     """
     stored = read_checkpoint(source, only=TAILDROP_WEIGHTS)
     if stored.from_larp:

@@ -111,7 +111,7 @@ class ComplexityScale(torch.nn.Module):
         return torch.stack([spatial, temporal], dim=-1)
 
     def score(self, complexity: Tensor) -> Tensor:
-        """One number a clip, temporal weighted above spatial: ``[..., 2]`` to ``float32 [...]`` in [0, 1]."""
+        """One number per clip, with more weight on the temporal part: ``[..., 2]`` to ``float32 [...]`` in [0, 1]."""
         quantiles = self.quantiles(complexity)
         share = self.config.temporal_share
         return (1 - share) * quantiles[..., 0] + share * quantiles[..., 1]

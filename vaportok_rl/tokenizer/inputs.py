@@ -1,4 +1,4 @@
-"""Brings user video to the model's float range and says clearly what is wrong with it."""
+"""Checks user video and converts it to the model's float range."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def clips_to_float(clips: Tensor, clip_shape: tuple[int, int, int, int]) -> Tens
 
 
 def _shape_advice(shape: tuple[int, ...], clip_shape: tuple[int, int, int, int]) -> str:
-    """What turns video of a wrong shape into clips."""
+    """Advice on how to turn video of a wrong shape into clips."""
     channels, *frame_sizes = clip_shape
     if shape == clip_shape:
         return "add the batch axis with clips[None]"

@@ -1,4 +1,4 @@
-"""How many tokens a clip keeps: the taildrop query module, the four strategies (supplement C.4), and the masks."""
+"""Lengths: the taildrop query module, the four strategies (supplement C.4), and the masks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vaportok_rl.tokenizer.transformer import Transformer
 NOISE_COLUMNS = 3
 """Uniform numbers that `training_lengths` takes for each clip."""
 
-# What the names of the module's weights begin with in a tokenizer's state.
+# Prefix of the module's weights in a tokenizer's state.
 TAILDROP_WEIGHTS = "taildrop_module."
 
 
@@ -54,7 +54,7 @@ class TaildropQueryModule(nn.Module):
 
 
 def length_kl(log_p: Tensor, log_gaussian: Tensor) -> Tensor:
-    """Probability prior (Eq. 8): KL(P ‖ Gaussian) a clip, ``[B, K]`` twice to ``[B]``, in nats."""
+    """Probability prior (Eq. 8): KL(P ‖ Gaussian) per clip, ``[B, K]`` twice to ``[B]``, in nats."""
     return (log_p.exp() * (log_p - log_gaussian)).sum(-1)
 
 
@@ -62,7 +62,7 @@ def length_kl(log_p: Tensor, log_gaussian: Tensor) -> Tensor:
 def training_lengths(
     log_p: Tensor, strategy: Strategy, *, uniform_share: float = 0.0, full_share: float = 0.0, noise: Tensor
 ) -> Tensor:
-    """Draws the lengths to train with.
+    """Draws lengths for training.
 
     - ``naive``: uniform on 1 … K, whatever P says.
     - ``argmax``: the most probable length.
@@ -70,11 +70,11 @@ def training_lengths(
     - ``pre-sample``: drawn from P renormalised on the lengths up to *and including* the most probable one, so that
       there is something to draw from when that is n = 1.
 
-    The two shares are no part of the supplement, and 0 is its pure strategy: they keep every length trained for every
-    clip, because the environment asks for lengths that the complexity prior never proposes.
+    The two shares are not in the supplement; 0 is its pure strategy. They train all lengths of all clips, because
+    agents choose lengths that the complexity prior never proposes.
 
-    All randomness comes in through ``noise``: a clip's length depends on its own row of ``log_p`` and ``noise`` only,
-    so the draws do not depend on how a batch is spread over processes. Nothing is read back from the device.
+    All randomness is in ``noise``: a clip's length depends only on its row of ``log_p`` and ``noise``, so the draws do
+    not depend on how a batch is split over ranks. Nothing is copied to the host.
 
     Args:
         log_p: ``[B, K]``, log-probabilities of the lengths; entry a is n = a + 1.
@@ -149,21 +149,21 @@ def _draw(log_p: Tensor, strategy: Strategy, uniform: Tensor) -> Tensor:
     if strategy == "pre-sample":
         probabilities = torch.where(actions <= most_probable[:, None], probabilities, 0)
     cumulative = probabilities.cumsum(-1)
-    # Scaling by the last sum renormalises, and makes up for what rounding took from it.
+    # Scaling by the last sum renormalises, which also corrects rounding.
     reached = uniform[:, None] * cumulative[:, -1:] < cumulative
     chosen = torch.where(reached, actions, len(actions) - 1).amin(-1, keepdim=True)
-    # A parallel cumulative sum need not be monotone to the last bit, so it may seem to rise on a length of probability
-    # 0: such a length passes its draws to the possible one before it.
+    # A parallel cumulative sum may not be monotone to the last bit, so it may rise on a length of probability 0; such a
+    # draw goes to the possible length before it.
     possible = torch.where(probabilities > 0, actions, 0).cummax(-1).values
     return possible.gather(1, chosen).squeeze(1)
 
 
 def kept_tokens(n_tokens: Tensor, tokens: int) -> Tensor:
-    """Marks the tokens that stay: ``0 … n - 1``.
+    """Marks the kept tokens ``0 … n - 1``.
 
     Args:
         n_tokens: ``int64 [...]`` in 1 … K.
-        tokens: K, or any number of leading tokens to look at.
+        tokens: K, or any number of leading tokens.
 
     Returns:
         ``bool [..., tokens]``.
@@ -174,8 +174,8 @@ def kept_tokens(n_tokens: Tensor, tokens: int) -> Tensor:
 def decoder_visible(n_tokens: Tensor, tokens: int, patches: int) -> Tensor:
     """Key mask of the decoder's sequence [latents; patch queries], Figure 2(a).
 
-    A latent past ``n_tokens`` is never attended to, every patch query is. What a dropped position itself computes is
-    never read, so hiding keys is the same computation as removing the token.
+    Latents past ``n_tokens`` are never attended to; all patch queries are. The outputs at dropped positions are never
+    read, so hiding keys is equivalent to removing the tokens.
 
     Args:
         n_tokens: ``int64 [B]`` in 1 … K.
@@ -192,7 +192,7 @@ def decoder_visible(n_tokens: Tensor, tokens: int, patches: int) -> Tensor:
 def prior_supervised(n_tokens: Tensor, tokens: int) -> Tensor:
     """Marks the prior's predictions that count: row j predicts token j + 1, which must be kept.
 
-    The mask goes by the *label's* index; going by the input's index would supervise one dropped token a clip.
+    The mask depends on the *label's* index; the input's index would supervise one dropped token per clip.
 
     Args:
         n_tokens: ``int64 [...]`` in 1 … K.

@@ -1,4 +1,4 @@
-"""LPIPS between videos, as a training loss and as a metric; nothing is ever downloaded."""
+"""LPIPS between videos, as a training loss and as a metric; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ PerceptualNetwork = Literal["vgg", "alex", "squeeze"]
 
 @dataclass(frozen=True)
 class _Backbone:
-    """A network that LPIPS looks through.
+    """A backbone of LPIPS.
 
     Attributes:
         model: torchvision's name for it.
-        smallest: height and width in pixels below which a layer has no output left.
+        smallest: minimum height and width in pixels for which all layers have an output.
     """
 
     model: str
@@ -61,7 +61,7 @@ class PerceptualDistance(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> PerceptualDistance:
-        """Stays in evaluation mode: LPIPS has dropout, which must not follow a training loop's switch."""
+        """Does nothing: LPIPS has dropout, so it stays in evaluation mode."""
         del mode
         return super().train(False)
 
@@ -104,8 +104,8 @@ def _frames(video: Tensor) -> Tensor:
 
 
 def _locate(network: PerceptualNetwork, backbone: str | Path | None) -> Path:
-    """The backbone's file; a missing one is explained."""
-    # lpips and torchvision take seconds to import, which only those who ask for LPIPS should pay.
+    """The backbone's file."""
+    # lpips and torchvision take seconds to import.
     from torchvision.models import get_model_weights
 
     url = str(get_model_weights(_BACKBONES[network].model).IMAGENET1K_V1.url)

@@ -1,4 +1,4 @@
-"""In which number format a frozen world's transformers compute."""
+"""The number format of a frozen world's transformers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vaportok_rl.tokenizer.transformer import fastest_on_cpu
 Precision = Literal["float32", "bfloat16"]
 PrecisionChoice = Literal["auto", "float32", "bfloat16"]
 
-# Narrower matrix products take so little time that converting their inputs costs what bfloat16 saves.
+# In narrower matrix products, converting the inputs costs as much as bfloat16 saves.
 BFLOAT16_WIDTH = 512
 
 
@@ -28,7 +28,7 @@ def multiplies_bfloat16(device: str | torch.device) -> bool:
 
 
 def resolve_precision(precision: str, config: VaporTokConfig, device: str | torch.device) -> Precision:
-    """What a choice of precision means for a world.
+    """Resolves a choice of precision for a world.
 
     ``"auto"`` is float32 for worlds narrower than `BFLOAT16_WIDTH`, such as the shipped `nano`. A wide one gets what
     `fastest_on_cpu` measured, or on a CUDA device bfloat16 where it has the instructions.
@@ -36,7 +36,7 @@ def resolve_precision(precision: str, config: VaporTokConfig, device: str | torc
     Args:
         precision: ``"auto"``, ``"float32"`` or ``"bfloat16"``.
         config: of the world.
-        device: that it will be on.
+        device: of the world.
 
     Raises:
         ValueError: the precision is unknown.

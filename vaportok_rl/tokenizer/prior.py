@@ -128,7 +128,7 @@ def scheduled_sampling_logits(
         uniform: draws uniform numbers of a shape (on the vectors' device).
 
     Returns:
-        One ``[B, K - 1, V]`` tensor a round.
+        One ``[B, K - 1, V]`` tensor per round.
     """
     results = [prior.logits(vectors, unit_codes)]
     if rounds == 1 or ratio <= 0:
@@ -154,8 +154,8 @@ def cumulative_hits(logits: Tensor, codes: Tensor, k: int = 5) -> Tensor:
     """
     labels = codes[:, 1:]
     chosen = torch.gather(logits, 2, labels[..., None])
-    # Counting is cheaper than sorting V of them. Whatever is not below the label counts, the label among it:
-    # logits that are all alike or NaN predict nothing.
+    # Counting is cheaper than sorting V logits. All logits not below the label's count, including its own, so that
+    # equal or NaN logits predict nothing.
     hits = ((~(logits < chosen)).sum(-1) <= k).float()
     return F.pad(hits.cumsum(1), (1, 0))
 
@@ -192,10 +192,10 @@ def prior_loss(logits: Tensor, codes: Tensor, n_tokens: Tensor, count: Tensor | 
 
 
 def expected_prior_loss(logits: Tensor, similarities: Tensor, n_tokens: Tensor, count: Tensor | None = None) -> Tensor:
-    """What `prior_loss` is on average over the codes that the quantiser draws; its gradient goes to the latents.
+    """`prior_loss` averaged over the codes that the quantiser may draw; its gradient goes to the latents.
 
     Args:
-        logits: ``[B, K - 1, V]`` of the prior, detached: the codes are to come to it, not the other way round.
+        logits: ``[B, K - 1, V]`` of the prior, detached, so that only the codes change.
         similarities: ``[B, K, V]``, logits of the quantiser's draw.
         n_tokens: ``int64 [B]``.
         count: see `prior_loss`.

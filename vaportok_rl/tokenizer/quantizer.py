@@ -20,7 +20,7 @@ Uniform = Callable[[torch.Size], Tensor]
 
 @dataclass(frozen=True)
 class Quantized:
-    """What the quantiser makes of ``[B, K]`` latents.
+    """Quantised ``[B, K]`` latents.
 
     Attributes:
         unit: ``float32 [B, K, d]``, the latents' unit vectors before quantisation.
@@ -69,7 +69,7 @@ class Codebook(nn.Module):
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """The sum of a tensor over all processes; so is the gradient, as each process's loss depends on all of them."""
+    """The sum of a tensor over ranks; its gradient is summed too, because each rank's loss depends on all of them."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -85,10 +85,10 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 class BatchStandardize(nn.BatchNorm1d):
-    """Zero mean and unit variance a channel, without parameters; running statistics in evaluation.
+    """Zero mean and unit variance per channel, without parameters; running statistics in evaluation.
 
-    In training on several processes the statistics are those of the whole batch, gradients included, so that splitting
-    a batch changes nothing. PyTorch's own synchronised layer does this on CUDA devices only.
+    With several ranks, training uses the statistics of the whole batch, gradients included, so that splitting a batch
+    changes nothing. PyTorch's own synchronised layer does this on CUDA devices only.
 
     Args:
         channels: d.
@@ -98,7 +98,7 @@ class BatchStandardize(nn.BatchNorm1d):
         super().__init__(channels, affine=False)
 
     def forward(self, values: Tensor) -> Tensor:
-        """``float32 [N, d]`` to the same shape; every process must have the same N."""
+        """``float32 [N, d]`` to the same shape; all ranks must have the same N."""
         processes = Processes.current().count
         if not self.training or processes == 1:
             return super().forward(values)
@@ -166,7 +166,7 @@ class Bottleneck(nn.Module):
 
 
 def usage_divergence(similarities: Tensor) -> Tensor:
-    """KL divergence of the use of the codes from a uniform one: log V less the entropy of the mean draw.
+    """KL divergence of the use of the codes from a uniform one: log V minus the entropy of the mean draw.
 
     Args:
         similarities: ``[..., V]``, logits of the quantiser's draws.

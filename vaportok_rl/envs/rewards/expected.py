@@ -1,4 +1,4 @@
-"""The exact expected reward of a length policy, where every length of every clip has been scored."""
+"""The exact expected reward of a length policy, from the outcomes of all lengths."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from vaportok_rl.envs.scene import OutcomeOfAllLengths
 
 
 def clip_rewards(every: OutcomeOfAllLengths, reward: VaporReward) -> Tensor:
-    """What each length of each clip earns under a reward of clip terms.
+    """The reward of each length of each clip, for a reward without path terms.
 
     Args:
         every: of the clips.
-        reward: its terms ``[G, P]``, which look across a path, must weigh nothing.
+        reward: its path terms must have weight 0.
 
     Returns:
-        ``float32 [P, L, K]``; entry a is the length n = a + 1. Its maximum over a is the oracle's, its mean over L at
-        chosen lengths the path reward.
+        ``float32 [P, L, K]``; entry a is the length n = a + 1. Its maximum over a is the oracle's reward; the mean
+        over L of chosen entries is the path reward.
 
     Raises:
         ValueError: a path term has a weight.
@@ -35,7 +35,7 @@ def clip_rewards(every: OutcomeOfAllLengths, reward: VaporReward) -> Tensor:
 
 
 def expected_reward(log_probs: Tensor, every: OutcomeOfAllLengths, reward: VaporReward) -> Tensor:
-    """The expected path reward of a policy that chooses each clip's length by itself, exactly.
+    """The exact expected path reward of a policy that chooses each clip's length independently.
 
     Its gradient by ``log_probs`` is the exact policy gradient: no sampling, no baseline.
 

@@ -1,4 +1,4 @@
-"""Pixel terms that ship: what is measured on the decoded video itself."""
+"""The built-in pixel terms, measured on the decoded video."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def ssim(decoded: Tensor, clip: Tensor) -> Tensor:
 
     Args:
         decoded: ``float32 [B, C, T, H, W]``.
-        clip: the original, alike.
+        clip: the original, of the same shape.
     """
-    # Slow to import, and needed by few.
+    # Slow to import, and rarely needed.
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     batch, _, frames = clip.shape[:3]
@@ -31,15 +31,15 @@ def ssim(decoded: Tensor, clip: Tensor) -> Tensor:
 def pixel_measures(
     reward: VaporReward, device: str | torch.device = "cpu", lpips: PixelTerm | None = None
 ) -> dict[str, PixelTerm]:
-    """What the engine measures on decoded video for a reward's terms, by name, for ``ScoringEngine(distances=)``.
+    """The measures on decoded video that a reward's terms need, by name, for ``ScoringEngine(distances=)``.
 
     Args:
-        reward: whose terms.
-        device: where the videos are.
-        lpips: the network, if it is loaded already.
+        reward: the reward.
+        device: of the videos.
+        lpips: the network, if it is already loaded.
 
     Raises:
-        FileNotFoundError: the weights of a network are not there.
+        FileNotFoundError: a network's weights are missing.
     """
     found: dict[str, PixelTerm] = {}
     if "lpips" in reward.needs:

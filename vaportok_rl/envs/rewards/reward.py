@@ -1,4 +1,4 @@
-"""The weighted sum of named reward terms: the five of the source, further ones, and custom ones (see `contract`)."""
+"""`VaporReward`: the weighted sum of the paper's five terms, optional terms and custom terms (see `contract`)."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ SCALARISED = "scalarised"
 
 @dataclass(frozen=True)
 class RewardResult:
-    """What a reward makes of an outcome; everything beyond `raw` is worked out when it is first read.
+    """The reward of an outcome; properties are computed from `raw` on first use.
 
     Attributes:
-        raw: unweighted terms as the functions returned them, ``[G, P, L]`` (clip terms) or ``[G, P]`` (path terms).
+        raw: unweighted terms as returned by the functions, ``[G, P, L]`` (clip terms) or ``[G, P]`` (path terms).
         weights: by term; the multiplier of a constraint is a tensor ``[]`` on the device.
         path_length: L.
     """
@@ -87,7 +87,7 @@ class RewardResult:
 
     @cached_property
     def payments(self) -> Tensor:
-        """What each term pays for each decision, unweighted: ``[terms, G, P, L]``, in the order of `raw`.
+        """The unweighted payment of each term per decision: ``[terms, G, P, L]``, in the order of `raw`.
 
         Clip terms are paid at their step, divided by L, path terms at the last step, so that the sum over L is
         `terms`, and the sum of weight · payment over the terms is `per_decision`.
@@ -96,7 +96,7 @@ class RewardResult:
 
     @cached_property
     def per_decision(self) -> Tensor:
-        """What each step pays, ``[G, P, L]``; the sum over L is `total`."""
+        """The reward per decision, ``[G, P, L]``; its sum over L is `total`."""
         paid = (self.weights[name] * self._payment(value) for name, value in self.raw.items())
         return _sum(paid)
 
@@ -120,22 +120,22 @@ def _sum(tensors: Iterable[Tensor]) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class VaporReward(RewardOptions):
-    """The weighted sum of named reward terms. It never changes: `dataclasses.replace` makes another.
+    """The weighted sum of named reward terms. It is immutable: use `dataclasses.replace` for another.
 
-    The five terms of the source are on. Further ones (`FURTHER_TERMS`) are off until ``weights`` names them; a weight
-    of 0 then measures and reports a term without paying for it. Custom terms are plain functions under the contract of
-    `contract`. Terms come in that order. The options and their presets: `RewardOptions`, `PRESETS`.
+    The paper's five terms are always on. Optional ones (`FURTHER_TERMS`) are added when ``weights`` names them; a
+    weight of 0 then measures and reports a term without rewarding it. Custom terms are plain functions; see `contract`.
+    Terms come in that order. For options and presets see `RewardOptions` and `PRESETS`.
 
-    Only its `state` changes: how many decisions have been taken in training (by environments of the training split, or
-    by GRPO), which schedules go by, and the multiplier of a constraint. Environments that are given one object share
-    its state; those that are given a mapping have one each.
+    Only its `state` changes: the number of training decisions (by environments of the training split, or by GRPO),
+    which schedules depend on, and the multiplier of a constraint. Environments share the state of a common reward
+    object; environments made from a mapping have their own.
 
     Args:
         weights: weight by term name: a number, a function of the number of decisions, or text for `Ramp`,
-            ``"0:3@1000:5000"``. A term not named keeps the preset's weight, 1 if it is a custom one.
+            ``"0:3@1000:5000"``. Other terms keep the preset's weight; custom ones have 1.
             ``weights={"diversity": 0, "log_mse": 0.5}`` switches one term off and another on.
         terms: custom terms by name, or functions or ``module:name`` strings, named after the function.
-        pixel_terms: pixel terms, given alike. Each is a measure (`Outcome.measures`) and a term of that name.
+        pixel_terms: pixel terms, in the same forms. Each is a measure (`Outcome.measures`) and a term of that name.
         scalarise: replaces the weighted sum by a function of a path's terms, ``float32 [G, P]`` by name, to ``[G, P]``;
             a function or ``module:name``. What it returns is the path term ``scalarised``, with weight 1, and all other
             weights are 0 unless ``weights`` names them.
@@ -213,7 +213,7 @@ class VaporReward(RewardOptions):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the terms read in ``outcome.measures``."""
+        """The measures (``outcome.measures``) that the terms read."""
         return frozenset().union(*(needs_of(term) for term in self.functions.values()))
 
     @property
@@ -233,7 +233,7 @@ class VaporReward(RewardOptions):
         return any(looks_across_group(term) for term in self.functions.values())
 
     def weights_now(self) -> dict[str, float]:
-        """The weights as numbers: schedules as far as they have come, and the constraint's multiplier.
+        """The current weights as numbers, with schedules and the constraint's multiplier evaluated.
 
         Raises:
             ValueError: a schedule returned no finite number.
@@ -247,7 +247,7 @@ class VaporReward(RewardOptions):
         return checked_number(name, weight(self.state.decisions)) if callable(weight) else float(weight)
 
     def with_weights(self, weights: Mapping[str, Weight]) -> VaporReward:
-        """The same terms under other weights; a term not named keeps its weight.
+        """The same terms with other weights; terms that are not named keep theirs.
 
         Raises:
             ValueError: as for the constructor; further terms cannot be switched on here.
@@ -258,12 +258,12 @@ class VaporReward(RewardOptions):
         return made
 
     def advance(self, result: RewardResult, decisions: int, finished: Tensor | None = None) -> None:
-        """Counts decisions of training, and lets the constraint's multiplier take its step.
+        """Counts training decisions and updates the constraint's multiplier.
 
         Args:
-            result: what this reward made of these decisions' paths.
-            decisions: how many there were, by all paths together.
-            finished: ``int64 [P']``, the scenes whose paths are complete; all of them by default.
+            result: the reward of these decisions' paths.
+            decisions: their number over all paths.
+            finished: ``int64 [P']``, the scenes whose paths are complete; all by default.
         """
         self.state.decisions += decisions
         constraint = self.held
@@ -273,24 +273,24 @@ class VaporReward(RewardOptions):
             self.state.ascend(violation.mean(), constraint.rate, violation.numel())
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `RewardState.as_numbers` said."""
+        """Restores the state from `RewardState.as_numbers`."""
         for name, value in state.items():
             setattr(self.state, name, value)
 
     def dry_run(
         self, path_length: int, tokens: int, device: str | torch.device = "cpu", clip_shape: Sequence[int] | None = None
     ) -> RewardResult:
-        """Tries every term at every length on made-up outcomes, before anything depends on it.
+        """Checks all terms at all lengths on random outcomes.
 
         Args:
             path_length: L.
             tokens: K.
-            device: where outcomes will be.
-            clip_shape: ``(C, T, H, W)``, to try pixel terms as well.
+            device: of the outcomes.
+            clip_shape: ``(C, T, H, W)``, to check pixel terms as well.
 
         Returns:
-            The reward of an outcome with the fewest and the most tokens; ``raw[name].dim()`` tells clip terms (3) from
-            path and group terms (2).
+            The reward of an outcome with minimum and maximum lengths; ``raw[name].dim()`` is 3 for clip terms and 2
+            for path and group terms.
 
         Raises:
             ValueError: a term raises or breaks the contract of `contract`; the message names it.
@@ -311,8 +311,8 @@ class VaporReward(RewardOptions):
 
         Args:
             outcome: of G paths through each of P scenes.
-            grouped: whether the G paths through a scene are a group; else each is judged as a group of its own, which
-                changes group terms alone.
+            grouped: whether the G paths through a scene form a group; else each path is its own group. It only matters
+                for group terms.
 
         Raises:
             ValueError: a term did not return a float ``[G, P, L]`` or ``[G, P]`` tensor on the outcome's device, or
@@ -344,7 +344,7 @@ class VaporReward(RewardOptions):
         return RewardResult(raw, weights, outcome.n_tokens.shape[-1])
 
     def describe(self) -> dict[str, Any]:
-        """Plain data for run folders: the preset, weights, custom terms and every constant."""
+        """Plain data for run folders: the preset, weights, custom terms and all constants."""
         constants = {part.name: getattr(self, part.name) for part in fields(RewardOptions)}
         backbone = self.perceptual_backbone
         return {
@@ -366,7 +366,7 @@ def _remade(given: dict[str, Any], state: dict[str, Any]) -> VaporReward:
 
 
 def _bound(term: Callable[..., Tensor], constants: Mapping[str, Any]) -> RewardTerm:
-    """A shipped term with the constants that its keyword parameters name."""
+    """A built-in term with the constants of its keyword parameters."""
     taken = [name for name in inspect.signature(term).parameters if name in constants]
     if not taken:
         return term
@@ -376,7 +376,7 @@ def _bound(term: Callable[..., Tensor], constants: Mapping[str, Any]) -> RewardT
 
 
 def _measured(name: str) -> RewardTerm:
-    """The term that pays a pixel term's measure."""
+    """The reward term of a pixel term's measure."""
     return needs(name)(partial(_measure, name=name))
 
 
@@ -398,7 +398,7 @@ def _constraint(constants: Mapping[str, Any], pixels: Iterable[str]) -> Constrai
 
 
 def _known(weights: Mapping[str, Weight], known: Iterable[str]) -> Mapping[str, Weight]:
-    """The weights themselves, once it is sure that there are such terms."""
+    """The weights, checked to be of known terms."""
     known = tuple(known)
     for name in weights:
         if name not in known:
@@ -417,7 +417,7 @@ def _check_names(names: Sequence[str]) -> None:
 
 
 def _spelt(function: object) -> str:
-    """``module:name`` of a function, as far as it has them; a `Ramp` as it is written."""
+    """``module:name`` of a function, if it has them; a `Ramp` as text."""
     name = getattr(function, "__qualname__", None)
     return str(function) if name is None else f"{getattr(function, '__module__', '?')}:{name}"
 

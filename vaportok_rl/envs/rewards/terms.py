@@ -1,4 +1,4 @@
-"""The reward terms that ship: pure functions of an outcome and of constants. More is better in every one.
+"""The built-in reward terms: pure functions of an outcome and of constants; more is better.
 
 A term's keyword parameters are named as the constants in `RewardOptions`; `VaporReward` passes them by name.
 """
@@ -77,14 +77,14 @@ def ssim(outcome: Outcome) -> Tensor:
 def prior_bits(outcome: Outcome) -> Tensor:
     """Minus the bits that the prior needs for the kept tokens: ``[G, P, L]``, not above 0.
 
-    The first token has nothing before it to be predicted from and is not counted, so keeping one token costs nothing.
-    On nano a clip of K tokens spans some hundreds of bits: weights of the order of 0.01 put the term beside the others.
+    The first token is not predicted and not counted, so keeping one token costs nothing. On nano a clip of K tokens has
+    some hundreds of bits, so use weights of about 0.01.
     """
     return -outcome.measures["bits"]
 
 
 def codebook_usage(outcome: Outcome) -> Tensor:
-    """A path term: how many different codes the kept tokens use, divided by L·K, the maximum of a path: ``[G, P]``.
+    """A path term: the number of different codes among the kept tokens, divided by its maximum L·K: ``[G, P]``.
 
     At `efficiency`'s weight, a token with a new code is free, and only repeats cost.
     """

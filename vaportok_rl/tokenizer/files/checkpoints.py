@@ -22,7 +22,7 @@ from vaportok_rl.tokenizer.lengths import TAILDROP_WEIGHTS
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-# Of weights from before they carried their own: the tables made with them know them by the hash of their file.
+# Checksums of weights saved before files held their own; tables made with them refer to the old file's hash.
 CHECKSUMS_FILE = "checksums.json"
 _SHIPPED = Path(__file__).parents[1] / "pretrained"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -30,7 +30,7 @@ _TRAINER_SUFFIXES = (".pth", ".pt")
 
 
 class HubOptions(TypedDict, total=False):
-    """How to fetch a hub repository; handed to huggingface_hub as they are, without effect on local sources."""
+    """Options of huggingface_hub for hub repositories; no effect on local sources."""
 
     revision: str | None
     token: str | bool | None
@@ -40,7 +40,7 @@ class HubOptions(TypedDict, total=False):
 
 
 def shipped_checkpoints() -> tuple[str, ...]:
-    """Names of the checkpoints inside the package."""
+    """Names of the checkpoints in the package."""
     return tuple(sorted(path.parent.name for path in _SHIPPED.glob(f"*/{CONFIG_FILE}")))
 
 
@@ -82,7 +82,7 @@ def _checksum(value: Tensor) -> int:
 
 
 def resolve_checkpoint(source: str | Path, **hub: Unpack[HubOptions]) -> Path:
-    """Finds what is behind a name, path or hub id: a checkpoint folder, or a file of LARP's trainer.
+    """The checkpoint folder, or file of LARP's trainer, of a name, path or hub id.
 
     Raises:
         FileNotFoundError: nothing is there, or a folder without weights.
@@ -138,13 +138,13 @@ def _download(hub_id: str, **hub: Unpack[HubOptions]) -> Path:
 
 
 class Stored(NamedTuple):
-    """What a checkpoint holds.
+    """The content of a checkpoint.
 
     Attributes:
         config: of the tokenizer.
         state: its weights, all finite.
-        from_larp: whether LARP saved it; its tokenizers have no taildrop query module.
-        origin: where the configuration was read, for messages.
+        from_larp: whether LARP saved it; LARP has no taildrop query module.
+        origin: of the configuration, for messages.
     """
 
     config: VaporTokConfig
@@ -159,7 +159,7 @@ def read_checkpoint(source: str | Path, weights: str = "model", only: str = "", 
     Args:
         source: name, folder, hub id or file.
         weights: which of a trainer's.
-        only: leave out weights whose names do not begin with this; of a LARP tokenizer all are read.
+        only: read only weights whose names begin with this; of a LARP tokenizer, all.
         hub: how to fetch a hub id.
     """
     path = resolve_checkpoint(source, **hub)
@@ -183,7 +183,7 @@ def read_checkpoint(source: str | Path, weights: str = "model", only: str = "", 
 
 
 def file_stamps(checkpoint: Path) -> tuple[tuple[Path, int, int], ...]:
-    """The files of a checkpoint, or of a LARP trainer, with time and size; written anew, they have others."""
+    """The files of a checkpoint, or of a LARP trainer, with time and size, to detect changes."""
     files = [checkpoint] if checkpoint.is_file() else [checkpoint / WEIGHTS_FILE, checkpoint / CONFIG_FILE]
     stats = [(file.resolve(), file.stat()) for file in files if file.is_file()]
     return tuple((file, stat.st_mtime_ns, stat.st_size) for file, stat in stats)
@@ -254,7 +254,7 @@ def _check_state(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], or
     Args:
         expected: the model's state dict.
         state: the one to be loaded; any floating-point type fits any other.
-        origin: where the model's geometry was read.
+        origin: of the model's geometry.
 
     Raises:
         ValueError: something is missing, unknown, or of another shape or type; the message names the first of each.

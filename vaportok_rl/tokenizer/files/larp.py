@@ -1,4 +1,4 @@
-"""LARP's tokenizers as ours: its constructor arguments become a configuration, its tensors a state dict.
+"""Imports LARP's tokenizers: constructor arguments become a configuration, tensors a state dict.
 
 The geometry, names and numerics are the same, so most of it is renaming arguments. What LARP can learn and ours
 computes (position tables, token-type embeddings) is summed into our tables, which is exact. Options that change the
@@ -250,7 +250,7 @@ _MODEL_NAME = "larp_tokenizer"
 
 
 class _Inert:
-    """Takes the place of numpy's arrays: built from whatever the file says, it holds none of it."""
+    """Replaces numpy's arrays when unpickling; it stores nothing."""
 
     def __init__(self, *_: object) -> None:
         pass
