@@ -95,7 +95,7 @@ def test_clips_of_files_say_where_they_come_from(tiny_world: str, tmp_path: Path
     distinct = set(zip(clips["file"], clips["start_frame"], strict=True))
     assert judged.held_out.repeated == len(clips["id"]) - len(distinct)
     assert judged.held_out.repeated > 0
-    assert f"({judged.held_out.repeated} of them again" in judged.title()
+    assert f"({judged.held_out.repeated} of them repeated" in judged.title()
 
 
 def test_a_range_and_a_budget_change_what_is_kept(tiny_world: str) -> None:
