@@ -53,6 +53,14 @@ def test_a_warning_names_the_file_in_one_piece(
     assert f"warning: Skipped the unreadable video {marked / 'broken.mp4'}:" in capsys.readouterr().err
 
 
+def test_nothing_is_said_of_widgets(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("vaportok_rl.cli.info.Info.run", lambda *_: warnings.warn("IProgress not found.", stacklevel=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        main(["info"])
+    assert not capsys.readouterr().err
+
+
 def test_help_needs_no_torch_and_is_the_same_with_it(capsys: pytest.CaptureFixture[str]) -> None:
     script = (
         "import contextlib, sys\n"

@@ -97,6 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     with warnings.catch_warnings():
         warnings.showwarning = show_warning
+        # tqdm's, which comes with the hub's library, about a notebook without widgets: our progress needs none.
+        warnings.filterwarnings("ignore", "IProgress not found")
         try:
             command = getattr(importlib.import_module(f"vaportok_rl.cli.{given[0]}"), COMMANDS[given[0]])
             tyro.cli(command, prog=f"vaportok-rl {given[0]}", args=given[1:]).run(console)

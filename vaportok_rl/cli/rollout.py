@@ -116,8 +116,8 @@ def _table(policy: str, summary: dict[str, Any]) -> Table:
     table = Table(title=f"{policy}: {summary['decisions']} decisions", title_justify="left")
     table.add_column("metric")
     table.add_column("mean", justify="right")
-    table.add_row("path reward", f"{summary['reward']:.4f}")
+    table.add_row("path reward", f"{summary['reward']:.4g}")
     for name, value in summary["mean"].items():
         if value is not None and name not in ("reward", "n_chosen"):
-            table.add_row(name.replace("_", " "), f"{value:.4f}")
+            table.add_row(name.replace("_", " "), f"{value:.4g}")
     return table

@@ -72,6 +72,8 @@ class Train:
             def on_round(decisions: int, live: dict[str, float]) -> None:
                 text = f"saved {100 * live['saved']:+.1f} %  tokens {live['tokens']:.1f}  reward {live['reward']:.3f}"
                 progress.update(task, completed=min(decisions, settings.decisions), live=text)
+                if decisions >= settings.decisions:
+                    progress.update(task, description="comparing, drawing")
 
             run = train(settings, folder, held_out, on_round, self.resume, pool, self.accept_differences)
         if run.interrupted:
@@ -82,9 +84,8 @@ class Train:
             )
         evaluation = run.evaluation
         console.print(evaluation.title(), highlight=False)
-        console.print(
-            scoreboard(evaluation.comparison, evaluation.intervals, console.width), READING, "", highlight=False
-        )
+        console.print(scoreboard(evaluation.comparison, evaluation.intervals, console.width), READING, highlight=False)
+        console.print()
         console.print(verdict(evaluation.comparison, evaluation.intervals), highlight=False, style="bold")
         for caution in cautions(evaluation.comparison, run.explained):
             console.print(caution, highlight=False, style="yellow")

@@ -166,7 +166,8 @@ pictures, reads a file whose frames need no more than their place and whose prob
 libraries; PyAV reads everything else. A frame is reached in two ways: *seeks* goes to the key frame before and decodes
 by presentation time; *counts* decodes from the beginning, where the container's times do not hold, and is slower the
 later a clip begins. Edit lists, rotation and mirroring are obeyed in every container. What a decoder cannot read is
-skipped and named; packets that a damaged container lost altogether are not noticed."""
+skipped and named, as are clips that may refer to frames which a damaged container lost, if its reader says that it is
+damaged. A loss that the reader passes over in silence, as in AVI and in transport streams, is not noticed."""
     headings = ("file", "encoder", "particulars", "decoder", "access", "wrong clips")
     table = markdown_table(headings, format_rows(), names=len(headings))
     print(write_page(folder / "video-formats.md", "Video formats", text, table))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -69,12 +70,26 @@ def test_frames_are_turned_and_mirrored_as_a_player_does(turn: tuple[str, ...], 
     assert (clip.int() - expected.int()).abs().float().mean() < 2
 
 
-@pytest.mark.parametrize("name", ["mpeg2.mkv", "mpeg2.mpg", "h264-open.flv", "mpeg4.avi", "h264.mp4", "flv1.flv"])
-def test_what_is_damaged_is_told_and_the_rest_is_right(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "damaged"),
+    [
+        *(
+            (name, "a frame")
+            for name in ("mpeg2.mkv", "mpeg2.mpg", "h264-open.flv", "mpeg4.avi", "h264.mp4", "flv1.flv")
+        ),
+        *((name, "the container") for name in ("mpeg2.mkv", "h264-open.flv", "flv1.flv")),
+    ],
+)
+def test_what_is_damaged_is_told_and_the_rest_is_right(name: str, damaged: str, tmp_path: Path) -> None:
     path = write_numbered(tmp_path / name, BY_NAME[name])
     content = bytearray(path.read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 60] = np.random.default_rng(0).bytes(60)
+    if damaged == "a frame":
+        middle = len(content) // 2
+        content[middle : middle + 60] = np.random.default_rng(0).bytes(60)
+    else:  # it loses frames, which those that follow refer to
+        with av.open(str(path)) as container:
+            middle = [packet.pos for packet in container.demux(video=0) if packet.size][50]
+        content[middle : middle + 12] = bytes(12)
     path.write_bytes(content)
     try:
         index = open_video(path, 8)
