@@ -1,7 +1,7 @@
-"""The file of a trained agent: tensors (safetensors) and JSON, a checksum over both, and no code.
+"""The file of a trained agent: tensors (safetensors), JSON and a checksum, without code.
 
-Stable-Baselines3's own archives hold pickles, which run whatever they say when they are read. This file is read into
-the same classes, with the state of the optimiser, so that training goes on to the bit.
+Stable-Baselines3's archives hold pickles, which can run any code when they are read. This file is read into the same
+classes, with the state of the optimiser, so that training resumes bit-exactly.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from vaportok_rl.runtime.whole_writes import order_metadata, whole_write
 
 AGENT_FILE = "agent.safetensors"
 ARCHIVE_FILE = "agent.zip"
-"""The same agent as Stable-Baselines3 saves it, for its ``load``."""
+"""The same agent in Stable-Baselines3's format, for its ``load``."""
 FORMAT, VERSION = "vaportok-agent", 1
 
 ALGORITHMS: Mapping[str, tuple[str, str]] = {
@@ -46,7 +46,7 @@ ALGORITHMS: Mapping[str, tuple[str, str]] = {
 }
 """Names of algorithms, and where their classes are."""
 
-# Classes that an agent's settings may name; a file cannot have any other imported.
+# Classes that an agent's settings may name; no others are imported.
 _CLASSES = {
     "TaildropPolicy": "vaportok_rl.agents.policy",
     "ActorCriticPolicy": "stable_baselines3.common.policies",
@@ -57,13 +57,13 @@ _CLASSES = {
     **dict.fromkeys(("Adam", "AdamW", "SGD", "RMSprop"), "torch.optim"),
     **dict.fromkeys(("ReLU", "Tanh", "ELU", "LeakyReLU", "SiLU", "GELU"), "torch.nn"),
 }
-# The latents of every path at the last step: by far the largest thing, and never used. Clocks start anew, as does the
-# count that speeds are told from: a resumed run ends with the bytes of an uninterrupted one.
+# The last observations are by far the largest part and never used. Clocks and the counter of speeds restart, so that a
+# resumed run ends with the bytes of an uninterrupted one.
 _LEFT_OUT = {
     *("_last_obs", "_last_original_obs", "_last_episode_starts"),
     *("start_time", "_num_timesteps_at_start", "lr_schedule"),
 }
-# Would have a file choose an environment to be imported, or a place to be written to.
+# They would let a file choose an environment to import, or a folder to write to.
 _NOT_TAKEN = {"env", "tensorboard_log"}
 
 
@@ -84,7 +84,7 @@ def algorithm_class(name: str) -> type[BaseAlgorithm]:
 
 
 def save_agent(agent: BaseAlgorithm, file: Path, record: Mapping[str, Any]) -> Path:
-    """Saves an agent with the record of its run, whole or not at all.
+    """Saves an agent with the record of its run, atomically.
 
     Args:
         agent: of GRPO, PPO, A2C or REINFORCE.
@@ -120,16 +120,16 @@ def save_agent(agent: BaseAlgorithm, file: Path, record: Mapping[str, Any]) -> P
 
 
 def save_archive(agent: BaseAlgorithm, file: Path) -> None:
-    """Saves an agent as Stable-Baselines3 does, whole or not at all: for its ``load``, never read by this package."""
+    """Saves an agent in Stable-Baselines3's format, atomically; this package never reads it."""
     with whole_write(file) as scratch:
         agent.save(scratch, exclude=_LEFT_OUT)
 
 
 def read_record(file: Path) -> dict[str, Any]:
-    """The record that an agent was saved with, and its ``algorithm``.
+    """The record saved with an agent, and its ``algorithm``.
 
     Raises:
-        ValueError: the file is damaged or no agent.
+        ValueError: the file is damaged or holds no agent.
     """
     content, _ = _read(file)
     return {**content["record"], "algorithm": content["algorithm"]}
@@ -144,7 +144,7 @@ def read_agent(
         file: a ``.safetensors``.
         env: to train on; None to predict only.
         device: of the policy.
-        tokenizer: where the agent's tokenizer lies on this machine; where it lay when the agent was made by default.
+        tokenizer: path of the agent's tokenizer on this machine; that of its training by default.
 
     Raises:
         ValueError: the file is damaged, no agent, or holds weights that are not finite.
@@ -154,8 +154,8 @@ def read_agent(
     data = {key: value for key, value in _unpack(content["state"], tensors).items() if key not in _NOT_TAKEN}
     if tokenizer is not None and "tokenizer" in data.get("policy_kwargs", {}):
         data["policy_kwargs"]["tokenizer"] = tokenizer
-    # Stable-Baselines3's own way in, with its checks: an archive of this process's making, in memory. Settings go
-    # around the archive, for what they say there would be unpickled.
+    # Stable-Baselines3's own loader and checks read an archive that is made here in memory. Settings are passed beside
+    # the archive, because it would unpickle them.
     archive = io.BytesIO()
     save_to_zip_file(archive, data=dict.fromkeys(data), params=_unpack(content["parameters"], tensors))
     archive.seek(0)
@@ -196,7 +196,7 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:
-    """Refuses weights that are not numbers.
+    """Refuses weights that are not finite.
 
     Raises:
         ValueError: some are not finite; the message names them.
@@ -210,7 +210,7 @@ def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:
 
 
 def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """Plain data for JSON; tensors are put aside, once each, under the names of their places."""
+    """Plain data for JSON; tensors are collected once each, under the names of their places."""
     match value:
         case None | bool() | int() | float() | str():
             return value
@@ -255,12 +255,12 @@ def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def _shares(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are one: Stable-Baselines3's policies list a shared extractor three times."""
+    """Whether two tensors share memory: Stable-Baselines3's policies list a shared extractor three times."""
     return (one.data_ptr(), one.shape, one.dtype) == (other.data_ptr(), other.shape, other.dtype) and one.numel() > 0
 
 
 def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """What `_pack` was given."""
+    """The inverse of `_pack`."""
     if isinstance(value, list):
         return [_unpack(entry, tensors) for entry in value]
     if not isinstance(value, dict):

@@ -59,7 +59,7 @@ class PolicyScore:
         """Lengths and errors ``[P, L]`` on the host, for `EqualTokens`."""
         return self.n_tokens.double().cpu().numpy(), self.outcome.mse[0].double().cpu().numpy()
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Metrics: means of `by_path` over the scenes."""
         return {name: value.mean().item() for name, value in self.by_path().items()}
 
@@ -243,10 +243,10 @@ class Comparison:
         }
 
     def results(self) -> dict[str, dict[str, float]]:
-        """Metrics by policy: `PolicyScore.figures`, `savings`, `gap_closed`, `proxy_percentile`, `allocation`."""
+        """Metrics by policy: `PolicyScore.metrics`, `savings`, `gap_closed`, `proxy_percentile`, `allocation`."""
         return {
             name: {
-                **score.figures(),
+                **score.metrics(),
                 **self.savings(name),
                 "gap_closed": self.gap_closed(name),
                 "proxy_percentile": self.percentile(name),

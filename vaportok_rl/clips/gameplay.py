@@ -156,7 +156,7 @@ class GameplayClips(ClipSource):
             yield torch.stack(shown, dim=1)
 
     def _game_seed(self, draws: np.random.Generator) -> int:
-        """Even for training, odd for what is held out."""
+        """Even for training, odd for held-out clips."""
         return 2 * int(draws.integers(2**30)) + (self.split == "test")
 
     def _watch(self, environment: gymnasium.Env[Any, Any], draws: np.random.Generator) -> tuple[list[Tensor], bool]:

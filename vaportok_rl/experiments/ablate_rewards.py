@@ -123,7 +123,7 @@ def by_seed(scores: dict[str, list[PolicyScore]], seeds: tuple[int, ...], at_equ
     rows = []
     for variant, runs in scores.items():
         for seed, score in zip(seeds, runs, strict=True):
-            figures = score.figures()
+            figures = score.metrics()
             savings = at_equal_tokens.savings(*score.lengths_and_errors())
             rows.append({"variant": variant, "seed": seed, **{name: figures[name] for name in METRICS}, **savings})
     return pd.DataFrame(rows)

@@ -75,6 +75,6 @@ def warn_if_other_machine(begun: Mapping[str, Any], now: Mapping[str, Any]) -> N
     changed = [f"{name}: {begun.get(name)} then, {now.get(name)} now" for name in now if begun.get(name) != now[name]]
     if changed:
         warn_user(
-            f"The run began on another machine ({'; '.join(changed)}); it goes on, but equals an uninterrupted run to "
-            "the bit only with the same processor and threads (set OMP_NUM_THREADS)."
+            f"The run began on another machine ({'; '.join(changed)}); it continues, but equals an uninterrupted run "
+            "bitwise only with the same processor and threads (set OMP_NUM_THREADS)."
         )

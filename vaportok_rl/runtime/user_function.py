@@ -7,7 +7,7 @@ from typing import Any
 
 
 def import_by_name(path: str, kind: str) -> Any:
-    """Imports what is written as ``module:name``.
+    """Imports the object named as ``module:name``.
 
     Args:
         path: the module, dotted, and the name in it.

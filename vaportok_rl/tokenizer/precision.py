@@ -49,7 +49,7 @@ def resolve_precision(precision: str, config: VaporTokConfig, device: str | torc
         return "bfloat16" if multiplies_bfloat16(device) else "float32"
     if precision not in get_args(Precision):
         raise ValueError(
-            f"Expected precision 'float32' or 'bfloat16', got {precision!r}; pass one of the two, or 'auto' to have it "
-            "chosen by what is fastest here."
+            f"Expected precision 'float32' or 'bfloat16', got {precision!r}; pass one of the two, or 'auto' for the "
+            "fastest on this machine."
         )
     return precision  # type: ignore[return-value]

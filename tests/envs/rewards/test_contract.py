@@ -102,7 +102,7 @@ def chance(outcome: Outcome) -> Tensor:
         (lambda outcome: outcome.n_tokens - outcome.n_tokens.float().mean(0), "score each path by itself"),
         (lambda outcome: outcome.mse.mean((0, 2)).expand(outcome.n_tokens.shape[:2]), "score each path by itself"),
         (lambda outcome: outcome.psnr.mean(-1) - outcome.psnr.mean(), "score each path by itself"),
-        (chance, "score each path by itself.*keep it free of chance"),
+        (chance, "score each path by itself.*avoid randomness"),
         (lambda outcome: outcome.n_tokens - outcome.n_tokens.float().mean(-1, True), "score each clip by itself"),
         (lambda outcome: outcome.psnr.cumsum(-1), "score each clip by itself"),
         (lambda outcome: outcome.psnr.roll(-1, -1), r"score each clip by itself.*return \[G, P\]"),

@@ -165,7 +165,7 @@ def test_a_constraint_is_learnt_logged_saved_and_restored(tiny_world: str, tmp_p
     # Held-out scenes are judged by the multiplier that was learnt.
     violation = (9 - 4) / 4
     assert held_out.evaluate(lengths).reward == pytest.approx(before - state["multiplier"] * violation, rel=1e-4)
-    assert held_out.bounds.oracle.figures()["tokens"] < 9
+    assert held_out.bounds.oracle.metrics()["tokens"] < 9
     if algorithm == "grpo":
         model.logger.close()
         logged = [json.loads(line) for line in (tmp_path / "progress.json").read_text().splitlines()]

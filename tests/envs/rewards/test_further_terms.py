@@ -135,7 +135,7 @@ def test_a_pixel_term_is_a_measure_and_a_term(tiny_world: str) -> None:
             assert info["reward_terms"][name] == pytest.approx(value, abs=1e-5)
         assert reward == pytest.approx((expected["brightness"] + 2 * expected["ssim"]) / LENGTH, abs=1e-5)
     # And a column of every table of policies.
-    columns = HeldOut(env.process, scenes=1).evaluate(torch.full((1, LENGTH), 3)).figures()
+    columns = HeldOut(env.process, scenes=1).evaluate(torch.full((1, LENGTH), 3)).metrics()
     assert {"brightness", "ssim", "reward_brightness", "reward_ssim"} <= columns.keys()
     with pytest.raises(ValueError, match="got 'ssim' twice"):
         VaporReward(pixel_terms={"ssim": brightness})

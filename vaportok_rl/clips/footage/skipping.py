@@ -20,7 +20,7 @@ class SkippedFiles:
 
     Args:
         origin: the collection's name, for messages.
-        on_error: ``"skip"`` warns once about each file and goes on; ``"raise"`` stops at the first.
+        on_error: ``"skip"`` warns once per file and continues; ``"raise"`` stops at the first.
 
     Attributes:
         reasons: the files and why.

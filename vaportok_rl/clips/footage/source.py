@@ -57,7 +57,7 @@ class FootageOptions:
     seed: int = 0
     """Where the one clip of a file begins outside training."""
     on_error: OnError = "skip"
-    """A file that is missing or unreadable: ``"skip"`` warns once per file and goes on, ``"raise"`` stops."""
+    """A file that is missing or unreadable: ``"skip"`` warns once per file and continues, ``"raise"`` stops."""
     cache_megabytes: Annotated[float, NOT_NEGATIVE] = 256
     """Memory (MiB) for decoded clips, least recently used out first; 0 for none. Random reads are fast while the split
     fits. Random starts of training are not cached."""

@@ -93,7 +93,7 @@ def named_functions(
     """Functions by name, imported where they are given as ``module:name``.
 
     Raises:
-        ValueError: a function has no name of its own, a name is given twice, does not import or is no function.
+        ValueError: a function has no name, a name is given twice, does not import or is no function.
     """
     if isinstance(given, str) or not isinstance(given, Mapping | Sequence):
         raise ValueError(
@@ -259,10 +259,10 @@ def dry_run_term(
         if not torch.allclose(found, value[group][:, scenes], rtol=1e-4, atol=1e-6):
             whole = (
                 "the paths through a scene by themselves, in any order, got another value with another scene gone or "
-                "the paths turned; keep it free of chance and of sums over P."
+                "the paths turned; avoid randomness and sums over P."
                 if looks_across_group(term)
-                else "each path by itself, got another value with the other paths gone; keep it free of chance and of "
-                "sums over P, and decorate it with across_group if it is to compare the G paths of a scene."
+                else "each path by itself, got another value with the other paths gone; avoid randomness and "
+                "sums over P, and decorate it with across_group if it compares the G paths of a scene."
             )
             raise ValueError(f"Expected reward term {name!r} to score {whole}")
     if value.dim() == 3:
@@ -358,5 +358,5 @@ def dry_run_pixel_term(name: str, term: PixelTerm, clip_shape: Sequence[int], de
     if not torch.allclose(alone, together, rtol=1e-3, atol=1e-5):
         raise ValueError(
             f"Expected pixel term {name!r} to score each pair of videos by itself, got another value with the other "
-            "pair gone; keep it free of chance and of sums over B."
+            "pair gone; avoid randomness and sums over B."
         )

@@ -210,7 +210,7 @@ def read_manifest(folder: str | Path, *, unfinished: bool = False) -> TableManif
     if not (content["complete"] or unfinished):
         raise ValueError(
             f"Expected a finished table in {path.parent}, got one whose build was interrupted; run the same "
-            "`vaportok-rl table build` again, which goes on where it stopped."
+            "`vaportok-rl table build` again, which continues where it stopped."
         )
     return TableManifest(
         build=TableBuild.from_dict(content["build"]),

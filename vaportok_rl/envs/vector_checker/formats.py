@@ -197,9 +197,7 @@ def actions_untouched(trial: Trial) -> Iterator[str]:
             )
         for where, array in trial.owned(moment.live):
             if any(np.shares_memory(array, given) for _, given in arrays_in(moment.actions, "actions")):
-                yield (
-                    f"Expected {where} of {moment.call} in memory of its own, got a view of the actions; return a copy."
-                )
+                yield (f"Expected {where} of {moment.call} in new memory, got a view of the actions; return a copy.")
 
 
 def shared_memory(trial: Trial) -> Iterator[str]:

@@ -81,7 +81,7 @@ def rate_distortion_figure(comparison: Comparison) -> Figure:
     axis.plot(*comparison.equal_tokens.envelope.curve(), color="black", lw=1, ls=":", label="best allocation")
     palette = matplotlib.colormaps["tab20"]
     for number, (name, score) in enumerate(comparison.scores.items()):
-        figures = score.figures()
+        figures = score.metrics()
         axis.plot(
             figures["tokens"],
             figures["mse"],

@@ -43,7 +43,7 @@ class ProgressReport(BaseCallback):
         curves: (decisions, value) pairs by name: ``training`` and ``tokens`` of every round, ``held_out`` (reward),
             ``gap_closed`` and ``saved`` of every held-out evaluation.
         points: a dictionary per held-out evaluation: ``decisions``, ``seconds`` of training, ``gap_closed``,
-            `EqualTokens.savings` and `PolicyScore.figures`.
+            `EqualTokens.savings` and `PolicyScore.metrics`.
         rounds: finished rounds, including their update.
         decisions: of these rounds.
         reward_state: of the reward after these rounds; see `RewardState`.
@@ -113,7 +113,7 @@ class ProgressReport(BaseCallback):
         if self.points and self.points[-1]["decisions"] == self.decisions:
             return
         score = self.held_out.evaluate(self.lengths())
-        metrics = score.figures() | self._equal_tokens.savings(*score.lengths_and_errors())
+        metrics = score.metrics() | self._equal_tokens.savings(*score.lengths_and_errors())
         metrics["gap_closed"] = self.held_out.bounds.gap_closed(metrics["reward"])
         for curve, metric in (("held_out", "reward"), ("gap_closed", "gap_closed"), ("saved", "saved")):
             self.curves[curve].append((self.decisions, metrics[metric]))

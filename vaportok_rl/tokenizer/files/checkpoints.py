@@ -347,7 +347,7 @@ Install the library with `pip install vaportok-rl`.{% if repo_url %} Code: {{ re
 {{ training | default("Not stated. Whoever publishes these weights should say here which clips they were trained on, \
 with which command and settings, and under which licence the clips are.", true) }}
 
-## Figures
+## Metrics
 
 {{ figures | default("Not stated. `vaportok-rl info` measures error, codes in use and the prior's accuracy at every \
 length.", true) }}
