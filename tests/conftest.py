@@ -1,4 +1,4 @@
-"""A whole world small enough for every test of the layers above the tokenizer."""
+"""A tiny world for all tests of the layers above the tokenizer."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from vaportok_rl.tokenizer import PriorConfig, VaporTok, VaporTokConfig
 
-# The same examples in every run; no time limit an example, which a busy machine would break.
+# The same examples in every run; no time limit per example, which a busy machine would exceed.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
@@ -68,7 +68,7 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs a command line that is to fail; returns what it printed, on one line."""
+    """Runs a command line that must fail; returns its output, on one line."""
     from vaportok_rl.cli.main import main
 
     def run(*arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""The walls of the house: imports point one way and in no circle, folders stay small, names say something."""
+"""Architecture: imports point one way and in no circle, folders stay small, names say something."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 _PACKAGE = Path(__file__).resolve().parents[1] / "vaportok_rl"
-# From top to bottom; a room may import itself and the rooms named after it.
+# From top to bottom; a folder may import itself and the folders after it.
 _MAY_IMPORT = {
     "cli": {"experiments", "agents", "envs", "generation", "evaluation", "tokenizer", "clips", "runtime"},
     "experiments": {"agents", "envs", "generation", "evaluation", "tokenizer", "clips", "runtime"},
@@ -66,7 +66,7 @@ def test_folders_are_small_enough_to_read() -> None:
 
 
 def test_no_module_imports_itself_by_a_detour() -> None:
-    """A lazy import inside a function counts: it hides a circle, it does not open it."""
+    """Imports inside functions count: they would only hide a circle."""
     names = {".".join(("vaportok_rl", *file.relative_to(_PACKAGE).with_suffix("").parts)): file for file in _FILES}
     names = {name.removesuffix(".__init__"): file for name, file in names.items()}
     graph = {name: _imported_modules(file) & set(names) - {name} for name, file in names.items()}

@@ -1,4 +1,4 @@
-"""Decisions on three clips a path, and four such paths."""
+"""Four paths of three clips."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Agents as data alone: what is written is read back to the bit, and nothing in the file is run or taken on trust."""
+"""Agents as data alone: a bit-exact round trip, and nothing in the file is run or trusted."""
 
 import base64
 import contextlib
@@ -54,7 +54,7 @@ def saved(tiny_world: str, tmp_path: Path) -> Path:
 
 
 def rewrite(file: Path, change: Any) -> None:
-    """Changes an agent file and makes its checksum right again, as a stranger could."""
+    """Changes an agent file and updates its checksum, as an attacker could."""
     content, tensors = json.loads(_metadata(file)["agent"]), load_file(file)
     change(content, tensors)
     text = json.dumps(content)

@@ -1,4 +1,4 @@
-"""Policies on the same held-out scenes: figures by definition, the scale from best fixed length to oracle."""
+"""Policies on the same held-out scenes: metrics by definition, and the scale from best fixed length to oracle."""
 
 import math
 from types import SimpleNamespace

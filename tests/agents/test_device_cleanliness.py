@@ -1,6 +1,6 @@
 """Encode → policy → score → reward → advantage → loss stays on the device, but for one copy of the lengths.
 
-Checked twice: on a CUDA device made of shapes alone, which fails on every host value and mixed device, and on the CPU
+Checked twice: on a fake CUDA device, which fails on every host value and mixed device, and on the CPU
 by counting what would make an accelerator wait.
 """
 

@@ -1,4 +1,4 @@
-"""An interrupted run goes on as if nothing had happened, to the bit, and files of another geometry are refused."""
+"""An interrupted run resumes bit-exactly, and files of another geometry are refused."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -82,7 +82,7 @@ def test_a_stopped_run_goes_on_to_the_bit(
         assert by is KeyboardInterrupt
     assert parts.num_timesteps < total
     parts.save(tmp_path / "agent.zip")
-    torch.manual_seed(99)  # what the rest must not depend on
+    torch.manual_seed(99)  # the rest must not depend on it
     env = tiny_env(tiny_world) if make is taildrop else make(tiny_world).get_env()
     loaded = GRPO.load(tmp_path / "agent.zip", env=env, device="cpu")
     loaded.learn(total - loaded.num_timesteps, reset_num_timesteps=False)

@@ -102,7 +102,7 @@ def test_the_step_is_williams(tiny_world: str) -> None:
 
 
 class Truncated(gymnasium.Env[Any, int]):
-    """Pays 1 a step and is cut off after four."""
+    """Pays 1 per step and is truncated after four."""
 
     observation_space = gymnasium.spaces.Box(0, 1, (2,), np.float32)
     action_space = gymnasium.spaces.Discrete(2)

@@ -1,4 +1,4 @@
-"""The benchmarks: what they count is what is computed, and every part writes its section."""
+"""The benchmarks: counted operations equal computed ones, and every part writes its section."""
 
 from __future__ import annotations
 

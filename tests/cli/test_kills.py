@@ -12,7 +12,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-# One process imports, makes the whole run, and forks a process for each kill and one that goes on after it.
+# One process imports, makes the whole run, and forks a process for each kill and one that resumes.
 SCRIPT = """
 import functools
 import importlib

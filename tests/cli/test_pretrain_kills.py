@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-# One process imports, makes the whole run, and forks a process for each kill and one that goes on after it.
+# One process imports, makes the whole run, and forks a process for each kill and one that resumes.
 SCRIPT = """
 import json
 import os

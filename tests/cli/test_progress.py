@@ -1,4 +1,4 @@
-"""Progress: what one reads while a command runs, in a terminal, in a pipe, and with slow rounds."""
+"""Progress in a terminal, in a pipe, and with slow rounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``train --algo``: every optimiser from the command line, resumed, and evaluated by its run folder."""
+"""``train --algo``: each algorithm from the command line, resumed, and evaluated from its run folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Videos whose frames say which they are, and whether they are mirrored."""
+"""Videos whose frames show their number, and whether they are mirrored."""
 
 from collections.abc import Callable
 from pathlib import Path

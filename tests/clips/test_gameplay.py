@@ -1,4 +1,4 @@
-"""Gameplay: an environment that paints its game's seed and step shows which game and step every frame is from."""
+"""Gameplay: an environment that draws its seed and step shows the origin of every frame."""
 
 import itertools
 import multiprocessing

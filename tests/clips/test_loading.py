@@ -1,4 +1,4 @@
-"""Loading ahead: order, slices and resumption, bitwise equal with and without workers; warnings, errors, and ends."""
+"""Loading: order, slices and resumption, bitwise equal with and without workers; warnings, errors, and shutdown."""
 
 import os
 import signal
@@ -178,7 +178,7 @@ def test_workers_ignore_ctrl_c_and_do_not_outlive_a_kill(program: "subprocess.Po
     while any(map(running, workers)):
         assert time.monotonic() < deadline, "workers outlived the process that started them"
         time.sleep(0.1)
-    # Python's own machinery may complain about the kill, but nobody about the interrupt.
+    # Python itself may report the kill, but nothing reports the interrupt.
     assert "KeyboardInterrupt" not in program.stderr.read()
 
 

@@ -1,4 +1,4 @@
-"""Mixtures: shares, labels, restarting of short sources, and the visits their sources see."""
+"""Mixtures: proportions, labels, restarting of short sources, and visits of the sources."""
 
 import pickle
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The endless shuffled order: every epoch a permutation, and it can be entered anywhere."""
+"""The endless shuffled order: every epoch is a permutation, with random access."""
 
 import torch
 from hypothesis import given

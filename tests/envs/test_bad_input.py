@@ -1,4 +1,4 @@
-"""Every face refuses the same bad input in the same form: *Expected …, got …; do this*."""
+"""All environment classes refuse the same bad input in the same form: *Expected …, got …; do this*."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def one_of(faces: dict[str, Make]) -> pytest.MarkDecorator:
 
 
 def refusal(error: type[Exception], attempt: Callable[[], object]) -> str:
-    """What is said about bad input, after checking that it has the three parts."""
+    """The message about bad input, checked to have the three parts."""
     with pytest.raises(error) as caught:
         attempt()
     message = str(caught.value)

@@ -1,4 +1,4 @@
-"""Copies and pickles of environments go on alike, and never take the world with them."""
+"""Copies and pickles of environments continue identically, and never hold the world."""
 
 import copy
 import pickle

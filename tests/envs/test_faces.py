@@ -1,4 +1,4 @@
-"""The scalar, vector, SB3 and tensor faces pay the same to the last bit, here and in another process."""
+"""The scalar, vector, SB3 and tensor interfaces give bitwise the same rewards, here and in another process."""
 
 import subprocess
 import sys

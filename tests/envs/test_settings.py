@@ -1,4 +1,4 @@
-"""One home for the arguments: what the faces accept is what the settings hold."""
+"""Arguments are declared once: the environments accept exactly the settings."""
 
 import re
 from dataclasses import fields

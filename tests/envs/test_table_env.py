@@ -1,4 +1,4 @@
-"""On a table every face is the environment that it is over the network, without the network."""
+"""On a table all environment classes equal those on the network, without the network."""
 
 import copy
 import pickle

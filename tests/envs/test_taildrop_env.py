@@ -1,4 +1,4 @@
-"""The scalar Gymnasium face: what it shows and reports."""
+"""The scalar Gymnasium environment: observations and infos."""
 
 from typing import Any
 

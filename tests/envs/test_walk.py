@@ -1,4 +1,4 @@
-"""The stepwise bookkeeping against one parallel score of the same paths."""
+"""Stepwise episodes against one parallel score of the same paths."""
 
 import numpy as np
 import pytest
@@ -100,6 +100,6 @@ def test_lengths_are_kept_within_the_range_and_the_budget(tiny_world: str) -> No
     assert min(map(np.min, kept)) >= 2
     in_parallel = bounded.token_range.clip_paths(torch.from_numpy(asked).permute(2, 1, 0))
     assert torch.equal(in_parallel, torch.from_numpy(np.stack(kept)).permute(2, 1, 0))
-    # A group that begins anew has its budget back, the other one has not.
+    # A group with a new episode has its full budget, the other one has not.
     walk.begin(generators(3), np.array([1]))
     assert walk.action_masks()[1].sum(-1).tolist() == [8, 8, 8]

@@ -1,4 +1,4 @@
-"""Leave-one-out on an outcome table: what is written, what is resumed, what is refused."""
+"""Leave-one-out on an outcome table: files, resuming, and errors."""
 
 from __future__ import annotations
 

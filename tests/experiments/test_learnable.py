@@ -1,4 +1,4 @@
-"""GRPO beside full information: curves, medians over seeds, and the folder they leave."""
+"""GRPO and full information: curves, medians over seeds, and files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The comparison of optimisers on a tiny world: what it writes, that it repeats, resumes and refuses."""
+"""The comparison of optimisers on a tiny world: files, reproducibility, resuming and errors."""
 
 from __future__ import annotations
 

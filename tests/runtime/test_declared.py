@@ -1,4 +1,4 @@
-"""What a field declares is what it takes."""
+"""Fields accept exactly what they declare."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Forked workers, whoever forks them and whatever they do first."""
+"""Forked workers of several libraries."""
 
 import os
 import subprocess

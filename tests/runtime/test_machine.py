@@ -1,4 +1,4 @@
-"""What a run's record says of its machine, and what a resumed run says about another one."""
+"""The machine in a run's record, and the warning on another one."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: what is in the folder before, during and after."""
+"""Atomic writes: the folder's content before, during and after."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hub: what is asked of huggingface_hub, and what is pushed through its mixin. Nothing here needs a network."""
+"""The hub: calls of huggingface_hub and its mixin; no test needs a network."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ FILES = ["README.md", "config.json", "model.safetensors"]
 
 
 class Hub:
-    """Stands in for the hub: one commit a push."""
+    """A fake hub: one commit per push."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""What may be passed as video, and what is said about the rest."""
+"""Accepted video, and messages about the rest."""
 
 import re
 from typing import Any

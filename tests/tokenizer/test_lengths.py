@@ -97,7 +97,7 @@ LAST = 1 - 2**-24  # the largest float32 below 1
 
 
 def distribution(strategy: Strategy) -> npt.NDArray[np.float64]:
-    """What C.4 says the lengths of `PROBABILITIES` are drawn from."""
+    """The distribution of lengths by C.4, for `PROBABILITIES`."""
     share = np.array(PROBABILITIES)
     match strategy:
         case "naive":
@@ -193,7 +193,7 @@ def test_impossible_lengths_around_the_draw_are_never_taken() -> None:
 
 
 def test_a_sum_that_rounds_upwards_on_an_impossible_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    # As a parallel sum on an accelerator may.
+    # As a parallel sum on an accelerator may be.
     rounded = torch.tensor([[0.0, 0.25, 0.26, 0.255, 0.5, 1.0, 1.01]])
     monkeypatch.setattr(Tensor, "cumsum", lambda weights, dim: rounded.expand(weights.shape))
     log_p = torch.tensor([[0.0, 0.25, 0.0, 0.0, 0.25, 0.5, 0.0]]).log().expand(4, 7)

@@ -1,4 +1,4 @@
-"""The whole tokenizer: what dropping a token means, what goes in and out, and what freezing is."""
+"""The whole tokenizer: dropped tokens, inputs and outputs, and freezing."""
 
 import re
 from collections.abc import Callable
@@ -60,7 +60,7 @@ def test_masked_tokens_are_removed_tokens_for_any_lengths(
     lengths = data.draw(st.lists(st.integers(1, tokens) | st.sampled_from([1, tokens]), min_size=batch, max_size=batch))
     codes = random_codes(tiny, batch, seed)[:, :tokens]
     masked = tiny.decode(codes, torch.tensor(lengths))
-    # What the dropped positions hold is of no account either.
+    # The values at dropped positions do not matter either.
     noise = random_codes(tiny, batch, seed + 1)[:, :tokens]
     kept = torch.arange(tokens) < torch.tensor(lengths)[:, None]
     assert torch.equal(tiny.decode(torch.where(kept, codes, noise), torch.tensor(lengths)), masked)

@@ -1,4 +1,4 @@
-"""The shipped weights: what they make of a few held-out clips, and that a copy with a flipped bit is refused."""
+"""The shipped weights: metrics on a few held-out clips; a copy with a flipped bit is refused."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ def figures(world: VaporTok, clips: Tensor) -> dict[str, float]:
     return found
 
 
-# What these weights had when they were released, and by how much other processors may differ.
+# The metrics at release, and tolerances for other processors.
 RELEASED = {
     "psnr of 1": (20.05, 0.2),
     "psnr of 8": (23.39, 0.2),

@@ -1,4 +1,4 @@
-"""GRPO as a Stable-Baselines3 algorithm: what it accepts, its loss, that it learns, repeats, saves and loads."""
+"""GRPO as a Stable-Baselines3 algorithm: accepted arguments, loss, learning, reproducibility, saving and loading."""
 
 import math
 import zipfile
@@ -167,7 +167,7 @@ class TestLoss:
         )
         rollout = model.collect()
         torch.manual_seed(0)
-        with torch.no_grad():  # away from the policy that sampled, far enough to clip some ratios
+        with torch.no_grad():  # away from the sampling policy, far enough to clip some ratios
             model.policy.action_net.weight.add_(0.2 * torch.randn_like(model.policy.action_net.weight))
         loss, logged = model.loss(rollout, model.advantages(rollout), torch.arange(3))
         assert 0 < logged["clip_fraction"] < 1
@@ -298,7 +298,7 @@ class TestSaving:
 
     def test_without_an_environment(self, trained: GRPO, tmp_path: Path) -> None:
         trained.save(tmp_path / "agent.zip")
-        torch.manual_seed(123)  # what a load must not draw its weights from
+        torch.manual_seed(123)  # loading must not draw weights from the global stream
         loaded = GRPO.load(tmp_path / "agent.zip")
         assert_same_weights(weights_of(trained.policy), weights_of(loaded.policy))
         assert_same_weights(weights_of(trained.reference_policy), weights_of(loaded.reference_policy))
@@ -316,7 +316,7 @@ class TestSaving:
                 assert set(state) == set(trained.policy.state_dict())
         world = sum(value.nbytes for value in shared_world(tiny_world).state_dict().values())
         policy = sum(value.nbytes for value in trained.policy.state_dict().values())
-        # Whatever else is in the file is small beside the networks: no world, no observations.
+        # The rest of the file is small: no world, no observations.
         assert sizes["data"] < 40_000 < world
         assert sizes["policy.pth"] < policy + 30_000
 
@@ -327,7 +327,7 @@ class TestSaving:
 
 
 class StopAfter(BaseCallback):
-    """Stops training in its n-th step, and keeps what it was shown."""
+    """Stops training in its n-th step, and records its calls."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()

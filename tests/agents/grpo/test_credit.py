@@ -65,7 +65,7 @@ def test_flat_groups_have_no_advantage_whatever_the_scale(scale: Any) -> None:
 
 
 def all_lengths(scenes: int, clips: int, seed: int) -> OutcomeOfAllLengths:
-    """Made-up outcomes of all lengths, in float64."""
+    """Random outcomes of all lengths, in float64."""
     rng = torch.Generator().manual_seed(seed)
     shape = (K, scenes, clips)
     lengths = torch.arange(1, K + 1)[:, None, None].expand(shape)
@@ -102,14 +102,14 @@ def test_conditional_rewards_are_those_of_the_changed_paths(credit: Any, allowed
         assert signals[0, g, p, j, a].item() == pytest.approx(expected.item(), abs=1e-6)
 
 
-# With a budget, a clip answers for the clips after it as well, which only its path's credit knows.
+# With a budget, a length also affects later clips, which only path credit accounts for.
 @pytest.mark.parametrize(
     ("credit", "allowed"),
     [("path", RANGES["free"]), ("path", RANGES["budget"]), ("path", RANGES["range"]), ("clip", RANGES["free"]),
      ("clip", RANGES["range"])],
 )  # fmt: skip
 def test_over_all_paths_the_enumerated_gradient_is_exact(credit: Any, allowed: TokenRange) -> None:
-    # With every path of the group in its proportion, the conditional expectation is the expectation: the gradient is
+    # With all paths of the group in proportion, the conditional expectation is the expectation: the gradient is
     # that of the expected reward, found here by differentiating the sum over all paths.
     every = all_lengths(scenes=1, clips=2, seed=1)
     logits = torch.randn(1, 2, K, generator=torch.Generator().manual_seed(2), dtype=torch.float64, requires_grad=True)

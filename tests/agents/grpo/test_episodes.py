@@ -1,4 +1,4 @@
-"""Groups of whole episodes of any environment: what is collected, counted and credited."""
+"""Groups of whole episodes of any environment: collection, counting and credit."""
 
 import math
 from pathlib import Path
@@ -76,7 +76,7 @@ def test_whole_episodes_from_one_start_a_group(kind: str) -> None:
     log_p = rollout.log_probs(model.policy)
     for g, p in np.ndindex(group, scenes):
         start = int(seen[0, p, 0, 0])
-        assert seen[g, p, 0, 0] == start  # the members of a group begin alike
+        assert seen[g, p, 0, 0] == start  # members of a group have the same start
         actions, left = rollout.actions[g, p].tolist(), start
         length = 0
         while True:  # the episode, played by hand

@@ -1,4 +1,4 @@
-"""GRPO's options: what each of them changes, and which combinations are refused because nothing would change."""
+"""GRPO's options: the effect of each, and refused combinations that would have none."""
 
 import copy
 import inspect

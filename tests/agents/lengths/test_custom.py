@@ -1,4 +1,4 @@
-"""What is said about a policy of one's own that chooses wrongly."""
+"""Messages about a custom policy with invalid results."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Fitted rules against trying every rule by scoring it."""
+"""Fitted rules against scoring all candidate rules."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The supervised router: it learns what can be learnt, the same way every time."""
+"""The supervised router: it learns a learnable target, reproducibly."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Policies by name: what each spec stands for, and what is said about a wrong one."""
+"""Policies by name: the meaning of each spec, and messages about wrong ones."""
 
 import sys
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_an_agent_of_grpo_by_folder_and_by_file(
 def test_a_function_by_name(
     process: TaildropProcess, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A module called like a policy is still a module.
+    # A module with the name of a policy is still a module.
     (tmp_path / "random_lengths.py").write_text(
         "import torch\ndef longest(scene, generator):\n    return torch.full(scene.shape, scene.tokens)\nnumber = 3\n"
     )

@@ -1,4 +1,4 @@
-"""Agents of other algorithms choose on a whole scene what they choose step by step."""
+"""Agents of other algorithms choose the same on a whole scene as step by step."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ def environment(world: str, **settings: Any) -> TaildropVecEnv:
 
 
 def stir(agent: BaseAlgorithm) -> BaseAlgorithm:
-    """Fresh policies are almost indifferent; large weights make their choices depend on what they see."""
+    """Fresh policies are almost uniform; large weights make their choices depend on the observation."""
     with torch.no_grad():
         for seed, parameter in enumerate(agent.policy.parameters()):
             if parameter.dim() > 1:

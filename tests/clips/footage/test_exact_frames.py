@@ -1,4 +1,4 @@
-"""Clips hold the frames they should, whatever wrote the file; each video shows its frames' numbers."""
+"""Clips hold the right frames in all formats; each frame shows its number."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_frames_are_turned_and_mirrored_as_a_player_does(turn: tuple[str, ...], 
     plain, turned = tmp_path / "plain.mp4", tmp_path / f"turned{suffix}"
     ffmpeg("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=8:duration=1", "-pix_fmt", "yuv420p", plain)
     ffmpeg("-display_rotation", *turn, "-i", plain, "-c", "copy", turned)
-    # ffmpeg turns pictures by itself.
+    # ffmpeg rotates pictures itself.
     ffmpeg("-i", turned, "-vf", "crop=48:48", "-f", "rawvideo", "-pix_fmt", "rgb24", tmp_path / "raw")
     expected = torch.from_numpy(np.fromfile(tmp_path / "raw", np.uint8)).view(8, 48, 48, 3).permute(3, 0, 1, 2)
     clip = read_clips(turned, open_video(turned, 8), [0], 8, 48)[0]
@@ -94,7 +94,7 @@ def test_what_is_damaged_is_told_and_the_rest_is_right(name: str, damaged: str, 
     try:
         index = open_video(path, 8)
     except UnreadableVideoError:
-        return  # the damage is in the way of the first or last clip: the file is skipped and named
+        return  # the damage affects the first or last clip: the file is skipped with a warning
     told = 0
     for first in range(0, index.count - 7, 8):
         try:

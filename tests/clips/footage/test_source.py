@@ -1,4 +1,4 @@
-"""LARP's protocol: one clip a video, anew at every visit of training and fixed elsewhere; half of them mirrored."""
+"""LARP's protocol: one clip per video, new at each visit of training and fixed elsewhere; half are mirrored."""
 
 import pickle
 import shutil
@@ -89,7 +89,7 @@ def test_training_clips_are_a_pure_function_of_seed_index_and_visit(library: Pat
         numbers, _ = read_numbers(clip)
         n_frames = 5 if source.source_of(index)[0].name == "e.mp4" else 30
         assert numbers == [min(numbers[0] + step, n_frames - 1) for step in range(8)]
-    # Training leaves what is delivered outside of it alone.
+    # Training does not affect clips outside of it.
     assert torch.equal(source.batch([0, 1]).clips, one_each(library).batch([0, 1]).clips)
 
 
@@ -160,7 +160,7 @@ def test_identity_is_what_decides_the_clips(library: Path, tmp_path: Path) -> No
     before = other_pixels.describe(), other_pixels.identity
     with pytest.warns(UserWarning, match="Skipped the unreadable video"):
         other_pixels.training_batch([1], [0], seed=0)
-    # What reading finds out is in the description; a run that is resumed goes by the identity.
+    # The description counts skipped files; the identity, by which runs are resumed, does not.
     assert other_pixels.describe() != before[0]
     assert other_pixels.identity == before[1] != same.identity
 

@@ -32,7 +32,7 @@ def test_fractions_are_uniform() -> None:
     assert sum(fraction < 0.2 for fraction in fractions) / 4000 == pytest.approx(0.2, abs=0.025)
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine must not fail the test
 @given(st.lists(KEYS, min_size=2, max_size=12), FRACTIONS)
 def test_neither_split_is_empty(keys: list[str], test_fraction: float) -> None:
     flags = held_out_files(keys, test_fraction)
@@ -53,7 +53,7 @@ def test_adding_files_moves_nobody_but_a_stopgap(old: list[str], new: list[str],
     after = dict(zip(together, held_out_files(together, test_fraction), strict=True))
     moved = [key for key in old if before[key] != after[key]]
     for key in moved:
-        if before[key]:  # was held out for want of any other, and a smaller one came
+        if before[key]:  # was held out only as the smallest, and a smaller one came
             assert all(fraction_of(other) >= test_fraction for other in old)
             assert key == min(old, key=fraction_of)
             assert min(map(fraction_of, together)) < fraction_of(key)
@@ -61,7 +61,7 @@ def test_adding_files_moves_nobody_but_a_stopgap(old: list[str], new: list[str],
             assert all(fraction_of(other) < test_fraction for other in old)
             assert key == max(old, key=fraction_of)
             assert max(map(fraction_of, together)) > fraction_of(key)
-    # In particular nobody moves once each split has a file of its own right.
+    # In particular no file moves once each split has a file by its hash alone.
     if any(fraction_of(key) < test_fraction for key in old) and any(fraction_of(key) >= test_fraction for key in old):
         assert not moved
 
@@ -179,7 +179,7 @@ def test_over_the_folds_each_file_is_held_out_once(files: list[tuple[str, int]],
     flags = [held_out_fold(files, (number, folds)) for number in range(1, folds + 1)]
     assert [sum(column) for column in zip(*flags, strict=True)] == [1] * len(files)
     assert all(any(fold) for fold in flags)
-    # Longest-first dealing: no fold exceeds another by more than its own shortest file.
+    # Longest first: no fold exceeds another by more than its own shortest file.
     held = [[clips for (_, clips), flag in zip(files, fold, strict=True) if flag] for fold in flags]
     assert max(sum(one) - min(one) for one in held) <= min(sum(one) for one in held)
 

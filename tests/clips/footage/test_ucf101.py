@@ -1,4 +1,4 @@
-"""UCF101: the official lists decide splits and labels, and what contradicts them is said clearly."""
+"""UCF101: the official lists decide splits and labels; contradictions are explained."""
 
 from collections.abc import Callable
 from pathlib import Path

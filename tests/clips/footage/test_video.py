@@ -1,4 +1,4 @@
-"""Clips from video files: which frames, which split, which label, and what happens to files that cannot be read."""
+"""Clips from video files: frames, splits, labels, and unreadable files."""
 
 import pickle
 import shutil
@@ -251,7 +251,7 @@ def test_damage_inside_a_file_is_replaced_and_reported_once(library: Path, tmp_p
     assert again.ids.tolist() == [stand_in, stand_in]
 
     strict = VideoClips(folder, frames=8, test_fraction=0.01, on_error="raise")
-    for _ in range(2):  # an error once is an error always
+    for _ in range(2):  # an error persists
         with pytest.raises(UnreadableVideoError, match=r"w\.mp4"):
             strict.batch([wounded[5]])
 

@@ -1,4 +1,4 @@
-"""Procedural clips: pure functions of their index, labelled, and as complex as the knobs say."""
+"""Procedural clips: pure functions of their index, labelled, with the requested complexity."""
 
 import re
 from typing import Any
@@ -157,7 +157,7 @@ def test_any_run_of_clips_covers_the_knobs_evenly(seed: int, first: int) -> None
         cells = [(8 * knob).long().clamp(max=7) for knob in knobs]
         return torch.bincount(8 * cells[0] + cells[1], minlength=64)
 
-    # 16 clips a cell; independent draws would leave cells with 5 and cells with 28.
+    # 16 clips per cell; independent draws would leave cells with 5 and cells with 28.
     counts = cell_counts(ProceduralClips(seed).complexity_of(range(first, first + 1024)))
     assert counts.min() >= 12
     assert counts.max() <= 20

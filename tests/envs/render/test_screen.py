@@ -1,4 +1,4 @@
-"""What the faces show: when, of what, in which form; and Gymnasium's and SB3's recorders over it."""
+"""Pictures of the environment classes, and Gymnasium's and SB3's recorders of them."""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def test_the_picture_is_of_the_last_decision(tiny_world: str) -> None:
         terms = {name: float(value) for name, value in info["reward_terms"].items()}
         if step == 0:
             assert np.array_equal(before, picture_of(env, info["clip_id"], None, unknown))
-            # What the path's spread is worth is known at its end.
+            # Path terms are known at the end.
             terms["diversity"] = np.nan
         assert np.array_equal(env.render(), picture_of(env, info["clip_id"], action + 1, terms))
 

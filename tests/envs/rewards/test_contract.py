@@ -1,4 +1,4 @@
-"""Every way to break the contract of a reward term is found on the dry run, for its own reason, by name."""
+"""The dry run finds every violation of the contract of reward terms, with the right reason."""
 
 import math
 from collections.abc import Callable
@@ -135,7 +135,7 @@ def test_a_group_term_sees_its_group_and_no_more() -> None:
     means = outcome.n_tokens.float().mean(-1)
     reward.dry_run(LENGTH, TOKENS)
     assert torch.allclose(reward(outcome).raw["spread_of_group"], means.std(0, correction=0).expand(2, 2))
-    # A path that is judged by itself is a group of one.
+    # A path scored alone is a group of one.
     alone = reward(outcome, grouped=False)
     assert not alone.raw["spread_of_group"].any()
     others = VaporReward()(outcome)

@@ -1,4 +1,4 @@
-"""Schedules, a constraint's multiplier and a scalarisation hold in every face alike."""
+"""Schedules, a constraint's multiplier and a scalarisation work the same in all environment classes."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""Further terms against closed forms and slow references, down to the world that is measured; nothing when unasked."""
+"""Optional terms against closed forms and slow references; nothing is measured unless needed."""
 
 import math
 from pathlib import Path

@@ -71,7 +71,7 @@ def test_penalty_is_equation_10(power: float, threshold: float, unit: Any) -> No
             expected = 0.0 if n >= start else -factor * (((start - n) / start) ** power)
             assert value[n - 1].item() == pytest.approx(expected, abs=1e-5)
         assert reward(outcome).terms["penalty"].item() == pytest.approx(value.mean().item(), abs=1e-6)
-        # Plain zeros: a logged "-0.0" would raise eyebrows.
+        # Plain zeros, because a logged "-0.0" would look odd.
         assert not torch.signbit(value[math.ceil(start) - 1 :]).any()
 
 
@@ -164,7 +164,7 @@ def test_payments_add_up_to_every_other_view(seed: int, weights: list[float], le
             assert torch.equal(paid[..., -1], result.raw[name])
         else:
             assert torch.equal(paid, result.raw[name] / length)
-    # As the weighted reward of the multi-objective face is computed: in float64, from the vector.
+    # As in the multi-objective environment: in float64, from the vector.
     dot = np.einsum("t,tgpl->gpl", np.array(weights), result.payments.double().numpy())
     assert np.allclose(result.per_decision.numpy(), dot, atol=2e-6, rtol=0)
     assert np.allclose(dot.sum(-1), result.total.numpy(), atol=2e-5, rtol=0)
@@ -184,7 +184,7 @@ def test_a_reward_never_changes() -> None:
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda reward: pickle.loads(pickle.dumps(reward))])
 def test_what_describes_a_reward_is_what_it_pays(copied: Any) -> None:
-    """A constant that is changed reaches describe() and the reward alike, whatever the reward was made from."""
+    """A changed constant changes both describe() and the reward."""
     outcome = random_outcome(2)
     for base in (
         VaporReward(),

@@ -1,4 +1,4 @@
-"""What the engine encodes, scores and refuses; test_literal.py holds its numbers against the literal method."""
+"""The engine: encoding, scoring and errors; test_literal.py compares its numbers with the literal method."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The engine gives the literal method's numbers: any lengths, any company, every way of batching."""
+"""The engine equals the literal method for all lengths, batches and ways of batching."""
 
 import copy
 

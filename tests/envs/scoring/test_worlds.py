@@ -1,4 +1,4 @@
-"""One world a checkpoint, device and precision."""
+"""One world per checkpoint, device and precision."""
 
 import os
 import shutil

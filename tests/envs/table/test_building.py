@@ -70,7 +70,7 @@ class Killed(BaseException):
 def test_interrupted_at_every_write_it_ends_with_the_same_bytes(
     plan: TableBuild, coarse_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Dies after each number of file operations in turn, with whatever then lies half done."""
+    """Dies after each number of file operations in turn, leaving half-written files."""
     replace, left = Path.replace, 0
 
     def dying(path: Path, target: Path) -> Path:

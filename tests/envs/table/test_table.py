@@ -1,4 +1,4 @@
-"""A table holds what the network says, knows what is between its grid points, and notices every damaged byte."""
+"""A table equals the network, interpolates between grid points, and detects every damaged byte."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""The vector checker is content with Gymnasium's environments and with ours; see test_faults.py too."""
+"""The vector checker accepts Gymnasium's environments and ours; see test_faults.py too."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The vector checker finds each fault for its own reason: one tidy environment, and many that break one rule."""
+"""The vector checker finds each fault with the right check: one correct environment, and many that break one rule."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ NEXT_STEP, SAME_STEP, DISABLED = AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STE
 
 
 class Tidy(VectorEnv[Any, Any, Any]):
-    """Keeps every rule: a context drawn once an episode, a position that the actions move, and a clock.
+    """Keeps all rules: a context drawn once per episode, a position moved by the actions, and a clock.
 
     Episodes take 3, 4, 5, 3, … steps. With groups, members share the context and actions move nothing.
     """
@@ -216,7 +216,7 @@ class ResetsNobody(Tidy):
         if not options:
             return super().reset(seed=seed)
         self.ended[:] = False
-        self.state[options["reset_mask"], 2] = 1  # enough to play on, with everything else as it was
+        self.state[options["reset_mask"], 2] = 1  # enough to continue, with everything else unchanged
         return self.observe(), {}
 
     def observe(self) -> np.ndarray:

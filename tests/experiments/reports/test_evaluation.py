@@ -1,4 +1,4 @@
-"""An evaluation: figures, intervals, several runs of one algorithm, and the folder it leaves."""
+"""An evaluation: metrics, intervals, several runs of one algorithm, and its folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def shortish(limit: int) -> LengthPolicy:
 
 
 def agent_folder(folder: Path) -> str:
-    """A run folder with as much of GRPO's agent file as tells who saved it."""
+    """A run folder with a stub of GRPO's agent file."""
     folder.mkdir(parents=True)
     with zipfile.ZipFile(folder / "agent.zip", "w") as archive:
         archive.writestr("reference_policy.pth", str(folder))

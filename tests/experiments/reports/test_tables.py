@@ -1,4 +1,4 @@
-"""The scoreboard fits a terminal, and says what the comparison says."""
+"""The scoreboard fits a terminal and shows the comparison's numbers."""
 
 from __future__ import annotations
 

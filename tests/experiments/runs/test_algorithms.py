@@ -1,4 +1,4 @@
-"""Every optimiser trains the same module on the same scenes, stops where it can go on, and leaves the same files."""
+"""All algorithms train the same module on the same scenes, can be resumed, and write the same files."""
 
 from __future__ import annotations
 

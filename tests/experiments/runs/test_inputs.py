@@ -1,4 +1,4 @@
-"""A run goes on, and an agent is judged, with the clips, weights and reward of its training, whatever their names."""
+"""Runs are resumed, and agents evaluated, only with the clips, weights and reward of their training."""
 
 from __future__ import annotations
 

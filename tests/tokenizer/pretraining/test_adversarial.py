@@ -142,7 +142,7 @@ def test_means_carry_no_graph_and_travel_in_checkpoints() -> None:
 
 @pytest.fixture
 def discriminator(tiny_config: VaporTokConfig) -> Discriminator:
-    """With an opinion from the start: the head begins at zero."""
+    """With a non-zero head, which starts at zero."""
     torch.manual_seed(0)
     built = Discriminator(tiny_config)
     nn.init.normal_(built.head.linear.weight)
@@ -245,7 +245,7 @@ def test_the_critic_descends_both_losses_with_the_weights_of_its_settings(
     nn.init.normal_(critic.discriminator.head.linear.weight)
     bias = critic.discriminator.head.linear.bias
     real, fake = (critic.discriminator(video).detach().double() for video in (clips.float() / 255, decoded))
-    means = [0.0, 0.0]  # of real and reconstructed clips, as the regularisation knows them
+    means = [0.0, 0.0]  # of real and reconstructed clips, as in the regularisation
     for started in (0, 1):
         critic.zero_grad()
         for some in zip(clips.chunk(2), decoded.chunk(2), strict=True):
@@ -255,7 +255,7 @@ def test_the_critic_descends_both_losses_with_the_weights_of_its_settings(
         lecam = 2 * ((real - means[1]).relu().mean() - (means[0] - fake).relu().mean())
         assert bias.grad.item() == pytest.approx((slope + started * 0.7 * lecam).item(), rel=1e-4)
         assert abs(lecam) > 0.01
-        critic.update(0.0)  # no step, but what is known of the means
+        critic.update(0.0)  # no step, but an update of the means
         means = [real.mean().item(), fake.mean().item()]
     assert critic.regularizer.ema_real.item() == pytest.approx(means[0], rel=1e-4)
     assert critic.regularizer.ema_fake.item() == pytest.approx(means[1], rel=1e-4)

@@ -1,4 +1,4 @@
-"""Settings that could only crash later, or train nonsense, are refused when they are made."""
+"""Settings that would crash later, or train nonsense, are refused at once."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""The pretraining loop: resumable to the bit, stopped by a non-finite loss, and it learns."""
+"""The pretraining loop: it resumes bit-exactly, stops at a non-finite loss, and learns."""
 
 import signal
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ def step(one: Pretrainer) -> dict[str, Tensor]:
 
 
 def snapshot(one: Pretrainer) -> dict[str, Tensor]:
-    """Everything that decides the rest of the run, by name."""
+    """The whole training state, by name."""
     state = {f"model.{name}": value.clone() for name, value in one.model.state_dict().items()}
     for name, optimizer in one.optimizers.items():
         for index, entries in optimizer.state_dict()["state"].items():
@@ -321,7 +321,7 @@ def test_the_codes_of_all_accumulated_parts_count(tiny_config: VaporTokConfig, t
 def test_the_schedule_reaches_optimisers_and_loss(
     tiny_config: VaporTokConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rates, clipped gradients and scheduled sampling as they are when they are used."""
+    """Rates, clipped gradients and scheduled sampling at the time of use."""
     run = replace(
         RUN,
         warmup=0.3,

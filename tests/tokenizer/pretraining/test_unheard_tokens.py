@@ -1,4 +1,4 @@
-"""Tokens that the decoder ignores are found, and moved to where it listens."""
+"""Tokens that the decoder ignores are found and restarted."""
 
 from dataclasses import replace
 from pathlib import Path

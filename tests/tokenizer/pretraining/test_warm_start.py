@@ -1,4 +1,4 @@
-"""Which weights a warm start takes over, and which it does not."""
+"""Which weights a warm start copies."""
 
 from dataclasses import replace
 from pathlib import Path
