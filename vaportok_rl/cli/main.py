@@ -31,6 +31,7 @@ COMMANDS = {
     "generator": "GeneratorCommand",
     "generate": "Generate",
     "detect": "Detect",
+    "distance": "Distance",
     "info": "Info",
 }
 

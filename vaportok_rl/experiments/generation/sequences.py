@@ -1,4 +1,4 @@
-"""The code sequences that a length policy makes of clips: what a generator learns, and what rFVD decodes."""
+"""The code sequences that a length policy makes of clips: what a generator learns, and what is reconstructed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vaportok_rl.agents.lengths import LengthPolicy
 from vaportok_rl.clips.order import ClipOrder
-from vaportok_rl.envs import ScoringEngine, TaildropProcess
+from vaportok_rl.envs import Scene, ScoringEngine, TaildropProcess
 from vaportok_rl.generation.sequences import CodeSequences
 from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.runtime.seeds import derive_seed
@@ -18,10 +18,10 @@ from vaportok_rl.runtime.seeds import derive_seed
 _SCENES = 8
 
 
-def policy_batches(
+def policy_scenes(
     process: TaildropProcess, policy: LengthPolicy, count: int, seed: int, processes: Processes | None = None
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Clips with their codes and the lengths that a policy gives them, in paths of the process's length.
+) -> Iterator[tuple[Scene, Tensor]]:
+    """Encoded clips and the lengths that a policy gives them, some scenes at a time.
 
     The clips follow the training order of the seed; of the training split each further visit is augmented differently.
 
@@ -33,7 +33,7 @@ def policy_batches(
         processes: that share the paths.
 
     Yields:
-        Clips ``uint8 [B, 3, T, H, W]``, codes ``int64 [B, K]``, lengths ``int64 [B]`` and labels ``int64 [B]``.
+        P scenes and their lengths ``int64 [P, L]``.
 
     Raises:
         ValueError: the process runs on an outcome table.
@@ -54,8 +54,7 @@ def policy_batches(
         shape = (len(places), length)
         scene = engine.encode(*(part.unflatten(0, shape) for part in (batch.clips, batch.labels, batch.ids)))
         generator = torch.Generator().manual_seed(derive_seed("lengths", seed, places[0]))
-        n_tokens = process.token_range.clip_paths(policy(scene, generator).n_tokens)
-        yield batch.clips, scene.codes.flatten(0, 1), n_tokens.flatten(), batch.labels
+        yield scene, process.token_range.clip_paths(policy(scene, generator).n_tokens)
 
 
 def encode_sequences(
@@ -67,10 +66,10 @@ def encode_sequences(
     processes: Processes | None = None,
     on_clips: Callable[[int], None] | None = None,
 ) -> CodeSequences:
-    """The sequences of `policy_batches`, in order and the same on every process.
+    """The sequences of `policy_scenes`, in order and the same on every process.
 
     Args:
-        process: see `policy_batches`.
+        process: see `policy_scenes`.
         policy: see there.
         count: sequences.
         seed: see there.
@@ -79,12 +78,11 @@ def encode_sequences(
     """
     share = processes or Processes()
     parts = []
-    for clips, codes, n_tokens, labels in policy_batches(process, policy, count, seed, share):
-        parts.append(torch.cat([codes, n_tokens[:, None], labels.to(codes.device)[:, None]], 1))
+    for scene, n_tokens in policy_scenes(process, policy, count, seed, share):
+        parts.append(torch.cat([scene.codes, n_tokens[..., None], scene.labels[..., None]], -1))
         if on_clips is not None:
-            on_clips(len(clips) * share.count)
-    by_scene = torch.cat(parts).unflatten(0, (-1, process.path_length))
-    rows = share.gather(by_scene, 0).flatten(0, 1)[:count].cpu()
+            on_clips(n_tokens.numel() * share.count)
+    rows = share.gather(torch.cat(parts), 0).flatten(0, 1)[:count].cpu()
     return CodeSequences(
         rows[:, :-2].contiguous(),
         rows[:, -2].contiguous(),

@@ -1,0 +1,117 @@
+"""Sequences by policies, and the figures of reconstructions and generated clips, on a tiny world."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from vaportok_rl.agents import build_length_policy
+from vaportok_rl.cli.main import main
+from vaportok_rl.clips.order import ClipOrder
+from vaportok_rl.envs import TaildropProcess
+from vaportok_rl.evaluation import mean_squared_error, psnr
+from vaportok_rl.evaluation.feature_distances import FeatureStatistics, TooFewClipsError, frechet_distance
+from vaportok_rl.evaluation.feature_networks import FeatureNetwork
+from vaportok_rl.experiments.generation.distances import measure_generation
+from vaportok_rl.experiments.generation.sequences import encode_sequences
+from vaportok_rl.generation import ClipGenerator, GeneratorConfig, generate_codes
+from vaportok_rl.runtime.ranks import Processes
+
+
+def colours(clips: torch.Tensor) -> torch.Tensor:
+    video = clips.float() / 255 if clips.dtype == torch.uint8 else clips
+    return video.mean((2, 3, 4))
+
+
+NETWORK = FeatureNetwork("colours", "0" * 64, torch.device("cpu"), colours)
+
+
+@pytest.fixture(scope="module")
+def process(tiny_world: str) -> TaildropProcess:
+    return TaildropProcess(tokenizer=tiny_world, split="test", path_length=4)
+
+
+@pytest.fixture(scope="module")
+def generator(process: TaildropProcess, tiny_world: str) -> ClipGenerator:
+    names = tuple(process.source.label_names)
+    config = GeneratorConfig(width=16, layers=1, heads=2, tokens=16, codebook_size=32, label_names=names)
+    return ClipGenerator(replace(config, tokenizer=tiny_world)).eval()
+
+
+@pytest.mark.parametrize(("spec", "count"), [("fixed:3", 24), ("argmax", 10)])
+def test_sequences_are_the_encoders_codes_at_the_policys_lengths(
+    process: TaildropProcess, spec: str, count: int
+) -> None:
+    found = encode_sequences(process, build_length_policy(spec, process), count, seed=4)
+    batch = process.source.batch(ClipOrder(len(process.source), 4).take(0, count))
+    encoded = process.engine.world.encode(batch.clips)
+    assert found.codes.shape == (count, 16)
+    assert torch.equal(found.labels, batch.labels)
+    assert (found.codes == encoded.codes).float().mean() > 0.99
+    wanted = process.engine.world.taildrop(encoded.latents).probs.argmax(-1) + 1
+    assert torch.equal(found.n_tokens, torch.full((count,), 3) if spec == "fixed:3" else wanted)
+
+
+def test_processes_encode_what_one_does(process: TaildropProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, sent = build_length_policy("fixed:3", process), {}
+
+    def gather(self: Processes, values: torch.Tensor, axis: int) -> torch.Tensor:
+        sent[self.rank] = values
+        return torch.stack([sent.get(0, values), sent.get(1, values)], 1).flatten(0, 1)
+
+    whole = encode_sequences(process, policy, 16, seed=1)
+    monkeypatch.setattr(Processes, "gather", gather)
+    for rank in (0, 1):
+        found = encode_sequences(process, policy, 16, seed=1, processes=Processes(rank, 2))
+    assert found.identity == whole.identity
+
+
+def test_the_figures_are_those_of_the_clips_one_by_one(process: TaildropProcess, generator: ClipGenerator) -> None:
+    policy = build_length_policy("argmax", process)
+    found = measure_generation(process, policy, NETWORK, 16, seed=4, model=generator)
+    world = process.engine.world
+    batch = process.source.batch(ClipOrder(len(process.source), 4).take(0, 16))
+    sequences = encode_sequences(process, policy, 16, seed=4)
+    decoded = world.decode(sequences.codes, sequences.n_tokens)
+    errors = mean_squared_error(decoded, batch.clips)
+    assert found.tokens == pytest.approx(float(sequences.n_tokens.double().mean()))
+    assert found.mse == pytest.approx(float(errors.mean()), rel=1e-4)
+    assert found.psnr == pytest.approx(float(psnr(errors).mean()), rel=1e-4)
+    real = FeatureStatistics.of(colours(batch.clips))
+    assert found.rfvd.frechet == pytest.approx(frechet_distance(real, FeatureStatistics.of(colours(decoded))), rel=1e-3)
+    written = generate_codes(generator, batch.labels, seed=4)
+    video = (world.decode(written.codes, written.n_tokens) * 255).round().to(torch.uint8)
+    assert found.gfvd is not None
+    assert found.gfvd.frechet == pytest.approx(frechet_distance(real, FeatureStatistics.of(colours(video))), rel=1e-3)
+    assert found.generated_tokens == pytest.approx(float(written.n_tokens.double().mean()))
+    assert set(found.named) == {"real", "reconstructed", "generated"}
+    assert "Kolmogorov" in found.markdown()
+
+
+def test_what_does_not_fit_is_refused(process: TaildropProcess, generator: ClipGenerator) -> None:
+    policy = build_length_policy("fixed:2", process)
+    other = ClipGenerator(replace(generator.config, label_names=("a", "b")))
+    with pytest.raises(ValueError, match="2 classes, got 18"):
+        measure_generation(process, policy, NETWORK, 8, model=other)
+    with pytest.raises(TooFewClipsError):
+        measure_generation(process, policy, replace(NETWORK, compute=lambda clips: clips[:, 0, 0, 0, :8].float()), 4)
+
+
+def test_the_command_measures_and_says_on_what(
+    tiny_world: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], fails: Callable[..., str]
+) -> None:
+    command = ["distance", "--tokenizer", tiny_world, "--lengths", "fixed:4", "--count", "16"]
+    assert "64 features" in fails(*command, "--out", str(tmp_path / "refused"))
+    main([*command, "--few", "--out", str(tmp_path / "out")])
+    told = capsys.readouterr().out
+    assert "nothing published" in told
+    assert "Too few clips" in told
+    figures = json.loads((tmp_path / "out" / "distances.json").read_text())
+    assert figures["rfvd"]["clips"] == 16
+    assert len(figures["rfvd"]["network_sha256"]) == 64
+    assert figures["gfvd"] is None

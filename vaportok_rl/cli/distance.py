@@ -1,0 +1,95 @@
+"""``vaportok-rl distance``: rFVD of a length policy's reconstructions and gFVD of a generator."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from vaportok_rl.experiments.console import tell_written
+from vaportok_rl.experiments.run_folder import create_run_folder, write_config, write_json
+from vaportok_rl.generation.sampling import SamplingOptions
+from vaportok_rl.runtime.declared import AT_LEAST_1, SEED, check_fields
+from vaportok_rl.tokenizer import PrecisionChoice
+
+
+@dataclass(frozen=True)
+class Distance:
+    """Measure how far reconstructions (rFVD) and generated clips (gFVD) are from held-out clips.
+
+    Prints Fréchet distance and maximum mean discrepancy of features, with the number of clips and the feature network's
+    hash, and writes them with MSE, PSNR, prior accuracy and lengths to a new folder.
+    """
+
+    generator: str | None = None
+    """Run folder of `vaportok-rl generator train`, for gFVD."""
+    tokenizer: str = "nano"
+    """Tokenizer: a shipped name, a checkpoint folder, or a hub id."""
+    clips: tuple[str, ...] = ("procedural",)
+    """Clips whose held-out part is the reference, as `--clips` of `pretrain` takes them."""
+    lengths: str = "argmax"
+    """Policy that chooses the lengths of the reconstructions: anything that `rollout --policy` takes."""
+    network: str = "stand-in"
+    """Feature network: `stand-in` (its figures compare with nothing published), `i3d:FILE`, `videomae:FILE`,
+    `vjepa:FILE` or `torchscript:FILE`."""
+    count: Annotated[int, AT_LEAST_1] = 512
+    """Clips in each set."""
+    few: bool = False
+    """Give a Fréchet distance even if there are no more clips than features."""
+    sampling: Annotated[SamplingOptions, tyro.conf.arg(name="")] = field(default_factory=SamplingOptions)
+    seed: Annotated[int, SEED] = 0
+    """Of the clips and of the generator's draws."""
+    device: str = "cpu"
+    """torch device."""
+    precision: PrecisionChoice = "auto"
+    """Of the tokenizer: `float32`, `bfloat16`, or `auto`."""
+    trust_archives: bool = False
+    """Read an agent from Stable-Baselines3's archive (.zip) too, which runs whatever code it holds."""
+    out: Path | None = None
+    """New folder; `runs/<time>-distance` if not given."""
+
+    def run(self, console: Console) -> None:
+        """Runs the command."""
+        from vaportok_rl.agents import build_length_policy
+        from vaportok_rl.envs import TaildropProcess
+        from vaportok_rl.evaluation.feature_networks import open_feature_network
+        from vaportok_rl.experiments.generation.distances import measure_generation
+        from vaportok_rl.experiments.generation.writing import check_tokenizer
+        from vaportok_rl.generation.model import ClipGenerator
+
+        check_fields(self)
+        network = open_feature_network(self.network, self.device)
+        process = TaildropProcess(
+            tokenizer=self.tokenizer,
+            clips=self.clips[0] if len(self.clips) == 1 else self.clips,
+            split="test",
+            device=self.device,
+            precision=self.precision,
+        )
+        model = None
+        if self.generator is not None:
+            model = ClipGenerator.load(self.generator, self.device)
+            check_tokenizer(model, self.tokenizer, process.engine.world)
+        policy = build_length_policy(self.lengths, process, trust_archives=self.trust_archives)
+        with console.status("measuring"):
+            figures = measure_generation(
+                process,
+                policy,
+                network,
+                self.count,
+                self.seed,
+                model=model,
+                options=self.sampling,
+                allow_few=self.few,
+            )
+        folder = create_run_folder(Path("runs"), "distance", self.out)
+        console.print(figures.markdown(), highlight=False, soft_wrap=True)
+        written = [
+            write_config(folder, dataclasses.replace(self, out=None)),
+            write_json(folder / "distances.json", figures.to_dict()),
+        ]
+        tell_written(console, folder, written)

@@ -1,0 +1,183 @@
+"""rFVD and gFVD of a tokenizer, a length policy and a generator on held-out clips, with what else Table 1 lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from vaportok_rl.agents.lengths import LengthPolicy
+from vaportok_rl.envs import TaildropProcess
+from vaportok_rl.evaluation import mean_squared_error, psnr
+from vaportok_rl.evaluation.feature_distances import FeatureStatistics
+from vaportok_rl.evaluation.feature_networks import FeatureNetwork
+from vaportok_rl.evaluation.stand_in import StandIn
+from vaportok_rl.evaluation.video_distances import VideoDistance, compare
+from vaportok_rl.experiments.generation.sequences import policy_scenes
+from vaportok_rl.experiments.generation.writing import decode_clips
+from vaportok_rl.generation.generating import generate_codes
+from vaportok_rl.generation.model import ClipGenerator
+from vaportok_rl.generation.sampling import SamplingOptions
+from vaportok_rl.runtime.markdown import markdown_table
+from vaportok_rl.tokenizer.prior import top_k_accuracy
+
+# Clips that are generated and judged at once.
+_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class GenerationFigures:
+    """What a policy's reconstructions and a generator's clips are worth, on held-out clips.
+
+    Attributes:
+        tokens: mean length of the policy.
+        mse: mean over clips, pixels in [0, 1].
+        psnr: mean over clips, dB.
+        accuracy: the prior's top-5 accuracy, mean over clips.
+        rfvd: reconstructions against the clips.
+        gfvd: generated clips of the same classes against the clips; None without a generator.
+        generated_tokens: mean length of the generated sequences; NaN without a generator.
+        lengths_ks: Kolmogorov–Smirnov statistic of generated and kept lengths; NaN without a generator.
+        named: share of clips whose class the stand-in classifier names, for ``real``, ``reconstructed`` and
+            ``generated`` clips; empty if it does not know the classes.
+    """
+
+    tokens: float
+    mse: float
+    psnr: float
+    accuracy: float
+    rfvd: VideoDistance
+    gfvd: VideoDistance | None
+    generated_tokens: float
+    lengths_ks: float
+    named: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    def markdown(self) -> str:
+        """A table of two rows, and the lines that belong under it."""
+        rows = [("reconstructed", self.rfvd, self.tokens)]
+        rows += [] if self.gfvd is None else [("generated", self.gfvd, self.generated_tokens)]
+        table = markdown_table(
+            ("clips", "tokens", "Fréchet", "MMD·10³", "class named"),
+            (
+                (name, f"{tokens:.1f}", f"{found.frechet:.3f}", f"{1000 * found.mmd:.3f}", self._share(name))
+                for name, found, tokens in rows
+            ),
+        )
+        lines = [self.rfvd.note()]
+        if self.named:
+            lines.append(f"The stand-in classifier names the class of {self._share('real')} of the real clips.")
+        if self.gfvd is not None:
+            lines.append(f"Generated and kept lengths differ by {self.lengths_ks:.3f} (Kolmogorov–Smirnov).")
+        lines.append(f"PSNR {self.psnr:.2f} dB, MSE {self.mse:.2e}, prior top-5 {100 * self.accuracy:.1f} %.")
+        return "\n\n".join([table, *lines])
+
+    def _share(self, name: str) -> str:
+        return f"{100 * self.named[name]:.1f} %" if name in self.named else "–"
+
+
+class _Set:
+    """Feature statistics and named classes of clips that come in batches."""
+
+    def __init__(self, network: FeatureNetwork, judge: StandIn | None) -> None:
+        self.network, self.judge = network, judge
+        self.statistics: FeatureStatistics | None = None
+        self.named = 0
+
+    def add(self, clips: Tensor, labels: Tensor) -> None:
+        new = FeatureStatistics.of(self.network(clips))
+        self.statistics = new if self.statistics is None else self.statistics.merged(new)
+        if self.judge is not None:
+            self.named += int((self.judge(clips.cpu()).argmax(-1) == labels.cpu()).sum())
+
+    def result(self) -> FeatureStatistics:
+        assert self.statistics is not None
+        return self.statistics
+
+
+@torch.no_grad()
+def measure_generation(
+    process: TaildropProcess,
+    policy: LengthPolicy,
+    network: FeatureNetwork,
+    count: int = 512,
+    seed: int = 0,
+    *,
+    model: ClipGenerator | None = None,
+    options: SamplingOptions | None = None,
+    allow_few: bool = False,
+) -> GenerationFigures:
+    """Measures reconstructions and, with a generator, generated clips against the same held-out clips.
+
+    Args:
+        process: tokenizer and held-out clips (split ``test``).
+        policy: chooses the lengths that are reconstructed.
+        network: gives the features.
+        count: clips, rounded up to whole paths; at most those there are.
+        seed: of the clips and of the generator's draws.
+        model: a generator of this tokenizer's codes.
+        options: how it draws.
+        allow_few: see `frechet_distance`.
+
+    Raises:
+        TooFewClipsError: see `frechet_distance`.
+        ValueError: the generator knows other classes than the clips have.
+    """
+    world, names = process.engine.world, tuple(process.source.label_names)
+    if model is not None and model.config.label_names != names:
+        raise ValueError(
+            f"Expected clips of the generator's {len(model.config.label_names)} classes, got {len(names)} "
+            f"({', '.join(names[:5])}, …); name the --clips that it was trained on."
+        )
+    classifier = StandIn.load()
+    # Labels of the same classes must mean the same.
+    judge = classifier if classifier.label_names[: len(names)] == names else None
+    real, again, generated = (_Set(network, judge) for _ in range(3))
+    errors, accuracies, kept, labels = [], [], [], []
+    whole = min(count, len(process.source) // process.path_length * process.path_length)
+    for scene, n_tokens in policy_scenes(process, policy, whole, seed):
+        clips, codes, own = scene.clips.flatten(0, 1), scene.codes.flatten(0, 1), scene.labels.flatten()
+        decoded = world.decode(codes, n_tokens.flatten())
+        real.add(clips, own)
+        again.add(decoded, own)
+        errors.append(mean_squared_error(decoded, clips).cpu())
+        accuracies.append(top_k_accuracy(scene.hits, n_tokens).flatten().cpu())
+        kept.append(n_tokens.flatten().cpu())
+        labels.append(own.cpu())
+    mse, lengths = torch.cat(errors), torch.cat(kept)
+    written: list[Tensor] = []
+    if model is not None:
+        for clips, n_tokens, own in _generated(model, process, torch.cat(labels), options, seed):
+            generated.add(clips, own)
+            written.append(n_tokens)
+    new_lengths = torch.cat(written) if written else None
+    total = len(lengths)
+    sets = {"real": real, "reconstructed": again} | ({"generated": generated} if model is not None else {})
+    return GenerationFigures(
+        tokens=float(lengths.double().mean()),
+        mse=float(mse.double().mean()),
+        psnr=float(psnr(mse).double().mean()),
+        accuracy=float(torch.cat(accuracies).double().mean()),
+        rfvd=compare(network, real.result(), again.result(), allow_few=allow_few),
+        gfvd=None if model is None else compare(network, real.result(), generated.result(), allow_few=allow_few),
+        generated_tokens=float("nan") if new_lengths is None else float(new_lengths.double().mean()),
+        lengths_ks=float("nan") if new_lengths is None else float(stats.ks_2samp(lengths, new_lengths).statistic),
+        named={} if judge is None else {name: part.named / total for name, part in sets.items()},
+    )
+
+
+def _generated(
+    model: ClipGenerator, process: TaildropProcess, labels: Tensor, options: SamplingOptions | None, seed: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Clips ``uint8``, lengths and labels of generated clips, some at a time."""
+    for start in range(0, len(labels), _AT_ONCE):
+        own = labels[start : start + _AT_ONCE]
+        sequences = generate_codes(model, own, options, seed=seed, first=start)
+        yield decode_clips(process.engine.world, sequences), sequences.n_tokens, own
