@@ -30,18 +30,6 @@ from vaportok_rl.tokenizer.lengths import (
 from vaportok_rl.tokenizer.prior import prior_loss
 
 
-def log_probabilities(rows: int, lengths: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(rows, lengths, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
-
-
-def test_length_kl_is_the_divergence() -> None:
-    log_p, log_q = log_probabilities(6, 9), log_probabilities(6, 9, seed=1)
-    expected = kl_divergence(Categorical(logits=log_p), Categorical(logits=log_q))
-    torch.testing.assert_close(length_kl(log_p, log_q), expected)
-    torch.testing.assert_close(length_kl(log_p, log_p), torch.zeros(6))
-    assert length_kl(log_p, log_q).min() > 0
-
-
 @given(
     st.integers(1, 40), st.floats(0, 8), st.floats(0, 30), st.floats(0.05, 1), st.floats(0, 5), st.integers(0, 2**32)
 )
@@ -293,17 +281,6 @@ def test_prior_is_supervised_where_the_label_is_kept(case: tuple[list[int], int]
         kept_labels = [label for label in range(1, tokens) if label in range(n)]
         assert (supervised[row].nonzero().flatten() + 1).tolist() == kept_labels
         assert supervised[row].sum() == n - 1
-
-
-@given(lengths())
-def test_figure_2b(case: tuple[list[int], int]) -> None:
-    n_tokens, tokens = case
-    mask = prior_attention(torch.tensor(n_tokens), tokens)
-    for item, n in enumerate(n_tokens):
-        for query in range(tokens):
-            for key in range(tokens):
-                both_kept = query < n and key < n
-                assert mask[item, query, key].item() == ((both_kept and key <= query) or key == query)
 
 
 def test_figure_2b_equals_causal_mask_in_loss_and_gradient(tiny: VaporTok) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
-import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -57,13 +56,7 @@ class REINFORCE(OnPolicyAlgorithm):
         learning_rate: of the policy's optimizer (Adam); a number or a schedule of the remaining progress.
         n_steps: steps per environment and rollout; a multiple of the episode length.
         baseline_decay: decay of the moving average per rollout, in [0, 1).
-        stats_window_size: returns averaged for ``rollout/ep_rew_mean``.
-        tensorboard_log: folder for TensorBoard events.
-        policy_kwargs: arguments of the policy.
-        verbose: 0 none, 1 info.
-        seed: of the policy's samples and the environments.
-        device: of the policy.
-        _init_setup_model: whether to build the networks at once.
+        **settings: further arguments of `OnPolicyAlgorithm`: ``policy_kwargs``, ``seed``, ``device``, …
 
     Raises:
         ValueError: the decay is outside [0, 1); when training, a rollout has incomplete episodes.
@@ -83,13 +76,7 @@ class REINFORCE(OnPolicyAlgorithm):
         n_steps: int = 8,
         *,
         baseline_decay: float = 0.9,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        policy_kwargs: dict[str, Any] | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
-        _init_setup_model: bool = True,
+        **settings: Any,
     ) -> None:
         if not 0 <= baseline_decay < 1:
             raise ValueError(f"Expected baseline_decay in [0, 1), got {baseline_decay}; 0.9 remembers ten rollouts.")
@@ -109,14 +96,8 @@ class REINFORCE(OnPolicyAlgorithm):
             max_grad_norm=float("inf"),
             use_sde=False,
             sde_sample_freq=-1,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            _init_setup_model=_init_setup_model,
             supported_action_spaces=(spaces.Discrete,),
+            **settings,
         )
 
     def train(self) -> None:
