@@ -21,7 +21,7 @@ BUDGET = PretrainConfig(
     continuous_until=0.2,
     quantized_from=0.4,
     random_lengths_from=0.5,
-    uniform_lengths=0.0,
+    length_mixture=(1, 0, 0),
     calibration_clips=16,
     codebook_clips=8,
 )

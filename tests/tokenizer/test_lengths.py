@@ -118,7 +118,7 @@ def pvalue(drawn: Tensor, expected: npt.NDArray[np.float64]) -> float:
 def test_lengths_are_drawn_from_the_strategy_and_its_shares(strategy: Strategy, shares: tuple[float, float]) -> None:
     log_p = torch.tensor(PROBABILITIES).log().expand(DRAWS, 7)
     uniform, full = shares
-    drawn = training_lengths(log_p, strategy, uniform_share=uniform, full_share=full, noise=noise_of(DRAWS, 1))
+    drawn = training_lengths(log_p, strategy, (1 - uniform - full, *shares), noise=noise_of(DRAWS, 1))
     assert (drawn.shape, drawn.dtype) == ((DRAWS,), torch.int64)
     expected = (1 - uniform - full) * distribution(strategy) + uniform / 7 + full * np.eye(7)[6]
     assert pvalue(drawn, expected) > 1e-4
@@ -166,8 +166,7 @@ def test_the_ends_of_the_range(strategy: Strategy, tokens: int) -> None:
     noise = torch.tensor([[0.0] * 3, [LAST] * 3])
     expected = [tokens, tokens] if strategy == "argmax" else [1, tokens]
     assert training_lengths(flat, strategy, noise=noise).tolist() == expected
-    shares = {"uniform_share": 0.5, "full_share": 0.5}
-    assert training_lengths(flat, strategy, noise=noise, **shares).tolist() == [1, tokens]
+    assert training_lengths(flat, strategy, (0, 0.5, 0.5), noise=noise).tolist() == [1, tokens]
     first = torch.full((2, tokens), -50.0)
     first[:, 0] = 0
     if strategy != "naive":  # all the probability is on one token: the region up to the argmax is n = 1 alone
@@ -192,11 +191,11 @@ def test_a_sum_that_rounds_upwards_on_an_impossible_length(monkeypatch: pytest.M
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_clips_length_depends_on_its_own_row_only(strategy: Strategy) -> None:
     log_p = torch.randn(40, 33, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
-    noise, shares = noise_of(40, 3), {"uniform_share": 0.2, "full_share": 0.1}
-    together = training_lengths(log_p, strategy, noise=noise, **shares)
-    halves = [training_lengths(log_p[i::2], strategy, noise=noise[i::2], **shares) for i in range(2)]
+    noise, mixture = noise_of(40, 3), (0.7, 0.2, 0.1)
+    together = training_lengths(log_p, strategy, mixture, noise=noise)
+    halves = [training_lengths(log_p[i::2], strategy, mixture, noise=noise[i::2]) for i in range(2)]
     assert torch.equal(torch.stack(halves, 1).flatten(), together)
-    assert torch.equal(training_lengths(log_p, strategy, noise=noise, **shares), together)
+    assert torch.equal(training_lengths(log_p, strategy, mixture, noise=noise), together)
 
 
 @pytest.mark.parametrize("tokens", [1, 9])
@@ -213,7 +212,7 @@ def test_inference_keeps_the_tokens_up_to_the_argmax_or_all(strategy: Strategy, 
 def test_nothing_is_read_back_from_the_device(strategy: Strategy) -> None:
     with FakeTensorMode():
         log_p, noise = torch.empty(4, 9, device="cuda"), torch.empty(4, 3, device="cuda")
-        drawn = training_lengths(log_p, strategy, uniform_share=0.1, full_share=0.1, noise=noise)
+        drawn = training_lengths(log_p, strategy, (0.8, 0.1, 0.1), noise=noise)
         chosen = inference_lengths(log_p, strategy)
     assert drawn.device.type == chosen.device.type == "cuda"
 
@@ -222,9 +221,9 @@ def test_nothing_is_read_back_from_the_device(strategy: Strategy) -> None:
     ("changes", "message"),
     [
         ({"strategy": "presample"}, "among 'naive', 'argmax', 'sample', 'pre-sample', got 'presample'"),
-        ({"uniform_share": -0.1}, "sum ≤ 1, got -0.1 and 0.0"),
-        ({"uniform_share": 0.6, "full_share": 0.6}, "sum ≤ 1, got 0.6 and 0.6"),
-        ({"full_share": float("nan")}, "sum ≤ 1, got 0.0 and nan"),
+        ({"mixture": (1.1, -0.1, 0)}, "sum to 1 (strategy, uniform, all K), got (1.1, -0.1, 0)"),
+        ({"mixture": (0.6, 0.6, 0)}, "sum to 1 (strategy, uniform, all K), got (0.6, 0.6, 0)"),
+        ({"mixture": (0.4, 0.6, float("nan"))}, "got (0.4, 0.6, nan)"),
         ({"noise": torch.zeros(5, 2)}, "floats [5, 3], got torch.float32 of shape (5, 2); draw torch.rand(5, 3)"),
         ({"noise": torch.zeros(4, 3)}, "floats [5, 3], got torch.float32 of shape (4, 3)"),
         ({"noise": torch.zeros(5, 3, dtype=torch.int64)}, "floats [5, 3], got torch.int64"),

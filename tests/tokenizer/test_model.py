@@ -1,5 +1,6 @@
 """The whole tokenizer: dropped tokens, inputs and outputs, and freezing."""
 
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -107,6 +108,18 @@ def test_unpatchify_puts_every_value_in_its_place(tiny_config: VaporTokConfig) -
         patch = ((t // 4) * height + y // 8) * width + x // 8
         value = ((t % 4 * 8 + y % 8) * 8 + x % 8) * 3 + c
         assert video[0, c, t, y, x] == patch * config.patch_values + value
+
+
+def test_overlapping_patches_are_added_where_they_meet(tiny_config: VaporTokConfig) -> None:
+    config = replace(tiny_config, frames=8, output_overlap=2)
+    (time, height, width), side = config.grid, 12
+    pixels = torch.randn(2, config.patches, config.patch_values, generator=torch.Generator().manual_seed(0))
+    expected = torch.zeros(2, 3, 8, 16 + 4, 16 + 4)
+    for place, (t, y, x) in enumerate(itertools.product(range(time), range(height), range(width))):
+        patch = pixels[:, place].view(2, 4, side, side, 3).permute(0, 4, 1, 2, 3)
+        expected[:, :, 4 * t : 4 * t + 4, 8 * y : 8 * y + side, 8 * x : 8 * x + side] += patch
+    assembled = VaporTok(replace(config, pixel_range="unit")).assemble(pixels)
+    torch.testing.assert_close(assembled, expected[..., 2:-2, 2:-2])
 
 
 def test_pixel_ranges(tiny: VaporTok, clips: Tensor) -> None:

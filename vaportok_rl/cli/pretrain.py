@@ -24,13 +24,19 @@ from vaportok_rl.experiments.reports.pictures import to_frames
 from vaportok_rl.experiments.run_folder import CONFIG_FILE, create_run_folder, write_config
 from vaportok_rl.runtime.held_folders import hold_run_folder, release_run_folder
 from vaportok_rl.runtime.machine import usable_device
+from vaportok_rl.runtime.messages import did_you_mean
 from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.runtime.whole_writes import whole_write
 from vaportok_rl.tokenizer import PRESETS, VaporTok
 from vaportok_rl.tokenizer.config import ComplexityConfig, Strategy
-from vaportok_rl.tokenizer.pretraining import PretrainConfig, Pretrainer
+from vaportok_rl.tokenizer.pretraining import LossWeights, PretrainConfig, Pretrainer
+from vaportok_rl.tokenizer.pretraining.recipe_files import read_recipe
 from vaportok_rl.tokenizer.pretraining.resuming import STATE_FILE
 from vaportok_rl.tokenizer.pretraining.warm_start import require_warm_start
+
+VALIDATION_SEED = 1
+"""Of the held-out clips by which settings are chosen: procedural clips and games that are not those of the test, whose
+seed is 0. Footage has one held-out part for both."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,9 @@ class Pretrain:
     several processes: `torchrun --nproc-per-node N -m vaportok_rl pretrain …`, or `accelerate launch -m vaportok_rl …`.
     """
 
+    recipe: str | None = None
+    """A file of settings, which the other options override: `nano`, which makes the shipped weights, `small`, or a TOML
+    file's path."""
     preset: str = "nano"
     """Geometry: nano, vaportok-b or larp-l."""
     clips: tuple[str, ...] = ("procedural",)
@@ -67,6 +76,26 @@ class Pretrain:
     """Maximum number of held-out clips to validate on."""
     config: Annotated[PretrainConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainConfig)
 
+    @classmethod
+    def from_recipe(cls, name: str) -> Pretrain:
+        """The command with a recipe's settings; see `read_recipe`.
+
+        Raises:
+            ValueError: there is no such recipe, or a setting in it is unknown or out of range.
+        """
+        settings = read_recipe(name)
+        weights = settings.pop("weights", {})
+        own = ("preset", "clips", "starts", "warm_start", "strategy", "workers", "validation_clips")
+        names = {*own, *(entry.name for entry in dataclasses.fields(PretrainConfig))}
+        terms = {entry.name for entry in dataclasses.fields(LossWeights)}
+        for known, given in ((names, settings), (terms, weights)):
+            for key in given:
+                if key not in known:
+                    hint = did_you_mean(key, known, f"its settings are {', '.join(sorted(known))}.")
+                    raise ValueError(f"Expected settings of pretrain in the recipe {name}, got {key!r}; {hint}")
+        mine = {key: settings.pop(key) for key in own if key in settings}
+        return cls(recipe=name, config=PretrainConfig(**settings, weights=LossWeights(**weights)), **mine)
+
     def run(self, console: Console) -> None:
         """Runs the command."""
         if self.preset not in PRESETS:
@@ -82,8 +111,10 @@ class Pretrain:
         preset = PRESETS[self.preset]
         geometry = dataclasses.replace(preset, taildrop=dataclasses.replace(preset.taildrop, strategy=self.strategy))
         train, held_out = (
-            open_clips(self.clips, split=split, frames=geometry.frames, size=geometry.size, starts=self.starts)
-            for split in ("train", "test")
+            open_clips(
+                self.clips, split=split, frames=geometry.frames, size=geometry.size, seed=seed, starts=self.starts
+            )
+            for split, seed in (("train", 0), ("test", VALIDATION_SEED))
         )
         # Only one process makes the folder; the others may find it there already.
         processes = Processes.start(self.device)

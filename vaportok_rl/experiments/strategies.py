@@ -161,7 +161,7 @@ class Strategies:
     """Training runs, one folder a strategy; a finished or interrupted one is continued."""
     docs: Path = Path("docs")
     """Where the table and the picture go."""
-    config: PretrainConfig = field(default_factory=lambda: PretrainConfig(steps=500, uniform_lengths=0.0))
+    config: PretrainConfig = field(default_factory=lambda: PretrainConfig(steps=500, length_mixture=(1, 0, 0)))
     """The budget. Pure strategies: no share of uniform or full lengths."""
 
     def run(self, console: Console) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
-from vaportok_rl.runtime.declared import AT_LEAST_1, POSITIVE, SHARE, check_fields
+from vaportok_rl.runtime.declared import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, SHARE, check_fields
 
 Strategy = Literal["naive", "argmax", "sample", "pre-sample"]
 CodeNorm = Literal["none", "batch"]
@@ -81,6 +81,10 @@ class ComplexityConfig:
 class VaporTokConfig:
     """Geometry and sizes of a tokenizer. Lengths are counted in frames, pixels, tokens and channels.
 
+    Attributes:
+        output_overlap: pixels by which the decoder's patches reach over each border of theirs, where they are added to
+            their neighbours', so that borders do not show; 0 in the LARP format.
+
     Raises:
         ValueError: a value is of the wrong type or out of range, or the geometry is impossible (a size that the patch
             does not divide, a width that the heads do not divide, more tokens than the prior has positions).
@@ -91,6 +95,7 @@ class VaporTokConfig:
     channels: Literal[1, 3] = 3
     patch_frames: _Count = 4
     patch_size: _Count = 8
+    output_overlap: Annotated[int, NOT_NEGATIVE] = 0
     tokens: _Count = 64
     width: _Count = 128
     encoder_depth: _Count = 4
@@ -145,8 +150,8 @@ class VaporTokConfig:
 
     @property
     def patch_values(self) -> int:
-        """Pixel values in one patch."""
-        return self.patch_frames * self.patch_size**2 * self.channels
+        """Pixel values that the decoder predicts for one patch, overlap included."""
+        return self.patch_frames * (self.patch_size + 2 * self.output_overlap) ** 2 * self.channels
 
     @property
     def clip_shape(self) -> tuple[int, int, int, int]:

@@ -11,6 +11,9 @@ from torch.distributions import Categorical
 from vaportok_rl.tokenizer.config import Strategy, VaporTokConfig
 from vaportok_rl.tokenizer.transformer import Transformer
 
+LengthMixture = tuple[float, float, float]
+"""Shares of the training lengths: drawn by the strategy, uniform on 1 … K, and all K tokens; they sum to 1."""
+
 NOISE_COLUMNS = 3
 """Uniform numbers that `training_lengths` takes for each clip."""
 
@@ -60,7 +63,7 @@ def length_kl(log_p: Tensor, log_gaussian: Tensor) -> Tensor:
 
 @torch.no_grad()
 def training_lengths(
-    log_p: Tensor, strategy: Strategy, *, uniform_share: float = 0.0, full_share: float = 0.0, noise: Tensor
+    log_p: Tensor, strategy: Strategy, mixture: LengthMixture = (1.0, 0.0, 0.0), *, noise: Tensor
 ) -> Tensor:
     """Draws lengths for training.
 
@@ -70,7 +73,7 @@ def training_lengths(
     - ``pre-sample``: drawn from P renormalised on the lengths up to *and including* the most probable one, so that
       there is something to draw from when that is n = 1.
 
-    The two shares are not in the supplement; 0 is its pure strategy. They train all lengths of all clips, because
+    The mixture is not in the supplement, whose strategy is ``(1, 0, 0)``. It trains all lengths of all clips, because
     agents choose lengths that the complexity prior never proposes.
 
     All randomness is in ``noise``: a clip's length depends only on its row of ``log_p`` and ``noise``, so the draws do
@@ -79,23 +82,18 @@ def training_lengths(
     Args:
         log_p: ``[B, K]``, log-probabilities of the lengths; entry a is n = a + 1.
         strategy: one of the four above.
-        uniform_share: probability that a clip's length is drawn uniformly from 1 … K instead.
-        full_share: probability that all K tokens are kept instead.
+        mixture: probabilities that a clip's length is drawn by the strategy, uniformly from 1 … K, or is K.
         noise: ``float [B, 3]``, uniform in [0, 1), independent: column 0 draws from P, column 1 draws the uniform
-            length, column 2 chooses between the strategy and the two shares.
+            length, column 2 chooses which of the three.
 
     Returns:
         ``int64 [B]`` in 1 … K.
 
     Raises:
-        ValueError: the strategy is unknown, a share or their sum is outside 0 … 1, or a shape or type does not fit.
+        ValueError: the strategy is unknown, the mixture is none, or a shape or type does not fit.
     """
     _check_strategy(strategy)
-    if not (uniform_share >= 0 and full_share >= 0 and uniform_share + full_share <= 1):
-        raise ValueError(
-            f"Expected uniform_share and full_share ≥ 0 with a sum ≤ 1, got {uniform_share} and {full_share}; "
-            "the strategy has the rest."
-        )
+    check_mixture("mixture", mixture)
     batch, tokens = log_p.shape
     if noise.shape != (batch, NOISE_COLUMNS) or not noise.is_floating_point():
         raise ValueError(
@@ -104,8 +102,18 @@ def training_lengths(
         )
     uniform = (noise[:, 1] * tokens).long().clamp(max=tokens - 1)
     drawn = uniform if strategy == "naive" else _draw(log_p.float(), strategy, noise[:, 0])
+    _, uniform_share, full_share = mixture
     drawn = torch.where(noise[:, 2] < uniform_share, uniform, drawn)
     return torch.where(noise[:, 2] >= 1 - full_share, tokens - 1, drawn) + 1
+
+
+def check_mixture(name: str, mixture: LengthMixture) -> None:
+    """Raises a `ValueError` unless the three shares are probabilities that sum to 1."""
+    if not (len(mixture) == 3 and min(mixture) >= 0 and abs(sum(mixture) - 1) < 1e-6):
+        raise ValueError(
+            f"Expected {name} to be three shares ≥ 0 that sum to 1 (strategy, uniform, all K), got {mixture}; "
+            "correct it."
+        )
 
 
 @torch.no_grad()

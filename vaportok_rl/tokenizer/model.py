@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import Tensor, nn
@@ -149,17 +150,18 @@ class VaporTok(
 
     def assemble(self, pixels: Tensor) -> Tensor:
         """Patches to video: ``float32 [B, P, values]`` to ``[B, C, T, H, W]``, nominally in [0, 1]."""
-        time, height, width = self.config.grid
-        video: Tensor = rearrange(
-            pixels,
-            "b (t h w) (dt dy dx c) -> b c (t dt) (h dy) (w dx)",
-            t=time,
-            h=height,
-            w=width,
-            dt=self.config.patch_frames,
-            dy=self.config.patch_size,
-            dx=self.config.patch_size,
-        )
+        config = self.config
+        time, height, width = config.grid
+        side = config.patch_size + 2 * config.output_overlap
+        sizes = {"t": time, "h": height, "w": width, "dt": config.patch_frames, "dy": side, "dx": side}
+        if config.output_overlap:
+            patches = rearrange(pixels, "b (t h w) (dt dy dx c) -> (b t dt) (c dy dx) (h w)", **sizes)
+            frames = F.fold(
+                patches, (config.size, config.size), side, padding=config.output_overlap, stride=config.patch_size
+            )
+            video: Tensor = rearrange(frames, "(b f) c y x -> b c f y x", f=config.frames)
+        else:
+            video = rearrange(pixels, "b (t h w) (dt dy dx c) -> b c (t dt) (h dy) (w dx)", **sizes)
         return (video + 1) / 2 if self.config.pixel_range == "symmetric" else video
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ from vaportok_rl.tokenizer.pretraining import LossWeights, loss
 from vaportok_rl.tokenizer.pretraining.loss import CompleteLoss, StepResult
 from vaportok_rl.tokenizer.pretraining.schedule import Phase
 
-CONTINUOUS = Phase(quantized_share=0.0, random_lengths=False, sampling_ratio=0.0, uniform_lengths=0.4)
+CONTINUOUS = Phase(quantized_share=0.0, random_lengths=False, sampling_ratio=0.0, length_mixture=(0.6, 0.4, 0))
 QUANTIZED = replace(CONTINUOUS, quantized_share=1.0)
 NOTHING = LossWeights(l1=0, squared_error=0, commitment=0, representation=0, probability=0)
 
@@ -134,7 +134,7 @@ def test_lengths_hide_tokens_from_decoder_and_prior(
     model: VaporTok, clips: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths = torch.tensor([1, 2, 3, 5, 8, 8])
-    monkeypatch.setattr(loss, "training_lengths", lambda log_p, strategy, **options: lengths)
+    monkeypatch.setattr(loss, "training_lengths", lambda *_, **options: lengths)
     result = evaluate(model, clips, replace(QUANTIZED, random_lengths=True))
     codes = model.encode(clips).codes
     vectors = model.bottleneck.regularizer.lookup(codes)
@@ -159,9 +159,24 @@ def test_lengths_are_drawn_from_the_policy_but_for_the_phases_shares(model: Vapo
         model.taildrop_module.head.bias.copy_(100.0 * (torch.arange(8) == 2))
     many = clips.repeat(100, 1, 1, 1, 1)
     for uniform, full, expected in ((0.0, 0.0, 3), (1.0, 0.0, 4.5), (0.0, 1.0, 8), (0.5, 0.25, 0.5 * 4.5 + 2.75)):
-        phase = replace(QUANTIZED, random_lengths=True, uniform_lengths=uniform, full_lengths=full)
+        phase = replace(QUANTIZED, random_lengths=True, length_mixture=(1 - uniform - full, uniform, full))
         result = evaluate(model, many, phase, NOTHING)
         assert result.terms["tokens"].item() == pytest.approx(expected, abs=0.3 if uniform else 1e-6)
+
+
+def test_clips_of_similar_length_decoded_together_give_what_masks_give(model: VaporTok, clips: Tensor) -> None:
+    n_tokens = torch.tensor([5, 1, 8, 2, 2, 7])
+    vectors = torch.randn(6, 8, model.config.code_width).requires_grad_()
+    found, expected = (
+        (decoded := decode(vectors, n_tokens), torch.autograd.grad(decoded.square().sum(), vectors)[0])
+        for decode in (CompleteLoss(model, NOTHING)._decoded, model.reconstruct)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    longest = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "reconstruct", lambda some, lengths: longest.append(some.shape[1]) or some)
+        CompleteLoss(model, NOTHING)._decoded(vectors, n_tokens)
+    assert longest == [2, 5, 8]
 
 
 @pytest.mark.parametrize("stop_gradient", [True, False])
@@ -247,7 +262,7 @@ def test_ordering_counts_only_what_the_last_token_spoils(
     model: VaporTok, clips: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths = torch.tensor([1, 2, 3, 5, 7, 8])
-    monkeypatch.setattr(loss, "training_lengths", lambda log_p, strategy, **options: lengths)
+    monkeypatch.setattr(loss, "training_lengths", lambda *_, **options: lengths)
     result = evaluate(model, clips, replace(QUANTIZED, random_lengths=True), replace(NOTHING, ordering=3.0))
     vectors = model.bottleneck.regularizer.lookup(model.encode(clips).codes)
     spoilt = []

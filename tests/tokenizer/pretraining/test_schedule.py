@@ -71,14 +71,14 @@ def test_own_samples_come_in_over_the_ramp() -> None:
 
 
 def test_the_loss_is_told_the_settings_and_the_phase() -> None:
-    run = replace(RUN.config, uniform_lengths=0.3, full_lengths=0.1, sampling_rounds=4, adversarial_from=0.7)
+    run = replace(RUN.config, length_mixture=(0.6, 0.3, 0.1), sampling_rounds=4, adversarial_from=0.7)
     for weights, critic in ((LossWeights(), False), (LossWeights(adversarial=0.1), True)):
         phases = [Schedule(replace(run, weights=weights)).phase(step) for step in range(1000)]
         assert [phase.random_lengths for phase in phases] == [False] * 600 + [True] * 400
         assert [phase.adversarial for phase in phases] == [False] * 700 + [critic] * 300
         assert [phase.quantized_share for phase in phases] == [RUN.quantized_share(step) for step in range(1000)]
         assert [phase.sampling_ratio for phase in phases] == [RUN.sampling_ratio(step) for step in range(1000)]
-        assert {(one.uniform_lengths, one.full_lengths, one.sampling_rounds) for one in phases} == {(0.3, 0.1, 4)}
+        assert {(one.length_mixture, one.sampling_rounds) for one in phases} == {((0.6, 0.3, 0.1), 4)}
 
 
 @pytest.mark.parametrize(("frozen", "revivals"), [(False, [0, 150, 300, 450]), (True, [])])

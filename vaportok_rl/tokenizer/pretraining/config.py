@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import torch
 
 from vaportok_rl.runtime.declared import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, SEED, SHARE, Range, check_fields
+from vaportok_rl.tokenizer.lengths import LengthMixture, check_mixture
 from vaportok_rl.tokenizer.perceptual import PerceptualNetwork
 from vaportok_rl.tokenizer.precision import PrecisionChoice, multiplies_bfloat16
 
@@ -82,8 +83,8 @@ class PretrainConfig:
         continuous_until: fraction of the run with continuous latents at full length. Then the codebook is initialised.
         quantized_from: fraction of the run from which all latents are quantised; until then the probability rises.
         random_lengths_from: fraction of the run after which lengths are drawn by the taildrop strategy.
-        uniform_lengths: fraction of the drawn lengths that is drawn uniformly from 1 … K instead.
-        full_lengths: fraction of the drawn lengths that is K instead, which trains the last tokens.
+        length_mixture: shares of the drawn lengths: by the taildrop strategy, uniform on 1 … K, and all K tokens. The
+            supplement's is 1 0 0; the others train lengths that the environment asks for and the strategy never draws.
         codebook_clips: clips whose latents initialise the codebook.
         revive_every: steps between moving unused codes to current latents; stops at ``decay_from``.
         sampling_peak: maximum fraction of the prior's inputs that its own samples replace.
@@ -120,8 +121,7 @@ class PretrainConfig:
     continuous_until: _Share = 0.2083
     quantized_from: _Share = 0.3056
     random_lengths_from: _Share = 0.3472
-    uniform_lengths: _Share = 0.4
-    full_lengths: _Share = 0.0
+    length_mixture: LengthMixture = (0.6, 0.4, 0.0)
     codebook_clips: _Count = 1024
     revive_every: _Count = 100
     sampling_peak: _Share = 0.5
@@ -146,11 +146,7 @@ class PretrainConfig:
             raise ValueError(
                 f"Expected batch_size divisible by accumulate={self.accumulate}, got {self.batch_size}; change one."
             )
-        if self.uniform_lengths + self.full_lengths > 1:
-            raise ValueError(
-                "Expected uniform_lengths + full_lengths ≤ 1, fractions of the same draws, got "
-                f"{self.uniform_lengths} + {self.full_lengths}; lower one."
-            )
+        check_mixture("length_mixture", self.length_mixture)
         if self.frozen_encoder and self.quantized_from > 0:
             raise ValueError(
                 f"Expected quantized_from=0 with frozen_encoder, got {self.quantized_from}; fixed codes "

@@ -24,6 +24,9 @@ from vaportok_rl.tokenizer.prior import (
 )
 from vaportok_rl.tokenizer.quantizer import Uniform, usage_divergence
 
+# Groups of clips of similar length that are decoded apart, each at the length of its longest.
+LENGTH_GROUPS = 4
+
 
 @dataclass(frozen=True)
 class StepResult:
@@ -93,8 +96,7 @@ class CompleteLoss(nn.Module):
             n_tokens = training_lengths(
                 log_p,
                 config.taildrop.strategy,
-                uniform_share=phase.uniform_lengths,
-                full_share=phase.full_lengths,
+                phase.length_mixture,
                 noise=uniform(torch.Size((clips.shape[0], NOISE_COLUMNS))),
             )
         # What the loss is made of, each under the name of its weight, and what is only logged.
@@ -107,7 +109,7 @@ class CompleteLoss(nn.Module):
             unit = model.bottleneck.to_unit(latents)
             vectors = unit
         with model.autocast():
-            decoded = model.reconstruct(vectors, n_tokens if phase.random_lengths else None)
+            decoded = self._decoded(vectors, n_tokens) if phase.random_lengths else model.reconstruct(vectors)
         terms["l1"] = F.l1_loss(decoded, video)
         terms["squared_error"] = F.mse_loss(decoded, video)
         if self.weights.ordering and phase.random_lengths:
@@ -125,6 +127,17 @@ class CompleteLoss(nn.Module):
         loss = sum(weighted, start=torch.zeros((), device=clips.device))
         watched |= {name: value.detach() for name, value in {**terms, "loss": loss}.items()}
         return StepResult(loss, watched, codes, unit.detach(), decoded.detach())
+
+    def _decoded(self, vectors: Tensor, n_tokens: Tensor) -> Tensor:
+        """Decodes the first tokens of each clip; on a CPU without what all clips of similar length drop."""
+        if vectors.device.type != "cpu":  # reading the lengths would stall the stream
+            return self.model.reconstruct(vectors, n_tokens)
+        order = n_tokens.argsort(stable=True)
+        parts = []
+        for group in order.chunk(LENGTH_GROUPS):
+            longest = int(n_tokens[group[-1]])
+            parts.append(self.model.reconstruct(vectors[group, :longest], n_tokens[group]))
+        return torch.cat(parts)[order.argsort()]
 
     def _ordering(self, vectors: Tensor, n_tokens: Tensor, decoded: Tensor, video: Tensor) -> Tensor:
         """How much worse the last kept token makes its clip, or 0 where it helps; the mean over clips."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from vaportok_rl.tokenizer.lengths import LengthMixture
 from vaportok_rl.tokenizer.pretraining.config import PretrainConfig
 
 
@@ -17,8 +18,7 @@ class Phase:
         random_lengths: whether lengths are drawn; otherwise all K tokens are kept.
         sampling_ratio: fraction of the prior's inputs replaced by its own samples (scheduled sampling).
         sampling_rounds: passes of scheduled sampling.
-        uniform_lengths: see `length_strategies.training_lengths`.
-        full_lengths: see `length_strategies.training_lengths`.
+        length_mixture: see `training_lengths`.
         adversarial: whether the discriminator is trained and used.
     """
 
@@ -26,8 +26,7 @@ class Phase:
     random_lengths: bool
     sampling_ratio: float
     sampling_rounds: int = 2
-    uniform_lengths: float = 0.0
-    full_lengths: float = 0.0
+    length_mixture: LengthMixture = (1.0, 0.0, 0.0)
     adversarial: bool = False
 
 
@@ -45,8 +44,7 @@ class Schedule:
             random_lengths=step >= config.random_lengths_from * config.steps,
             sampling_ratio=self.sampling_ratio(step),
             sampling_rounds=config.sampling_rounds,
-            uniform_lengths=config.uniform_lengths,
-            full_lengths=config.full_lengths,
+            length_mixture=config.length_mixture,
             adversarial=config.weights.adversarial != 0 and step >= config.adversarial_from * config.steps,
         )
 
