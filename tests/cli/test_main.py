@@ -169,7 +169,7 @@ def test_mistakes_are_answered_with_one_clear_message(
         (["pretrain", "--resume"], "--out with --resume"),
         (["pretrain", "--resume", "--out", str(empty)], "neither training_state.pt nor config.yaml"),
         # Before the clips are looked for.
-        (["pretrain", "--clips", str(tmp_path / "nowhere"), "--keep-taildrop"], "warm start with keep_taildrop"),
+        (["pretrain", "--clips", str(tmp_path / "nowhere"), "--frozen-encoder"], "got 0.3056"),
         (["pretrain", "--length-mixture", "0", "0.9", "0.2"], "0.9, 0.2"),
     ]
     for number, (arguments, expected) in enumerate(cases):

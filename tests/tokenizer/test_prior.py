@@ -14,7 +14,6 @@ from vaportok_rl.tokenizer import PriorConfig, VaporTok
 from vaportok_rl.tokenizer.prior import (
     AutoregressivePrior,
     cumulative_hits,
-    expected_prior_loss,
     prior_loss,
     scheduled_sampling_logits,
     top_k_accuracy,
@@ -70,29 +69,6 @@ def test_loss_has_no_gradient_from_dropped_labels() -> None:
     supervised = gradient.abs().sum(-1) > 0
     assert supervised.sum(1).tolist() == [0, 3, 6]
     assert supervised[1].tolist() == [True, True, True, False, False, False]
-
-
-@pytest.mark.parametrize("lengths", [[1, 1, 1], [7, 7, 7], [1, 4, 7]])
-def test_the_expected_loss_is_the_mean_over_draws(lengths: list[int]) -> None:
-    logits, _ = random_case(4)
-    similarities, n_tokens = 3 * torch.randn(3, 7, 20), torch.tensor(lengths)
-    draws = similarities.softmax(-1).double()
-    expected = torch.zeros((), dtype=torch.float64)
-    for token in range(1, 7):
-        for code in range(20):
-            cost = logits[:, token - 1].double().logsumexp(-1) - logits[:, token - 1, code].double()
-            expected += (draws[:, token, code] * cost)[n_tokens > token].sum()
-    expected /= max(1, sum(n - 1 for n in lengths))
-    assert expected_prior_loss(logits, similarities, n_tokens).item() == pytest.approx(expected.item(), rel=1e-4)
-
-
-def test_the_expected_loss_of_a_sure_draw_is_the_loss() -> None:
-    logits, codes = random_case(5)
-    lengths, sure = torch.tensor([2, 5, 7]), 1e4 * torch.nn.functional.one_hot(codes, 20).float()
-    loss = prior_loss(logits, codes, lengths)
-    assert expected_prior_loss(logits, sure, lengths).item() == pytest.approx(loss.item(), rel=1e-5)
-    halved = expected_prior_loss(logits, sure, lengths, torch.tensor(2.0 * 11))
-    assert halved.item() == pytest.approx(loss.item() / 2, rel=1e-5)
 
 
 @pytest.mark.parametrize("token", range(8))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from vaportok_rl.tokenizer.quantizer import Bottleneck, Codebook, Uniform, usage_divergence
+from vaportok_rl.tokenizer.quantizer import Bottleneck, Codebook, Uniform
 
 
 def seeded(seed: int) -> Uniform:
@@ -86,18 +86,6 @@ def test_sampled_frequencies_follow_the_softmax(temperature: float) -> None:
         assert observed[-1] < 30
         observed, wanted = observed[:-1], wanted[:-1] * observed[:-1].sum() / wanted[:-1].sum()
     assert stats.chisquare(observed.numpy(), wanted.numpy()).pvalue > 1e-3
-
-
-def test_usage_divergence_is_the_kl_to_uniform_use() -> None:
-    torch.manual_seed(4)
-    similarities = torch.randn(2, 3, 5)
-    use = [sum(row[code] for row in similarities.softmax(-1).view(6, 5).tolist()) / 6 for code in range(5)]
-    expected = stats.entropy(use, [0.2] * 5)
-    assert usage_divergence(similarities).item() == pytest.approx(expected, rel=1e-4)
-    assert usage_divergence(torch.zeros(4, 5)).item() == pytest.approx(0, abs=1e-6)
-    one = torch.tensor([0.0, 1e5, 0.0, 0.0, 0.0])
-    assert usage_divergence(one.expand(3, 5)).item() == pytest.approx(math.log(5))
-    assert usage_divergence(1e5 * torch.eye(5)).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_tokens_are_sampled_independently_and_by_the_generator() -> None:

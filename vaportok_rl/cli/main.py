@@ -59,14 +59,6 @@ def _overview(arguments: Sequence[str]) -> None:
     parser.error("Expected a command first, got none; see vaportok-rl --help.")
 
 
-def _recipe(arguments: Sequence[str]) -> str | None:
-    """The file whose settings the other arguments override, read before them."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--recipe", nargs="?")
-    found: str | None = parser.parse_known_args(arguments)[0].recipe
-    return found
-
-
 def _is_ours(error: BaseException) -> bool:
     """Whether this package raised an error itself: torch's messages, too, may begin with "Expected"."""
     if not str(error).startswith(("Expected", "Cannot read video")):
@@ -110,9 +102,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         warnings.filterwarnings("ignore", "IProgress not found")
         try:
             command = getattr(importlib.import_module(f"vaportok_rl.cli.{given[0]}"), COMMANDS[given[0]])
-            recipe = _recipe(given[1:])
-            default = {"default": command.from_recipe(recipe)} if given[0] == "pretrain" and recipe else {}
-            tyro.cli(command, prog=f"vaportok-rl {given[0]}", args=given[1:], **default).run(console)
+            options, defaults = given[1:], {}
+            if hasattr(command, "read_first"):
+                defaults["default"], options = command.read_first(options)
+            tyro.cli(command, prog=f"vaportok-rl {given[0]}", args=options, **defaults).run(console)
         except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
             # The package's own errors say what was expected, what came and what to do. All others are bugs and keep
             # their traceback.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_type_hints
 
 import torch
 import tyro
@@ -32,7 +33,7 @@ from vaportok_rl.tokenizer.config import ComplexityConfig, Strategy
 from vaportok_rl.tokenizer.pretraining import LossWeights, PretrainConfig, Pretrainer
 from vaportok_rl.tokenizer.pretraining.recipe_files import read_recipe
 from vaportok_rl.tokenizer.pretraining.resuming import STATE_FILE
-from vaportok_rl.tokenizer.pretraining.warm_start import require_warm_start
+from vaportok_rl.tokenizer.pretraining.warm_start import check_frozen
 
 VALIDATION_SEED = 1
 """Of the held-out clips by which settings are chosen: procedural clips and games that are not those of the test, whose
@@ -42,6 +43,8 @@ seed is 0. Footage has one held-out part for both."""
 @dataclass(frozen=True)
 class Pretrain:
     """Train a tokenizer with its prior and taildrop module on clips.
+
+    Every setting in a recipe's file is an option too (`--warmup 0.05`); listed are the usual ones.
 
     Writes a resumable training state, the weights (`model/`, loadable with `VaporTok.from_pretrained`), TensorBoard
     events and a rate–distortion table. Ctrl-C saves; the same command with `--resume` continues to the bit. On
@@ -60,8 +63,7 @@ class Pretrain:
     """Footage: `grid` for all non-overlapping clips of a file, `random` for one a file, elsewhere at every visit; by
     default random for UCF101 and Kinetics and the grid for other files."""
     warm_start: str | None = None
-    """Weights to start from, with a fresh taildrop module unless --keep-taildrop: a name, a folder, a hub id, or LARP's
-    folder or `.pth`."""
+    """Weights to start from, as far as they fit: a name, a folder, a hub id, or LARP's folder or `.pth`."""
     out: Path | None = None
     """Run folder; `runs/<time>-pretrain` if not given. It must be new, unless --resume."""
     resume: bool = False
@@ -75,6 +77,22 @@ class Pretrain:
     validation_clips: int = 256
     """Maximum number of held-out clips to validate on."""
     config: Annotated[PretrainConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainConfig)
+
+    @classmethod
+    def read_first(cls, arguments: list[str]) -> tuple[Pretrain, list[str]]:
+        """The command with the recipe's settings and those that `--help` does not list, and the other arguments."""
+        parser = argparse.ArgumentParser("vaportok-rl pretrain", add_help=False, allow_abbrev=False)
+        parser.add_argument("--recipe")
+        hints = get_type_hints(PretrainConfig, include_extras=True)
+        for entry in dataclasses.fields(PretrainConfig):
+            if tyro.conf.Suppress in getattr(hints[entry.name], "__metadata__", ()):
+                kind = str if entry.default is None else type(entry.default)
+                parser.add_argument(f"--{entry.name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS)
+        found, others = parser.parse_known_args(arguments)
+        given = vars(found)
+        recipe = given.pop("recipe")
+        command = cls() if recipe is None else cls.from_recipe(recipe)
+        return dataclasses.replace(command, config=dataclasses.replace(command.config, **given)), others
 
     @classmethod
     def from_recipe(cls, name: str) -> Pretrain:
@@ -107,7 +125,7 @@ class Pretrain:
             raise ValueError("Expected --out with several processes, got none; name the run folder they share.")
         if self.resume and self.out is None:
             raise ValueError("Expected --out with --resume, got none; name the run folder to continue.")
-        require_warm_start(self.config, given=self.warm_start is not None or self.resume)
+        check_frozen(self.config, given=self.warm_start is not None or self.resume)
         preset = PRESETS[self.preset]
         geometry = dataclasses.replace(preset, taildrop=dataclasses.replace(preset.taildrop, strategy=self.strategy))
         train, held_out = (
@@ -141,8 +159,9 @@ class Pretrain:
             write_config(folder, dataclasses.replace(self, out=folder, config=trainer.config))
         console.print(f"training clips: {train.describe()}", highlight=False, soft_wrap=True)
         console.print(describe_complexity(trainer.model.config.complexity), highlight=False, soft_wrap=True)
-        if trainer.woken_tokens:
-            console.print(f"tokens that the decoder ignored begin anew: {trainer.woken_tokens}", highlight=False)
+        if trainer.left_out:
+            names = ", ".join(trainer.left_out)
+            console.print(f"not in the warm start, so untrained: {names}", highlight=False, soft_wrap=True)
         self._watch(console, trainer, held_out)
         if trainer.loader.skipped:
             names = ", ".join(path.name for path in list(trainer.loader.skipped)[:5])

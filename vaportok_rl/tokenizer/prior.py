@@ -188,27 +188,5 @@ def prior_loss(logits: Tensor, codes: Tensor, n_tokens: Tensor, count: Tensor | 
         Scalar; 0 where no token is predicted.
     """
     losses = F.cross_entropy(logits.flatten(0, 1), codes[:, 1:].flatten(), reduction="none")
-    return _retained_mean(losses, n_tokens, codes.shape[1], count)
-
-
-def expected_prior_loss(logits: Tensor, similarities: Tensor, n_tokens: Tensor, count: Tensor | None = None) -> Tensor:
-    """`prior_loss` averaged over the codes that the quantiser may draw; its gradient goes to the latents.
-
-    Args:
-        logits: ``[B, K - 1, V]`` of the prior, detached, so that only the codes change.
-        similarities: ``[B, K, V]``, logits of the quantiser's draw.
-        n_tokens: ``int64 [B]``.
-        count: see `prior_loss`.
-
-    Returns:
-        Scalar; 0 where no token is predicted.
-    """
-    drawn = similarities[:, 1:].softmax(-1)
-    losses = F.cross_entropy(logits.flatten(0, 1), drawn.flatten(0, 1), reduction="none")
-    return _retained_mean(losses, n_tokens, similarities.shape[1], count)
-
-
-def _retained_mean(losses: Tensor, n_tokens: Tensor, tokens: int, count: Tensor | None) -> Tensor:
-    """Mean of ``[B · (K - 1)]`` losses over the retained, predicted tokens; 0 where there are none."""
-    counted = prior_supervised(n_tokens, tokens).flatten()
+    counted = prior_supervised(n_tokens, codes.shape[1]).flatten()
     return torch.where(counted, losses, 0).sum() / (counted.sum() if count is None else count).clamp(min=1)

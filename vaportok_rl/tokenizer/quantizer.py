@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -163,17 +162,3 @@ class Bottleneck(nn.Module):
         """Unit code vectors ``[B, K, d]`` to decoder inputs ``[B, K, D]``."""
         out: Tensor = self.out_linear(vectors)
         return out
-
-
-def usage_divergence(similarities: Tensor) -> Tensor:
-    """KL divergence of the use of the codes from a uniform one: log V minus the entropy of the mean draw.
-
-    Args:
-        similarities: ``[..., V]``, logits of the quantiser's draws.
-
-    Returns:
-        Scalar in [0, log V], nats.
-    """
-    use = similarities.softmax(-1).flatten(0, -2).mean(0)
-    divergence: Tensor = math.log(len(use)) - torch.special.entr(use).sum()
-    return divergence

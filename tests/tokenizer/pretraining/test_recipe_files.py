@@ -41,5 +41,5 @@ def test_mistakes_in_a_recipe_are_named(tmp_path: Path, text: str, named: str) -
 
 
 def test_a_recipe_that_is_not_there_is_named() -> None:
-    with pytest.raises(ValueError, match="a recipe among nano.*, got 'nanno'"):
+    with pytest.raises(ValueError, match=r"a recipe among nano.*, got 'nanno'"):
         read_recipe("nanno")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
+import tyro
 
 from vaportok_rl.runtime.declared import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, SEED, SHARE, Range, check_fields
 from vaportok_rl.tokenizer.lengths import LengthMixture, check_mixture
@@ -18,6 +19,10 @@ _Count = Annotated[int, AT_LEAST_1]
 _Share = Annotated[float, SHARE]
 _BelowOne = Annotated[float, Range(0, 1, open_high=True)]
 _Rate = Annotated[float, POSITIVE]
+
+_Value = TypeVar("_Value")
+# Written in recipes, and seldom on a command line: an option that `--help` does not list.
+_Rare = Annotated[_Value, tyro.conf.Suppress]
 
 
 @dataclass(frozen=True)
@@ -32,10 +37,6 @@ class LossWeights:
         commitment: of the quantiser: 0.25 · commitment + 1.0 · codebook, as in LARP.
         representation: cross-entropy of the prior on retained tokens; its gradient reaches the encoder.
         probability: KL(P ‖ Gaussian) of the taildrop module.
-        ordering: how much the last kept token raises the squared error of its clip, where it does.
-        predictability: expected cross-entropy of the prior on the codes that the quantiser draws; moves latents to
-            codes that the prior expects.
-        codebook_entropy: KL divergence of a batch's use of the codes from uniform; counters ``predictability``.
     """
 
     l1: _Weight = 1.0
@@ -45,9 +46,6 @@ class LossWeights:
     commitment: _Weight = 0.1
     representation: _Weight = 0.005
     probability: _Weight = 0.1
-    ordering: _Weight = 0.0
-    predictability: _Weight = 0.0
-    codebook_entropy: _Weight = 0.0
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -77,9 +75,6 @@ class PretrainConfig:
         ema_decay: decay of the moving average of the weights, which is then validated and saved; 0 keeps no average.
         frozen_encoder: keep encoder and codebook of the warm start, so that all codes stay what they are; decoder,
             prior and taildrop module are trained.
-        keep_taildrop: start from the taildrop module of the warm start; by default it starts untrained.
-        wake_unheard: restart the warm start's tokens whose code changes the video less than this fraction of what the
-            median token's does; 0 restarts none. With a frozen encoder they move in the decoder alone.
         continuous_until: fraction of the run with continuous latents at full length. Then the codebook is initialised.
         quantized_from: fraction of the run from which all latents are quantised; until then the probability rises.
         random_lengths_from: fraction of the run after which lengths are drawn by the taildrop strategy.
@@ -109,31 +104,29 @@ class PretrainConfig:
     precision: PrecisionChoice = "auto"
     muon_learning_rate: _Rate = 3e-3
     adam_learning_rate: _Rate = 1e-3
-    weight_decay: _Weight = 0.01
-    warmup: _Share = 0.0278
-    decay_from: _Share = 0.5278
-    final_learning_rate: _Share = 0.02
-    max_grad_norm: Annotated[float, Range(0, open_low=True, infinite=True)] = 1.0
-    ema_decay: _BelowOne = 0.0
+    weight_decay: _Rare[_Weight] = 0.01
+    warmup: _Rare[_Share] = 0.0278
+    decay_from: _Rare[_Share] = 0.5278
+    final_learning_rate: _Rare[_Share] = 0.02
+    max_grad_norm: _Rare[Annotated[float, Range(0, open_low=True, infinite=True)]] = 1.0
+    ema_decay: _Rare[_BelowOne] = 0.0
     frozen_encoder: bool = False
-    keep_taildrop: bool = False
-    wake_unheard: _BelowOne = 0.0
-    continuous_until: _Share = 0.2083
-    quantized_from: _Share = 0.3056
-    random_lengths_from: _Share = 0.3472
+    continuous_until: _Rare[_Share] = 0.2083
+    quantized_from: _Rare[_Share] = 0.3056
+    random_lengths_from: _Rare[_Share] = 0.3472
     length_mixture: LengthMixture = (0.6, 0.4, 0.0)
-    codebook_clips: _Count = 1024
-    revive_every: _Count = 100
-    sampling_peak: _Share = 0.5
-    sampling_ramp: _Share = 0.4167
-    sampling_rounds: _Count = 2
-    adversarial_from: _Share = 0.35
-    discriminator_learning_rate: _Rate = 3e-4
-    label_smoothing: _BelowOne = 0.1
-    lecam: _Weight = 0.001
-    perceptual_network: PerceptualNetwork = "vgg"
-    perceptual_backbone: str | None = None
-    calibration_clips: _Count = 2048
+    codebook_clips: _Rare[_Count] = 1024
+    revive_every: _Rare[_Count] = 100
+    sampling_peak: _Rare[_Share] = 0.5
+    sampling_ramp: _Rare[_Share] = 0.4167
+    sampling_rounds: _Rare[_Count] = 2
+    adversarial_from: _Rare[_Share] = 0.35
+    discriminator_learning_rate: _Rare[_Rate] = 3e-4
+    label_smoothing: _Rare[_BelowOne] = 0.1
+    lecam: _Rare[_Weight] = 0.001
+    perceptual_network: _Rare[PerceptualNetwork] = "vgg"
+    perceptual_backbone: _Rare[str | None] = None
+    calibration_clips: _Rare[_Count] = 2048
     weights: LossWeights = field(default_factory=LossWeights)
     save_every: _Count = 200
     validate_every: _Count = 500

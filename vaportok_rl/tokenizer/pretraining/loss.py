@@ -17,12 +17,11 @@ from vaportok_rl.tokenizer.pretraining.config import LossWeights
 from vaportok_rl.tokenizer.pretraining.schedule import Phase
 from vaportok_rl.tokenizer.prior import (
     cumulative_hits,
-    expected_prior_loss,
     prior_loss,
     scheduled_sampling_logits,
     top_k_accuracy,
 )
-from vaportok_rl.tokenizer.quantizer import Uniform, usage_divergence
+from vaportok_rl.tokenizer.quantizer import Uniform
 
 # Groups of clips of similar length that are decoded apart, each at the length of its longest.
 LENGTH_GROUPS = 4
@@ -112,8 +111,6 @@ class CompleteLoss(nn.Module):
             decoded = self._decoded(vectors, n_tokens) if phase.random_lengths else model.reconstruct(vectors)
         terms["l1"] = F.l1_loss(decoded, video)
         terms["squared_error"] = F.mse_loss(decoded, video)
-        if self.weights.ordering and phase.random_lengths:
-            terms["ordering"] = self._ordering(vectors, n_tokens, decoded, video)
         perceptual, discriminator = self._critics
         if perceptual is not None:
             terms["perceptual"] = perceptual(decoded, video).mean()
@@ -138,13 +135,6 @@ class CompleteLoss(nn.Module):
             longest = int(n_tokens[group[-1]])
             parts.append(self.model.reconstruct(vectors[group, :longest], n_tokens[group]))
         return torch.cat(parts)[order.argsort()]
-
-    def _ordering(self, vectors: Tensor, n_tokens: Tensor, decoded: Tensor, video: Tensor) -> Tensor:
-        """How much worse the last kept token makes its clip, or 0 where it helps; the mean over clips."""
-        with torch.no_grad(), self.model.autocast():
-            before = self.model.reconstruct(vectors, (n_tokens - 1).clamp(min=1))
-        with_it, without = ((some.float() - video).square().flatten(1).mean(1) for some in (decoded, before))
-        return torch.where(n_tokens > 1, F.relu(with_it - without), 0.0).mean()
 
     def _quantized(
         self,
@@ -176,12 +166,6 @@ class CompleteLoss(nn.Module):
         # Eq. 7 is a mean over tokens, of which the processes hold different numbers.
         count = self._over_processes(prior_supervised(n_tokens, codes.shape[1]).sum().float())
         terms["representation"] = torch.stack([prior_loss(logits, codes, n_tokens, count) for logits in rounds]).mean()
-        if self.weights.predictability or self.weights.codebook_entropy:
-            similarities = book.similarities(unit)
-            if self.weights.predictability:
-                terms["predictability"] = expected_prior_loss(rounds[0].detach(), similarities, n_tokens, count)
-            if self.weights.codebook_entropy:
-                terms["codebook_entropy"] = usage_divergence(similarities)
         hits = cumulative_hits(rounds[0].detach(), codes)
         watched["prior_top5"] = top_k_accuracy(hits, n_tokens).mean()
         return vectors, unit, codes

@@ -39,7 +39,7 @@ from vaportok_rl.tokenizer.pretraining.resuming import (
     write_state,
 )
 from vaportok_rl.tokenizer.pretraining.schedule import Phase, Schedule
-from vaportok_rl.tokenizer.pretraining.warm_start import freeze_encoder, require_warm_start, start_from
+from vaportok_rl.tokenizer.pretraining.warm_start import check_frozen, freeze_encoder, start_from
 
 
 class NonFiniteLossError(RuntimeError):
@@ -59,8 +59,7 @@ class Pretrainer:
         source: training clips.
         folder: run folder; the state goes to ``folder/training_state.pt`` and weights to ``folder/model``.
         device: ``"cpu"`` or ``"cuda"``; with several processes each takes its own CUDA device.
-        warm_start: a tokenizer of the same geometry whose weights are copied, without its taildrop query module unless
-            `PretrainConfig.keep_taildrop`. None starts from random weights.
+        warm_start: a tokenizer whose weights are copied where they fit. None starts from random weights.
         workers: processes that decode clips; 0 decodes in this one.
         resume: continue from ``folder/training_state.pt``.
 
@@ -71,13 +70,12 @@ class Pretrainer:
         schedule: learning rate and phases by step.
         step: optimiser steps done.
         seconds: time spent in them.
-        woken_tokens: how many tokens of the warm start began anew; see `PretrainConfig.wake_unheard`.
+        left_out: names of weights that the warm start lacks or has in another shape; these begin untrained.
 
     Raises:
         FileNotFoundError: ``resume`` without a state, or LPIPS without its backbone.
-        ValueError: clips of another geometry, a batch that the processes do not divide, a warm start that is missing or
-            of another geometry, a resumed run with other settings, or settings of ``accelerate launch`` that belong in
-            ``config``.
+        ValueError: clips of another geometry, a batch that the processes do not divide, a frozen encoder that nothing
+            gave, a resumed run with other settings, or settings of ``accelerate launch`` that belong in ``config``.
 
     Warns:
         UserWarning: the run is resumed on another processor or with other threads.
@@ -106,7 +104,7 @@ class Pretrainer:
         state = read_state(self.folder) if resume else None
         self.config = config = config.decided(self.device, state and state["config"])
         self.schedule = Schedule(config)
-        require_warm_start(config, given=warm_start is not None or state is not None)
+        check_frozen(config, given=warm_start is not None or state is not None)
         parts = self.processes.count * config.accumulate
         if config.batch_size % parts:
             found = f"processes × accumulate = {parts}, got {config.batch_size}"
@@ -127,9 +125,11 @@ class Pretrainer:
         calibrated = given or replace(model_config, complexity=self._calibrated(model_config.complexity))
         self.model = VaporTok(calibrated, config.precision)  # type: ignore[arg-type]  # no longer "auto"
         self.model = self.model.to(self.device).train()
-        self._codebook_given, self.woken_tokens = warm_start is not None, 0
+        self.left_out: list[str] = []
         if warm_start is not None:
-            self.woken_tokens = start_from(self.model, warm_start, config, self.loader)
+            self.left_out = start_from(self.model, warm_start, config.frozen_encoder)
+        codebook = "bottleneck.regularizer.embedding.weight"
+        self._codebook_given = warm_start is not None and codebook not in self.left_out
         if config.frozen_encoder:
             freeze_encoder(self.model)
         self.average: AveragedModel | None = None

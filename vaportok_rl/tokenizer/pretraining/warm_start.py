@@ -4,71 +4,59 @@ from __future__ import annotations
 
 import operator
 
+import torch
 from torch import nn
 
-from vaportok_rl.clips.loading import ClipLoader
-from vaportok_rl.tokenizer.lengths import TAILDROP_WEIGHTS
 from vaportok_rl.tokenizer.model import VaporTok
 from vaportok_rl.tokenizer.pretraining.config import PretrainConfig
-from vaportok_rl.tokenizer.pretraining.unheard_tokens import WAKING_CLIPS, wake_unheard
 
 # From video to codes.
-_ENCODER = ("x_embedder", "encoder", "bottleneck.in_linear", "bottleneck.norm_layer", "bottleneck.regularizer")
+_ENCODER = (
+    *("x_embedder", "encoder_latent_query_embed", "encoder", "bottleneck.in_linear", "bottleneck.norm_layer"),
+    "bottleneck.regularizer",
+)
 
 
-def require_warm_start(config: PretrainConfig, given: bool) -> None:
-    """Refuses settings that keep or mend what nothing gave.
-
-    Args:
-        config: the run's settings.
-        given: whether the weights come from a trained tokenizer.
-
-    Raises:
-        ValueError: they do not, and the settings keep its encoder or its taildrop module, or wake its tokens.
-    """
-    for setting in ("frozen_encoder", "keep_taildrop", "wake_unheard"):
-        if getattr(config, setting) and not given:
-            raise ValueError(f"Expected a warm start with {setting}, got none; name one, or leave {setting} out.")
+def check_frozen(config: PretrainConfig, given: bool) -> None:
+    """Raises a `ValueError` where the encoder is to stay what it is and no weights are ``given``."""
+    if config.frozen_encoder and not given:
+        raise ValueError("Expected a warm start with frozen_encoder, got none; name one, or train the encoder.")
 
 
-def start_from(model: VaporTok, source: VaporTok, config: PretrainConfig, loader: ClipLoader) -> int:
-    """Copies the weights of a trained tokenizer into the one to be trained.
+@torch.no_grad()
+def start_from(model: VaporTok, source: VaporTok, frozen_encoder: bool = False) -> list[str]:
+    """Copies every weight that fits of a trained tokenizer into the one to be trained.
 
-    The taildrop query module starts untrained, since it learns lengths for a run's own clips and strategy, unless
-    `PretrainConfig.keep_taildrop`. With `PretrainConfig.wake_unheard`, tokens that the decoder ignores start anew.
+    The complexity tables stay those of the run's clips.
 
     Args:
         model: the tokenizer to be trained, changed in place.
-        source: a tokenizer of the same geometry, for instance LARP's.
-        config: the run's settings.
-        loader: whose first clips show which tokens are ignored.
+        source: another tokenizer, for instance LARP's.
+        frozen_encoder: whether everything between video and codes must fit.
 
     Returns:
-        How many tokens start anew.
+        Names of the model's weights that the source lacks or has in another shape; these begin untrained.
 
     Raises:
-        ValueError: the two differ in geometry; the message names the first weight that does not fit.
+        ValueError: the encoder must fit and does not; the message names the first weight.
     """
-    own, given = (
-        {
-            name: value
-            for name, value in each.state_dict().items()
-            if config.keep_taildrop or not name.startswith(TAILDROP_WEIGHTS)
-        }
-        for each in (model, source)
-    )
-    for name in sorted(own.keys() | given.keys()):
-        shapes = [tuple(state[name].shape) if name in state else None for state in (own, given)]
-        if shapes[0] != shapes[1]:
+    given = source.state_dict()
+    left_out = []
+    for name, value in model.state_dict().items():
+        if name.startswith("complexity_scale."):
+            continue
+        if name in given and given[name].shape == value.shape:
+            value.copy_(given[name])
+        else:
+            left_out.append(name)
+    for name in left_out:
+        if frozen_encoder and name.startswith(_ENCODER):
+            found = tuple(given[name].shape) if name in given else "none"
             raise ValueError(
-                f"Expected a warm start of the geometry being trained, got {name} of shape {shapes[1]} for {shapes[0]};"
-                " pretrain with the preset or the geometry that the checkpoint was made with."
+                f"Expected a warm start whose encoder fits with frozen_encoder, got {name} of shape {found}; pretrain "
+                "with the geometry that the checkpoint was made with."
             )
-    model.load_state_dict({**model.state_dict(), **given})
-    if not config.wake_unheard:
-        return 0
-    clips = loader.first_clips(WAKING_CLIPS)
-    return wake_unheard(model, clips, config.wake_unheard, config.seed, new_queries=not config.frozen_encoder)
+    return left_out
 
 
 def freeze_encoder(model: VaporTok) -> None:
@@ -77,8 +65,10 @@ def freeze_encoder(model: VaporTok) -> None:
     Args:
         model: the tokenizer to be trained.
     """
-    model.encoder_latent_query_embed.requires_grad_(False)
     for name in _ENCODER:
+        part = operator.attrgetter(name)(model)
         # Without standardisation there is no such layer.
-        if isinstance(part := operator.attrgetter(name)(model), nn.Module):
-            part.eval().requires_grad_(False)
+        if isinstance(part, nn.Module):
+            part.eval()
+        if part is not None:
+            part.requires_grad_(False)
