@@ -55,7 +55,7 @@ class Pretrain:
     """A file of settings, which the other options override: `nano`, which makes the shipped weights, `small`, or a TOML
     file's path."""
     preset: str = "nano"
-    """Geometry: nano, vaportok-b or larp-l."""
+    """Geometry: nano, small, vaportok-b or larp-l."""
     clips: tuple[str, ...] = ("procedural",)
     """Training clips: `procedural`, `gym:ID,ID,…`, `ucf101:FOLDER`, `kinetics:FILE.csv`, a video file, a folder, or a
     glob pattern; several take turns, one named twice gets two."""

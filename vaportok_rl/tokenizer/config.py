@@ -216,7 +216,17 @@ _VAPORTOK_B = VaporTokConfig(
 
 PRESETS: dict[str, VaporTokConfig] = {
     "nano": VaporTokConfig(prior=PriorConfig(positions=64)),
+    "small": VaporTokConfig(
+        size=64,
+        tokens=256,
+        width=256,
+        encoder_depth=6,
+        decoder_depth=6,
+        heads=4,
+        codebook_size=2048,
+        prior=PriorConfig(layers=6, width=256, positions=256),
+    ),
     "vaportok-b": _VAPORTOK_B,
     "larp-l": dataclasses.replace(_VAPORTOK_B, code_width=16),
 }
-"""Geometries that can be pretrained by name. ``nano`` also ships with weights."""
+"""Geometries that can be pretrained by name; ``nano`` ships with weights, ``small`` has a recipe."""
