@@ -129,6 +129,11 @@ class VaporTokConfig:
         _check_divides("size", self.size, "patch_size", self.patch_size)
         _check_divides("width", self.width, "heads", self.heads)
         _check_divides("prior.width", self.prior.width, "prior.heads", self.prior.heads)
+        if 2 * self.output_overlap > self.patch_size:
+            raise ValueError(
+                f"Expected output_overlap of at most half the patch_size={self.patch_size}, got {self.output_overlap}; "
+                "lower it."
+            )
         if self.width % 4:
             raise ValueError(f"Expected width divisible by 4 (sin-cos positions), got {self.width}; round it.")
         if self.tokens > self.prior.positions + 1:

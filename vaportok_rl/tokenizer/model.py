@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import Tensor, nn
@@ -29,7 +28,14 @@ from vaportok_rl.tokenizer.lengths import TaildropQueryModule, decoder_visible
 from vaportok_rl.tokenizer.precision import Precision, PrecisionChoice, resolve_precision
 from vaportok_rl.tokenizer.prior import AutoregressivePrior
 from vaportok_rl.tokenizer.quantizer import Bottleneck
-from vaportok_rl.tokenizer.transformer import OutputLayer, PatchEmbedding, Transformer, latent_table, patch_table
+from vaportok_rl.tokenizer.transformer import (
+    OutputLayer,
+    PatchEmbedding,
+    Transformer,
+    join_patches,
+    latent_table,
+    patch_table,
+)
 
 
 @dataclass(frozen=True)
@@ -150,18 +156,13 @@ class VaporTok(
 
     def assemble(self, pixels: Tensor) -> Tensor:
         """Patches to video: ``float32 [B, P, values]`` to ``[B, C, T, H, W]``, nominally in [0, 1]."""
-        config = self.config
-        time, height, width = config.grid
-        side = config.patch_size + 2 * config.output_overlap
+        config, overlap = self.config, self.config.output_overlap
+        (time, height, width), side = config.grid, config.patch_size + 2 * overlap
         sizes = {"t": time, "h": height, "w": width, "dt": config.patch_frames, "dy": side, "dx": side}
-        if config.output_overlap:
-            patches = rearrange(pixels, "b (t h w) (dt dy dx c) -> (b t dt) (c dy dx) (h w)", **sizes)
-            frames = F.fold(
-                patches, (config.size, config.size), side, padding=config.output_overlap, stride=config.patch_size
-            )
-            video: Tensor = rearrange(frames, "(b f) c y x -> b c f y x", f=config.frames)
-        else:
-            video = rearrange(pixels, "b (t h w) (dt dy dx c) -> b c (t dt) (h dy) (w dx)", **sizes)
+        patches = rearrange(pixels, "b (t h w) (dt dy dx c) -> b t h w dt dy dx c", **sizes)
+        if overlap:
+            patches = join_patches(join_patches(patches, 3, 6, overlap), 2, 5, overlap)
+        video: Tensor = rearrange(patches, "b t h w dt dy dx c -> b c (t dt) (h dy) (w dx)")
         return (video + 1) / 2 if self.config.pixel_range == "symmetric" else video
 
     @torch.no_grad()
