@@ -220,9 +220,10 @@ _VAPORTOK_B = VaporTokConfig(
 )
 
 PRESETS: dict[str, VaporTokConfig] = {
-    "nano": VaporTokConfig(prior=PriorConfig(positions=64)),
+    "nano": VaporTokConfig(output_overlap=1, prior=PriorConfig(positions=64)),
     "small": VaporTokConfig(
         size=64,
+        output_overlap=1,
         tokens=256,
         width=256,
         encoder_depth=6,
