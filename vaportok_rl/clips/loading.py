@@ -182,6 +182,8 @@ class _Steps(Dataset[_Delivery]):
         clips, failure = None, None
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
+            # Of a library that draws clips, for its developers.
+            warnings.simplefilter("ignore", DeprecationWarning)
             try:
                 clips = self.loader._share(step)
             except Exception as error:
