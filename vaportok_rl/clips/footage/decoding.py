@@ -1,4 +1,4 @@
-"""Frames of one video file by their place in presentation order, exact in every container, brought to clip size."""
+"""Reads frames of one video file by number in presentation order, exactly in every container, at clip size."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from torch.nn import functional as F
 
 from vaportok_rl.clips.footage.decord_library import decord
 
-# Where a clip is first looked for: from this many key frames back. After that from the beginning of the file.
+# Decoding starts this many key frames back; where that fails, at the beginning of the file.
 _KEYS_BACK = (1, 2, 4)
 
-# decord is faster on small pictures, and keeps what it decodes on its way to a clip: up to this many bytes a file.
+# decord is faster on small pictures, but keeps the frames it decodes on its way to a clip: maximum bytes per file.
 _DECORD_BYTES = 96 * 2**20
-# Clips of a file, evenly spaced from its first to its last, that decord and PyAV must read alike.
+# Evenly spaced clips of a file that decord and PyAV must read identically.
 _PROBES = 4
 # H = W, pixels, at which they are compared.
 _PROBE_SIZE = 32
-# Frames that decord hands over at once, at their native size.
+# Frames, at native size, per call of decord.
 _BATCH_FRAMES = 16
 
-# Where a container has lost frames there is a gap in the times, longer than a usual step by this factor. Those shown up
-# to so many places before it may refer to what was lost, as may all from there to the next key frame.
+# Lost frames of a container leave a time step longer than the median step by this factor. Frames shown up to this many
+# places before the gap, and all from there to the next key frame, may depend on the lost ones.
 _GAP, _REORDERED = 1.5, 16
 
-# To containers and decoders: tell what is damaged rather than conceal it.
+# Tells containers and decoders to report damage rather than conceal it.
 _EXPLODE = {"err_detect": "explode"}
 
 
@@ -56,7 +56,7 @@ class UnreadableVideoError(ValueError):
 
 
 class _OtherFramesError(Exception):
-    """The frames that came are damaged or not those asked for; an earlier start may give them."""
+    """The decoded frames are damaged or not the requested ones; an earlier start may give them."""
 
 
 def resize_and_crop(frames: Tensor, size: int) -> Tensor:
@@ -71,7 +71,7 @@ def resize_and_crop(frames: Tensor, size: int) -> Tensor:
     """
     height, width = frames.shape[1], frames.shape[2]
     short = min(height, width)
-    # The longer side rounds down, as in the torchvision transforms that LARP's protocol is built from.
+    # The longer side rounds down, as in the torchvision transforms of LARP's protocol.
     new_height, new_width = int(size * height / short), int(size * width / short)
     pixels = frames.permute(0, 3, 1, 2)
     if short != size:
@@ -85,17 +85,17 @@ def resize_and_crop(frames: Tensor, size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class VideoIndex:
-    """Where the frames of a file are, measured when it is first opened.
+    """The frame times of a file, measured when it is first opened.
 
     Attributes:
-        times: presentation time of each frame that a player shows, ``int64 [N]``, ascending, in the stream's unit;
-            empty where the file does not say, and frames are found by counting from the beginning.
+        times: presentation time of each shown frame, ``int64 [N]``, ascending, in the stream's unit. Empty if the file
+            does not give times; frames are then counted from the beginning.
         keys: presentation and decoding time of the key frames, ``int64 [M, 2]``.
         count: N, frames.
-        holes: number of the first frame after each place where a damaged container lost some.
-        plain: whether frames need no more than their place: none is hidden by an edit list, turned or mirrored, none
-            refers to what lies before its key frame, none was lost, and all of them together are small.
-        decoder: ``"decord"`` where its frames were seen to be equal to ``"PyAV"``'s, which reads everything else.
+        holes: for each gap left by lost frames of a damaged container, the number of the first frame after it.
+        plain: whether the frame number is enough to find a frame: no edit list hides frames, none is rotated or
+            mirrored, none depends on frames before its key frame, none was lost, and all together are small.
+        decoder: ``"decord"`` if its probed clips equal those of ``"PyAV"``, which reads all other files.
     """
 
     times: NDArray[np.int64]
@@ -107,27 +107,27 @@ class VideoIndex:
 
     @property
     def access(self) -> str:
-        """How a frame is reached: ``"seeks"``, or ``"counts"`` from the beginning of the file."""
+        """How a frame is found: ``"seeks"``, or ``"counts"`` from the beginning of the file."""
         return "seeks" if len(self.times) else "counts"
 
     def key_before(self, frame: int, back: int) -> tuple[int, int] | None:
         """Times of the key frame ``back`` places at or before a frame; None for the beginning of the file.
 
-        Frames shown after a key frame refer to nothing before it. Those shown before it but stored after (an open
-        group of pictures) may: they are reached from an earlier key frame.
+        Frames shown after a key frame do not depend on frames before it. Frames stored after it but shown before it (an
+        open group of pictures) may; they need an earlier key frame.
         """
         position = int(np.searchsorted(self.keys[:, 0], self.times[frame], side="right")) - back
         return None if position <= 0 else (int(self.keys[position, 0]), int(self.keys[position, 1]))
 
     def is_whole(self, key: tuple[int, int] | None, last: int) -> bool:
-        """Whether nothing was lost that the frames from a key frame (None: the beginning) to another may refer to."""
+        """Whether no lost frame matters to the frames from a key frame (None: the beginning) to frame ``last``."""
         begin = 0 if key is None else int(np.searchsorted(self.times, key[0]))
         return not any(begin < hole <= last + _REORDERED for hole in self.holes)
 
 
 @contextlib.contextmanager
 def _complaints() -> Iterator[list[tuple[int, str, str]]]:
-    """What ffmpeg's libraries warn of meanwhile, in this thread: level, who, and what."""
+    """Collects the warnings of ffmpeg's libraries in this thread: level, component and message."""
     level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
     av.logging.set_level(av.logging.WARNING)
     av.logging.set_skip_repeated(False)
@@ -141,7 +141,7 @@ def _complaints() -> Iterator[list[tuple[int, str, str]]]:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
-    """Container and video stream of a file; errors of the library are told as `UnreadableVideoError`."""
+    """Container and video stream of a file; the library's errors become `UnreadableVideoError`."""
     try:
         if not path.is_file() and path.exists():
             raise UnreadableVideoError(path, "no regular file (a pipe, a device or a folder), which is never read")
@@ -153,8 +153,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
             video = next(iter(container.streams.video), None)
             if video is None or video.codec_context is None:
                 raise UnreadableVideoError(path, "it holds no video, or in no codec that ffmpeg can decode")
-            # One decoding thread: callers that want more cores read several files at once, in processes. What is
-            # damaged is told rather than concealed.
+            # One decoding thread: callers use more cores by reading several files at once, in processes.
             video.thread_type, video.thread_count = "NONE", 1
             video.codec_context.options = _EXPLODE
             yield container, video
@@ -172,15 +171,15 @@ def _frames(container: Any, video: Any, key: tuple[int, int] | None) -> Iterator
     """Decoded frames in presentation order, from a key frame (its two times) or the beginning on.
 
     Raises:
-        _OtherFramesError: the file does not go to the key frame, or something is damaged (or refers to what lies before
-            the key frame), but for frames that are stored after the key frame and shown before it.
+        _OtherFramesError: the seek missed the key frame, or a frame is damaged or depends on frames before the key
+            frame. Frames stored after the key frame but shown before it do not count.
     """
     if key is not None:
         container.seek(key[1], stream=video)
     begun = key is None
     for packet in container.demux(video):
         if not begun:
-            # A seek may end between key frames, whose neighbours are then decoded from nothing.
+            # A seek may end between key frames; what follows could not be decoded.
             if not packet.is_keyframe:
                 continue
             if packet.pts is None or packet.pts > key[0]:  # type: ignore[index]
@@ -201,10 +200,10 @@ def _frames(container: Any, video: Any, key: tuple[int, int] | None) -> Iterator
 
 
 def _read(path: Path, index: VideoIndex, first: int, count: int, use: Callable[[int, Any], None]) -> None:
-    """Calls ``use(k, frame)`` with the frames ``first + k``; with all of them again if it has to start earlier.
+    """Calls ``use(k, frame)`` for the frames ``first + k``; for all of them again after each earlier start.
 
     Raises:
-        UnreadableVideoError: they cannot be decoded, or others come instead.
+        UnreadableVideoError: the frames cannot be decoded.
     """
     keys = [index.key_before(first, back) for back in _KEYS_BACK] if len(index.times) else []
     attempts = list(dict.fromkeys([*keys, None]))
@@ -236,21 +235,21 @@ def _read(path: Path, index: VideoIndex, first: int, count: int, use: Callable[[
 
 
 def open_video(path: Path, frames: int) -> VideoIndex:
-    """Measures where the frames of a file are, and decodes its first and its last clip to see.
+    """Measures the frame times of a file and checks them by decoding its first and last clip.
 
-    The container's presentation times are believed if these two clips, which are reached by them, hold the frames that
-    they promise. If not, the whole file is decoded once: its frames' own times serve if they rise, and otherwise frames
-    are counted from the beginning at every reading.
+    If these two clips hold the frames that the container's presentation times promise, the times are used. If not, the
+    whole file is decoded once. Its frames' own times are used if they are ascending; otherwise every read counts frames
+    from the beginning.
 
     Args:
         path: the file.
         frames: T, frames a clip.
 
     Returns:
-        Its index, of at least one frame.
+        Its index, with at least one frame.
 
     Raises:
-        UnreadableVideoError: the file cannot be opened, ends before its last frame, or one of those clips is damaged.
+        UnreadableVideoError: the file cannot be opened, is truncated, or one of the two clips is damaged.
     """
     index = _index_of_packets(path)
     if index.plain and _decord_agrees(path, index, frames):
@@ -268,7 +267,7 @@ def open_video(path: Path, frames: int) -> VideoIndex:
 
 
 def _decord_agrees(path: Path, index: VideoIndex, frames: int) -> bool:
-    """Whether decord's clips, spread over a plain file from its first to its last, are PyAV's to the bit."""
+    """Whether decord and PyAV decode the same bits, probed on clips spread evenly over a plain file."""
     length = min(frames, index.count)
     starts = sorted(set(np.linspace(0, index.count - length, _PROBES).astype(int).tolist()))
     try:
@@ -289,10 +288,10 @@ def _decord_agrees(path: Path, index: VideoIndex, frames: int) -> bool:
 
 
 def _index_of_packets(path: Path) -> VideoIndex:
-    """What the container says, without decoding."""
+    """The index from the container's packets, without decoding."""
     with _complaints() as told, _opened(path) as (container, video):
         packets = [packet for packet in container.demux(video) if packet.size]
-        # This family lists every frame; the count that other containers hold is a guess, or of what damage took.
+        # This family lists every frame; the count in other containers is a guess.
         if len(packets) < video.frames and "mov" in container.format.name:
             raise UnreadableVideoError(path, "the file ends before its last frame (truncated)")
         shown = [packet.pts for packet in packets if not packet.is_discard]
@@ -323,7 +322,7 @@ def _leads(packets: Sequence[Any]) -> bool:
 
 
 def _index_of_frames(path: Path) -> VideoIndex:
-    """What comes out of the decoder from the beginning to the end."""
+    """The index from decoding the whole file."""
     times, keys = [], []
     with _opened(path) as (container, video):
         try:
@@ -346,13 +345,13 @@ def _sorted(keys: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
 
 
 def _display_matrix(frame: Any) -> list[int]:
-    """How a player turns and mirrors the frames of a file: ``[x to x, x to y, 0, y to x, y to y]``."""
+    """How a player rotates and mirrors the frames: ``[x to x, x to y, 0, y to x, y to y]``."""
     told = frame.side_data.get("DISPLAYMATRIX")
     return [1, 0, 0, 0, 1] if told is None else np.frombuffer(bytes(told), np.int32)[:5].tolist()
 
 
 def _upright(frame: Any, matrix: Sequence[int]) -> NDArray[np.uint8]:
-    """The pixels ``uint8 [H, W, 3]`` as a player shows them."""
+    """The pixels as a player shows them, ``uint8 [H, W, 3]``."""
     pixels: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
     across_x, down_x, _, across_y, down_y = matrix
     if abs(down_x) > abs(across_x):  # rows become columns
@@ -364,14 +363,14 @@ class _Clips:
     """Clips of one file, filled frame by frame; see `read_clips`.
 
     Args:
-        first_frames: where they begin.
+        first_frames: first frame of each clip.
         frames: T.
         size: H = W, pixels.
-        count: frames of the file.
+        count: frames in the file.
 
     Attributes:
         clips: each ``uint8 [3, T, size, size]``, in memory of its own.
-        span: the frames of the file that are needed.
+        span: range of frames to decode.
     """
 
     def __init__(self, first_frames: Sequence[int], frames: int, size: int, count: int) -> None:
@@ -380,7 +379,7 @@ class _Clips:
         self.clips = [torch.empty(3, frames, size, size, dtype=torch.uint8) for _ in first_frames]
 
     def put(self, frame: int, pixels: NDArray[np.uint8]) -> None:
-        """Takes the frame of that number, ``uint8 [H, W, 3]``; the file's last one also fills what lies past it."""
+        """Takes frame ``frame``, ``uint8 [H, W, 3]``; the last frame of the file also fills the places past it."""
         length, size = self.clips[0].shape[1:3]
         places = [(clip, frame - first) for clip, first in zip(self.clips, self._first_frames, strict=True)]
         places = [(clip, place) for clip, place in places if 0 <= place < length]
@@ -391,11 +390,11 @@ class _Clips:
 
 
 def _by_pyav(path: Path, index: VideoIndex, into: _Clips) -> list[int]:
-    """Fills clips, turned as a player does; returns how, see `_display_matrix`."""
+    """Fills clips, rotated as in a player; returns the `_display_matrix`."""
     matrix: list[int] = []
 
     def use(position: int, frame: Any) -> None:
-        # Of the first frame alone: a frame that was asked is part of a reference cycle, and stays for a while.
+        # Only the first frame is asked: asking puts a frame into a reference cycle, which keeps it in memory.
         matrix[:] = matrix or _display_matrix(frame)
         into.put(into.span.start + position, _upright(frame, matrix))
 
@@ -415,19 +414,19 @@ def _by_decord(reader: Any, into: _Clips) -> None:
 
 
 def read_clips(path: Path, index: VideoIndex, first_frames: Sequence[int], frames: int, size: int) -> list[Tensor]:
-    """Several clips of consecutive frames at native rate, all or nothing, read in one go.
+    """Reads several clips of consecutive frames at native rate in one pass, all or none.
 
-    Past the end of the file the last frame is repeated. One frame is held at its native size at a time.
+    Past the end of the file the last frame is repeated. Only one frame at native size is in memory at a time.
 
     Args:
         path: the file.
-        index: the file's, from `open_video`.
-        first_frames: where the clips begin, each in ``0 … index.count - 1``.
+        index: of the file, from `open_video`.
+        first_frames: first frame of each clip, in ``0 … index.count - 1``.
         frames: T, frames a clip.
         size: H = W, pixels.
 
     Returns:
-        For each of ``first_frames`` one ``uint8 [3, T, size, size]``, RGB, in memory of its own.
+        For each of ``first_frames`` one ``uint8 [3, T, size, size]``, RGB, in new memory.
 
     Raises:
         UnreadableVideoError: the file cannot be opened or a frame cannot be decoded.
@@ -438,14 +437,14 @@ def read_clips(path: Path, index: VideoIndex, first_frames: Sequence[int], frame
             _by_decord(_decord_reader(path), read)
             return read.clips
         except (decord.DECORDError, RuntimeError, IndexError):
-            pass  # PyAV says what is wrong, or can read it
+            pass  # PyAV can read it, or says what is wrong
     _by_pyav(path, index, read)
     return read.clips
 
 
 def first_frame_at(fraction: float, within: range, frames: int) -> int:
-    """The first frame of a clip of ``frames`` frames, all starts in ``within`` equally likely for a uniform fraction.
+    """The first frame of a clip of ``frames`` frames; a uniform fraction makes all starts in ``within`` equally likely.
 
-    Where ``within`` is shorter than a clip, the clip begins with its first frame.
+    If ``within`` is shorter than a clip, the clip begins with its first frame.
     """
     return within.start + int(fraction * max(1, len(within) - frames + 1))
