@@ -1,4 +1,4 @@
-"""What a generator is: its sizes, and the tokenizer and classes that it writes codes for."""
+"""`GeneratorConfig`: a generator's sizes, its tokenizer and its classes."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class GeneratorConfig(GeneratorSizes):
         tokens: K.
         codebook_size: V.
         label_names: the classes.
-        tokenizer: its name or folder, as given in training.
-        weights: hash of its weights.
+        tokenizer: the tokenizer's name or folder, as given in training.
+        weights: hash of the tokenizer's weights.
         lengths: the policy that chose the lengths of the training sequences.
-        unconditional: share of the training sequences that were shown without their class; 0 cannot be guided.
+        unconditional: share of the training sequences that were shown without their class; 0 excludes guidance.
     """
 
     tokens: Annotated[int, AT_LEAST_1] = 64
@@ -64,7 +64,7 @@ class GeneratorConfig(GeneratorSizes):
 
     @property
     def no_class(self) -> int:
-        """The label that stands for no class in particular; guidance goes away from it."""
+        """The label of unconditional sequences, which guidance moves away from."""
         return len(self.label_names)
 
     def to_dict(self) -> dict[str, Any]:

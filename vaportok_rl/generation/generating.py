@@ -1,4 +1,4 @@
-"""Writing sequences: [cls], then token after token with a key–value cache, until [stop] or K."""
+"""Generates code sequences: [cls], then token after token with a key–value cache, until [stop] or K."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vaportok_rl.generation.sampling import SamplingOptions, draw_tokens, guided
 from vaportok_rl.generation.sequences import CodeSequences
 from vaportok_rl.runtime.seeds import derive_seed
 
-# Sequences that have ended leave the batch once they are this share of it; leaving copies the cache.
+# Ended sequences are removed once they are this share of the batch; removing them copies the cache.
 _LEAVE_SHARE = 0.25
 
 
@@ -27,25 +27,24 @@ def generate_codes(
     batch_size: int = 64,
     on_clips: Callable[[int], None] | None = None,
 ) -> CodeSequences:
-    """Writes a sequence for each label.
+    """Generates a code sequence for each label.
 
-    A clip's random numbers depend on the seed and its place alone, not on the batch.
+    A clip's random numbers depend only on the seed and the clip's number, not on the batch.
 
     Args:
         model: a trained generator.
         labels: ``int64 [N]``, classes.
-        options: how tokens are drawn; by default from the model's own distribution.
-        seed: of the draws.
-        first: place of the first clip, to go on with a set.
-        batch_size: sequences written at once.
+        options: of sampling; by default the model's own distribution.
+        seed: of the samples.
+        first: number of the first clip, to continue a set of clips.
+        batch_size: sequences generated at once.
         on_clips: called with the number of clips of each batch.
 
     Returns:
         N sequences; codes past the length are 0.
 
     Raises:
-        ValueError: a label that is no class, guidance for a model that was trained without it, or logits that are not
-            finite.
+        ValueError: a label is not a class, guidance is asked of a model trained without it, or logits are not finite.
     """
     config, options = model.config, options or SamplingOptions()
     classes = len(config.label_names)
@@ -83,7 +82,7 @@ def _write(
     noise = torch.stack([torch.rand(tokens, generator=stream) for stream in streams]).to(device)
     codes = torch.zeros(len(labels), tokens, dtype=torch.int64, device=device)
     n_tokens = torch.full((len(labels),), tokens, device=device)
-    # With guidance, the second half of the batch is the same sequences without their class.
+    # With guidance, the second half of the batch repeats the sequences without their class.
     halves = 1 if options.guidance == 1 else 2
     inputs = torch.cat([labels, torch.full_like(labels, model.config.no_class)])[: halves * len(labels)]
     inputs, cache = model.class_tokens(inputs), DynamicCache(config=model.decoder.config)
@@ -106,7 +105,7 @@ def _write(
         codes[rows[~ended], step] = drawn[~ended]
         if bool(ended.all()):
             break
-        # An ended sequence goes on with any code until it leaves.
+        # An ended sequence continues with any code until it is removed.
         inputs = drawn.masked_fill(ended, 0).repeat(halves)
         if ended.float().mean() >= _LEAVE_SHARE:
             stay = (~ended).nonzero().squeeze(1)

@@ -23,16 +23,16 @@ _INNER_STEP = 32
 
 
 def truncated_causal_mask(n_tokens: Tensor, length: int) -> Tensor:
-    """Which positions see which (supplement A.3, Figure 2(b)): [cls] and the kept tokens are causal.
+    """Attention mask of truncated clips (supplement A.3, Figure 2(b)): causal over [cls] and the kept tokens.
 
-    A dropped token sees itself alone, because a row of attention needs one key; nothing sees it.
+    A dropped token attends only to itself, because attention needs one key per row; no other position attends to it.
 
     Args:
         n_tokens: ``int64 [B]`` in 1 … K; position 0 is [cls], positions 1 … n hold the kept tokens.
         length: N, positions.
 
     Returns:
-        ``bool [B, N, N]``; entry ``[b, i, j]`` says whether position i sees position j.
+        ``bool [B, N, N]``; entry ``[b, i, j]`` says whether position i attends to position j.
     """
     place = torch.arange(length, device=n_tokens.device)
     causal = place <= place[:, None]
@@ -43,7 +43,7 @@ def truncated_causal_mask(n_tokens: Tensor, length: int) -> Tensor:
 class ClipGenerator(nn.Module):
     """Predicts each token of a clip from its class and the tokens before it.
 
-    Inputs are the V codes, a [cls] for each class and one for none; outputs are the V codes and [stop].
+    Inputs are the V codes, a [cls] per class and one for no class; outputs are the V codes and [stop].
 
     Args:
         config: sizes, tokenizer and classes.
@@ -85,14 +85,14 @@ class ClipGenerator(nn.Module):
         return self.head.weight.device
 
     def class_tokens(self, labels: Tensor) -> Tensor:
-        """[cls] of labels ``int64 [...]`` in 0 … classes; the last stands for no class."""
+        """[cls] tokens of labels, ``int64 [...]`` in 0 … classes; the last means no class."""
         return labels + self.config.codebook_size
 
     @torch.no_grad()
     def place_codes(self, unit_codes: Tensor) -> None:
-        """Puts the codes' embeddings where the tokenizer has them, turned into this width at random.
+        """Initialises the codes' embeddings from the tokenizer's code vectors, by a random rotation into this width.
 
-        Codes that decode alike then start alike, as inputs and as outputs: what is learnt of one holds for others.
+        Codes that decode alike then start alike, as inputs and as outputs, so what is learnt of one holds for others.
 
         Args:
             unit_codes: ``float [V, d]``, unit code vectors.
@@ -107,7 +107,7 @@ class ClipGenerator(nn.Module):
 
         Args:
             codes: ``int64 [B, N]`` with N ≤ K.
-            labels: ``int64 [B]`` in 0 … classes; the last stands for no class.
+            labels: ``int64 [B]`` in 0 … classes; the last means no class.
             n_tokens: ``int64 [B]`` in 1 … N cuts each clip by `truncated_causal_mask`; None keeps all.
 
         Returns:
@@ -120,7 +120,7 @@ class ClipGenerator(nn.Module):
         return out
 
     def loss(self, codes: Tensor, labels: Tensor, n_tokens: Tensor) -> Tensor:
-        """Cross-entropy in nats of the kept tokens and [stop], and of nothing else.
+        """Cross-entropy of the kept tokens and [stop] in nats.
 
         Args:
             codes: ``int64 [B, K]``.
@@ -134,7 +134,7 @@ class ClipGenerator(nn.Module):
         place = torch.arange(tokens + 1, device=codes.device)
         wanted = F.pad(codes, (0, 1)).masked_fill(place == n_tokens[:, None], self.config.stop)
         wanted = wanted.masked_fill(place > n_tokens[:, None], -100)
-        # A dropped code may be anything: it is embedded, but nothing sees it.
+        # A dropped code may be anything: it is embedded, but no position attends to it.
         inputs = codes.masked_fill(place[:-1] >= n_tokens[:, None], 0)
         logits = self(inputs, labels, n_tokens)
         losses = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none", ignore_index=-100)
@@ -164,7 +164,7 @@ class ClipGenerator(nn.Module):
         Raises:
             FileNotFoundError: there is none.
             ModuleNotFoundError: transformers is not installed.
-            ValueError: the file is damaged, holds NaN, or is no generator.
+            ValueError: the file is damaged, holds NaN, or is not a generator.
         """
         given = Path(path).expanduser()
         places = (given / GENERATOR_FILE, given / "model" / GENERATOR_FILE) if given.is_dir() else (given,)
@@ -181,7 +181,7 @@ class ClipGenerator(nn.Module):
         if odd is not None:
             raise ValueError(f"Expected finite weights in {file}, got NaN or infinity in {odd}; train it again.")
         config = GeneratorConfig.from_dict(facts)
-        with torch.device("meta"):  # a configuration may ask for any size
+        with torch.device("meta"):  # a damaged configuration may ask for any size
             sizes = {name: value.shape for name, value in cls(config).state_dict().items()}
         if sizes != {name: value.shape for name, value in state.items()}:
             raise ValueError(f"Expected weights of the sizes that {file} states, got others; copy it again.")

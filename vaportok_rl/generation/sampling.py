@@ -1,4 +1,4 @@
-"""From logits to tokens: classifier-free guidance, temperature, top-k, top-p, and one draw."""
+"""Samples tokens from logits: classifier-free guidance, temperature, top-k and top-p."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vaportok_rl.runtime.declared import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, Ran
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How tokens are drawn; the defaults are the model's own distribution."""
+    """Options of sampling; the defaults are the model's own distribution."""
 
     guidance: Annotated[float, NOT_NEGATIVE] = 1.0
     """Classifier-free guidance: 1 is the class's own distribution, more goes further away from that of no class."""
@@ -34,10 +34,10 @@ def guided(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tenso
 
 
 def token_probabilities(logits: Tensor, options: SamplingOptions) -> Tensor:
-    """The distribution that is drawn from.
+    """The distribution that tokens are sampled from.
 
     Args:
-        logits: ``float [B, V + 1]``, guided; -inf for what cannot come.
+        logits: ``float [B, V + 1]``, guided; -inf for impossible tokens.
         options: temperature, then top-k, then top-p.
 
     Returns:
@@ -49,7 +49,7 @@ def token_probabilities(logits: Tensor, options: SamplingOptions) -> Tensor:
     ordered, order = torch.sort(probabilities, dim=-1, descending=True, stable=True)
     if options.top_k is not None:
         ordered[:, options.top_k :] = 0
-    # A token stays while those before it do not reach p; the first always stays.
+    # A token is kept while the more probable ones do not reach p; the first is always kept.
     before = ordered.cumsum(-1) - ordered
     ordered = torch.where(before < options.top_p * ordered.sum(-1, keepdim=True), ordered, 0)
     kept = torch.zeros_like(ordered).scatter(-1, order, ordered)
@@ -57,7 +57,7 @@ def token_probabilities(logits: Tensor, options: SamplingOptions) -> Tensor:
 
 
 def draw_tokens(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """Draws one token a row by inversion, so that a row depends on its own number alone.
+    """Samples one token per row by inverting the distribution, so that a row depends only on its own random number.
 
     Args:
         probabilities: ``float32 [B, V + 1]``.
@@ -69,7 +69,7 @@ def draw_tokens(probabilities: Tensor, uniform: Tensor) -> Tensor:
     cumulative = probabilities.cumsum(-1)
     drawn = (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(-1)
     possible = torch.where(probabilities > 0, torch.arange(probabilities.shape[1], device=drawn.device), 0)
-    # Rounding may leave a draw on an impossible token: the possible one before it, or the first, takes it.
+    # Rounding may select an impossible token: the possible one before it, or else the first, is taken instead.
     before = possible.cummax(-1).values.gather(1, drawn.clamp(max=probabilities.shape[1] - 1)[:, None]).squeeze(1)
     reachable = probabilities.gather(1, before[:, None]).squeeze(1) > 0
     return torch.where(reachable, before, probabilities.argmax(-1))

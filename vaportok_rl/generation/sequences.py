@@ -1,4 +1,4 @@
-"""Code sequences with lengths and labels: what a generator is trained on and what it writes."""
+"""`CodeSequences`: codes with lengths and labels, which a generator is trained on and generates."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ from vaportok_rl.runtime.whole_writes import order_metadata, whole_write
 
 @dataclass(frozen=True)
 class CodeSequences:
-    """Codes of clips, of which the first n are kept, with their classes.
+    """The codes, kept lengths and classes of clips.
 
     Attributes:
-        codes: ``int64 [N, K]`` in 0 … V - 1; those past n mean nothing.
+        codes: ``int64 [N, K]`` in 0 … V - 1; those past n are ignored.
         n_tokens: ``int64 [N]`` in 1 … K.
         labels: ``int64 [N]``, index into ``label_names``.
         label_names: the classes.
         codebook_size: V.
 
     Raises:
-        ValueError: shapes or types do not fit, or a value is impossible: no token kept, more than K, no such code or
-            class.
+        ValueError: a shape or type is wrong, or a length, code or label is out of range.
     """
 
     codes: Tensor
@@ -61,7 +60,7 @@ class CodeSequences:
         return len(self.codes)
 
     def take(self, rows: Sequence[int] | Tensor) -> CodeSequences:
-        """The sequences at some rows."""
+        """The sequences of some rows."""
         at = torch.as_tensor(rows, device=self.codes.device)
         return CodeSequences(self.codes[at], self.n_tokens[at], self.labels[at], self.label_names, self.codebook_size)
 
@@ -74,7 +73,7 @@ class CodeSequences:
         return digest.hexdigest()[:16]
 
     def save(self, file: Path) -> Path:
-        """Writes a safetensors file, whole or not at all; returns it."""
+        """Writes a safetensors file atomically; returns its path."""
         tensors = {"codes": self.codes, "n_tokens": self.n_tokens, "labels": self.labels}
         facts = {"label_names": json.dumps(self.label_names), "codebook_size": str(self.codebook_size)}
         with whole_write(file) as scratch:
@@ -87,7 +86,7 @@ class CodeSequences:
         """Reads what `save` wrote.
 
         Raises:
-            ValueError: the file is damaged or none of these.
+            ValueError: the file is damaged or of another kind.
         """
         try:
             with safe_open(file, "pt") as opened:
@@ -103,15 +102,15 @@ class CodeSequences:
 
 
 def read_sequence(outputs: Sequence[int], tokens: int, stop: int) -> list[int]:
-    """The codes in what a generator wrote after [cls]: 1 … K codes and then [stop], which all K may leave out.
+    """The codes of a generated sequence after [cls]: 1 … K codes, then [stop] unless there are K.
 
     Args:
-        outputs: token numbers; what follows [stop] is not looked at.
+        outputs: token numbers; those after [stop] are ignored.
         tokens: K.
         stop: number of [stop]; codes are smaller.
 
     Raises:
-        ValueError: [stop] comes first or never, or something is neither a code nor [stop].
+        ValueError: [stop] comes first or never, or a number is neither a code nor [stop].
     """
     written = list(outputs)
     end = written.index(stop) if stop in written else len(written)

@@ -1,4 +1,4 @@
-"""The generator's training loop: on one process or many, resumable to the bit."""
+"""The generator's training loop: on one process or several, resumable with bitwise equal results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from vaportok_rl.tokenizer.pretraining.resuming import (
 )
 from vaportok_rl.tokenizer.pretraining.trainer import NonFiniteLossError
 
-# Sequences of like length that are computed together: what is padded costs as much as what is learnt.
+# Sequences of similar length that are computed together, because padding costs as much as kept tokens.
 _PART = 16
 
 
@@ -65,7 +65,7 @@ class GeneratorTraining:
         check_fields(self)
 
     def rate(self, step: int) -> float:
-        """Learning rate at a step, as a fraction of its peak."""
+        """Learning rate at a step, as a fraction of its maximum."""
         done = (step + 1) / self.steps
         if done < self.warmup:
             return done / self.warmup
@@ -75,17 +75,17 @@ class GeneratorTraining:
 class GeneratorTrainer:
     """Trains a generator on code sequences.
 
-    Every random number is a function of seed and step, so a resumed run equals an uninterrupted one to the bit (same
-    processor and threads). Processes share each batch and add up their gradients.
+    Every random number is a function of seed and step, so a resumed run is bitwise equal to an uninterrupted one (on
+    the same processor and number of threads). Processes divide each batch and sum their gradients.
 
     Args:
         config: of the generator.
         training: the run's settings.
-        sequences: what it learns.
+        sequences: to learn from.
         folder: run folder; the state goes to ``training_state.pt`` and the weights to ``model/generator.safetensors``.
         device: ``"cpu"`` or ``"cuda"``.
         unit_codes: ``float [V, d]``, the tokenizer's code vectors; see `ClipGenerator.place_codes`.
-        processes: that train together.
+        processes: of the run.
         resume: continue from the folder's state.
 
     Attributes:
@@ -95,11 +95,11 @@ class GeneratorTrainer:
 
     Raises:
         FileNotFoundError: ``resume`` without a state.
-        ValueError: sequences of another tokenizer, a batch that the processes do not divide, or a resumed run with
-            other settings or sequences.
+        ValueError: the sequences belong to another tokenizer, the batch is not divisible by the number of processes, or
+            a resumed run has other settings or sequences.
 
     Warns:
-        UserWarning: the run is resumed on another processor or with other threads.
+        UserWarning: the run is resumed on another processor or number of threads.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class GeneratorTrainer:
             self.step, self.seconds = state["step"], state["seconds"]
 
     def batch(self, step: int) -> tuple[CodeSequences, Tensor]:
-        """This process's sequences of a step, short to long, and their labels, some without a class."""
+        """This process's sequences of a step, in ascending length, and their labels, some unconditional."""
         size = self.training.batch_size
         rows = torch.tensor(self.order.take(step * size, size))
         generator = torch.Generator().manual_seed(derive_seed("class", self.training.seed, step))
@@ -164,10 +164,10 @@ class GeneratorTrainer:
         return taken, taken.labels.masked_fill(hidden[own], self.config.no_class)
 
     def train_step(self) -> dict[str, float]:
-        """One optimiser step; returns loss in nats a token and the gradient's norm.
+        """One optimiser step; returns the loss in nats per token and the gradient's norm.
 
         Raises:
-            NonFiniteLossError: a number is not finite; the weights were not changed.
+            NonFiniteLossError: loss or gradient is not finite; the weights are unchanged.
         """
         taken, labels = self.batch(self.step)
         counted = self.processes.sum((taken.n_tokens + 1).sum().float().to(self.device))
@@ -202,18 +202,18 @@ class GeneratorTrainer:
         on_step: Callable[[int, Mapping[str, float]], None] | None = None,
         validate: Callable[[ClipGenerator, int], None] | None = None,
     ) -> None:
-        """Trains to the end, writing checkpoints on the way. Ctrl-C finishes the step and saves; call again to go on.
+        """Trains to the end and writes checkpoints. Ctrl-C finishes the step and saves; another call continues.
 
         Args:
             on_step: called after each step.
             validate: called on the main process every ``validate_every`` steps and at the end, in evaluation mode.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C was pressed; the run is saved.
+            KeyboardInterrupt: on Ctrl-C, after saving.
             NonFiniteLossError: see `train_step`.
         """
         if self.step and self.processes.is_main:
-            self.model.save(self.folder / MODEL_FOLDER)  # a kill may have come between the state and its weights
+            self.model.save(self.folder / MODEL_FOLDER)  # a kill may have left older weights
         with self._interrupt:
             while self.step < self.training.steps:
                 started = time.monotonic()
@@ -234,7 +234,7 @@ class GeneratorTrainer:
                     raise KeyboardInterrupt
 
     def save(self) -> Path:
-        """Writes the state, then the weights; each file appears whole or not at all. Returns the state's path."""
+        """Writes the state, then the weights, each atomically; returns the path of the state."""
         if self.processes.is_main:
             state: dict[str, Any] = {
                 "step": self.step,
@@ -251,7 +251,7 @@ class GeneratorTrainer:
 
 @torch.no_grad()
 def held_out_loss(model: ClipGenerator, sequences: CodeSequences, batch_size: int = 64) -> float:
-    """Mean loss in nats a token, [stop] included, of sequences that were not trained on."""
+    """Mean loss in nats per token, including [stop], on held-out sequences."""
     total, count = 0.0, 0
     for start in range(0, len(sequences), batch_size):
         some = sequences.take(range(start, min(start + batch_size, len(sequences))))

@@ -1,10 +1,10 @@
-"""An imperceptible mark in generated clips, and a test with an exact false-alarm bound (supplement H).
+"""An imperceptible watermark for generated clips, and a test with an exact bound on false positives (supplement H).
 
-The mark is a seeded pattern of signs on low frequencies of the clip's grey levels, in time and space, so it survives
-compression and resizing. A payload chooses the pattern.
+The watermark is a seeded pattern of signs on low frequencies of the clip's grey levels, in time and space, so it
+survives compression and resizing. A payload selects the pattern.
 
-The test adds up what the clip has of each pattern. In a clip that was not marked the signs are coin flips to whatever
-is in it, and Hoeffding's inequality bounds how often the sum goes that far, whatever the clip looks like.
+The test correlates the clip with each pattern. To an unmarked clip the signs are independent coin flips, so Hoeffding's
+inequality bounds the probability of a correlation this large for any content.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from vaportok_rl.tokenizer.complexity import grey_levels
 PAYLOADS = 256
 """8 bits."""
 THRESHOLD = 1e-5
-"""A clip counts as marked from this p-value down."""
+"""Maximum p-value at which a clip is taken to be marked."""
 PSNR_DB = 40.15
-"""How far a marked clip is from the unmarked one, before rounding."""
-# The patterns that stand for one payload; a clip gets the one that it is nearest to as it is.
+"""PSNR of a marked clip against the unmarked one, before rounding."""
+# Patterns per payload; a clip gets the one it correlates with most.
 _CHOICES = 16
 _KEY = 0x5650544B
-# Half-waves a frame along each side, and along time: higher ones are lost to compression.
+# Half-waves along each side of a frame, and along time: compression removes higher ones.
 _SIDES, _TIMES = 9, 16
-# Grey levels: what a clip has of a frequency is never counted as less in the test, and in choosing where to mark.
+# Minimum amplitude of a frequency, in grey levels, in the test and in choosing where to mark.
 _QUIET, _ROOM = 0.25, 0.3
 
 
 @dataclass(frozen=True)
 class Detection:
-    """What the test found.
+    """Result of `detect`.
 
     Attributes:
-        p_value: bound on how often an unmarked clip looks as marked as this one or more; over all payloads.
-        payload: of the most likely pattern; means nothing unless `marked`.
+        p_value: upper bound on the probability that an unmarked clip correlates as much with any pattern.
+        payload: of the most likely pattern; meaningless unless `marked`.
     """
 
     p_value: float
@@ -51,12 +51,12 @@ class Detection:
 
     @property
     def marked(self) -> bool:
-        """Whether the clip counts as marked."""
+        """Whether the clip is taken to be marked."""
         return self.p_value <= THRESHOLD
 
 
 def payload_of(text: str) -> int:
-    """A payload that stands for a text such as a generator's hash."""
+    """The payload of a text, such as a generator's hash."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:2], "big") % PAYLOADS
 
 
@@ -81,7 +81,7 @@ def mark_clips(clips: Tensor, payload: int = 0) -> Tensor:
 
 
 def _mark(clip: Tensor, patterns: NDArray[np.float32]) -> Tensor:
-    """Marks one clip ``uint8 [3, T, H, W]``, most where the picture itself has least of a frequency."""
+    """Marks one clip ``uint8 [3, T, H, W]``, most at the frequencies where the picture has least power."""
     waves = _waves(*clip.shape[1:])
     found = _spectrum(clip, waves)
     nearest = torch.from_numpy(patterns[int((patterns @ _heard(found)).argmax())])
@@ -93,7 +93,7 @@ def _mark(clip: Tensor, patterns: NDArray[np.float32]) -> Tensor:
 
 
 def detect(clip: Tensor) -> Detection:
-    """Tests one clip ``uint8 [3, T, H, W]`` of any size from 10 pixels on.
+    """Tests one clip ``uint8 [3, T, H, W]`` of at least 10 × 10 pixels for a watermark.
 
     Raises:
         ValueError: the clip is too small.
@@ -125,17 +125,17 @@ def _waves(frames: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor
 
 
 def _spectrum(clip: Tensor, waves: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """What a clip ``uint8 [3, T, H, W]`` has of each wave, in grey levels: ``[times, sides, sides]``."""
+    """Amplitude of each wave in a clip ``uint8 [3, T, H, W]``, in grey levels: ``[times, sides, sides]``."""
     return torch.einsum("tyx,kt,uy,vx->kuv", grey_levels(clip[None])[0], *waves) * (8 / clip[0].numel())
 
 
 def _power(found: Tensor) -> Tensor:
-    """Mean square of each frequency and those around it."""
+    """Mean square over each frequency and its neighbours."""
     return F.avg_pool3d(F.pad(found.square()[None, None], (1,) * 6, mode="replicate"), 3, 1)[0, 0]
 
 
 def _heard(found: Tensor) -> NDArray[np.float32]:
-    """Frequencies by what they say, flat: where the picture has much of its own, they say little."""
+    """Amplitudes weighted by reliability, flattened: frequencies where the picture has much power count less."""
     power = _power(found) + _QUIET**2
     limit = 2 * power.sqrt()
     heard = torch.minimum(torch.maximum(found, -limit), limit) / power
