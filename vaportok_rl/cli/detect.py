@@ -1,4 +1,4 @@
-"""``vaportok-rl detect``: whether a video carries the watermark of generated clips."""
+"""``vaportok-rl detect``: tests videos for the watermark of generated clips."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from rich.console import Console
 
 @dataclass(frozen=True)
 class Detect:
-    """Say whether video files carry the watermark of generated clips, with a p-value and the payload.
+    """Test video files for the watermark of generated clips; print p-value and payload.
 
-    The p-value bounds how often an unmarked video looks as marked; a file counts as marked from 1e-5 down.
+    The p-value is an upper bound on the probability that an unmarked video would look as marked. A file is taken to be
+    marked at p ≤ 1e-5.
     """
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]

@@ -1,4 +1,4 @@
-"""``vaportok-rl generate``: clips of named classes out of a trained generator."""
+"""``vaportok-rl generate``: generates clips of named classes with a trained generator."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ class Generate:
     generator: Annotated[Path, tyro.conf.Positional]
     """Run folder of `vaportok-rl generator train`, or its `generator.safetensors`."""
     tokenizer: str | None = None
-    """Tokenizer that decodes; by default the one that the generator names."""
+    """Tokenizer for decoding; by default the one the generator was trained on."""
     classes: tuple[str, ...] = ()
     """Names of classes; all of them by default."""
     count: Annotated[int, AT_LEAST_1] = 8
     """Clips of each class."""
     sampling: Annotated[SamplingOptions, tyro.conf.arg(name="")] = field(default_factory=SamplingOptions)
     seed: Annotated[int, SEED] = 0
-    """Of the draws."""
+    """Random seed of the sampled tokens."""
     batch_size: Annotated[int, AT_LEAST_1] = 64
-    """Clips that are written at once."""
+    """Clips generated at once."""
     watermark: bool = True
     """Mark the MP4 files as generated."""
     fps: Annotated[int, AT_LEAST_1] = 8
-    """Frames a second."""
+    """Frames per second."""
     device: str = "cpu"
     """torch device."""
     precision: PrecisionChoice = "auto"
-    """Of the tokenizer: `float32`, `bfloat16`, or `auto`."""
+    """Precision of the tokenizer: `float32`, `bfloat16`, or `auto`."""
     out: Path | None = None
     """New folder; `runs/<time>-generated` if not given."""
 

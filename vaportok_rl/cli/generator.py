@@ -27,7 +27,7 @@ from vaportok_rl.tokenizer import PrecisionChoice
 from vaportok_rl.tokenizer.pretraining.resuming import MODEL_FOLDER, STATE_FILE
 
 TRAIN_FILE, HELD_OUT_FILE = "sequences.safetensors", "held_out_sequences.safetensors"
-# Clips of a path, for policies that look at whole paths.
+# Clips per path, for policies that observe whole paths.
 _PATH = 8
 
 
@@ -36,7 +36,7 @@ class GeneratorCommand:
     """Train the downstream generator: a LLaMA-style decoder of the codes that a length policy keeps of labelled clips.
 
     Writes the code sequences, a resumable training state, the weights (`model/`) and TensorBoard events. Ctrl-C saves;
-    the same command with `--resume` continues to the bit. On several processes:
+    the same command with `--resume` continues with bitwise equal results. On several processes:
     `torchrun --nproc-per-node N -m vaportok_rl generator train …`.
     """
 
@@ -50,13 +50,13 @@ class GeneratorCommand:
     """Policy that chooses how many tokens of each clip are kept: anything that `rollout --policy` takes (`argmax`,
     `naive`, `fixed:32`, a trained agent's run folder, …)."""
     sequences: Annotated[int, AT_LEAST_1] = 32_768
-    """Clips that are encoded before training; more than the source has are further visits, augmented differently."""
+    """Clips encoded before training; beyond the number of clips, each further visit is augmented differently."""
     held_out: Annotated[int, AT_LEAST_1] = 512
-    """Held-out clips that the loss is measured on."""
+    """Held-out clips for the loss."""
     device: str = "cpu"
     """`cpu` or `cuda`; under `torchrun` each process takes its own CUDA device."""
     precision: PrecisionChoice = "auto"
-    """Of the tokenizer: `float32`, `bfloat16`, or `auto`."""
+    """Precision of the tokenizer: `float32`, `bfloat16`, or `auto`."""
     trust_archives: bool = False
     """Read an agent from Stable-Baselines3's archive (.zip) too, which runs whatever code it holds."""
     sizes: Annotated[GeneratorSizes, tyro.conf.arg(name="")] = field(default_factory=GeneratorSizes)
@@ -114,7 +114,9 @@ class GeneratorCommand:
             return folder
         hold_run_folder(self.out)
         if not (self.out / CONFIG_FILE).is_file():
-            raise FileNotFoundError(f"Expected a run to resume in {self.out}, found no {CONFIG_FILE}; start it anew.")
+            raise FileNotFoundError(
+                f"Expected a run to resume in {self.out}, found no {CONFIG_FILE}; start it without --resume."
+            )
         return self.out
 
     def _prepare(
@@ -192,7 +194,7 @@ class GeneratorCommand:
                 if step % 10 == 0 or step == steps:
                     for name, value in found.items():
                         writer.add_scalar(f"train/{name}", value, step)
-                    live = f"loss {found['loss']:.3f}  held out {last[0]:.3f} nats a token"
+                    live = f"loss {found['loss']:.3f}  held out {last[0]:.3f} nats per token"
                     progress.update(task, completed=step, live=live)
 
             try:
@@ -204,4 +206,4 @@ class GeneratorCommand:
                     soft_wrap=True,
                 )
                 raise
-        console.print(f"held-out loss {last[0]:.3f} nats a token", highlight=False)
+        console.print(f"held-out loss {last[0]:.3f} nats per token", highlight=False)

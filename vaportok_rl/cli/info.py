@@ -1,4 +1,4 @@
-"""``vaportok-rl info``: what a tokenizer is and how good it is on given clips."""
+"""``vaportok-rl info``: describes a tokenizer and measures its quality on given clips."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vaportok_rl.runtime.whole_writes import whole_write
 from vaportok_rl.tokenizer import PRESETS, PrecisionChoice, VaporTok, shipped_checkpoints
 from vaportok_rl.version import __version__
 
-# So many files are named of each split.
+# Maximum number of files listed per split.
 _NAMED_FILES = 40
 
 
@@ -37,13 +37,13 @@ class Info:
     every_length: bool = False
     """Measure at every length rather than at a few."""
     count: int = 512
-    """Most clips of each split to measure on."""
+    """Maximum number of clips per split to measure on."""
     device: str = "cpu"
     """torch device."""
     precision: PrecisionChoice = "auto"
     """`float32`, `bfloat16`, or `auto`: `bfloat16` where that is faster."""
     out: Path | None = None
-    """Also write what was measured to this Markdown file."""
+    """Also write the measurements to this Markdown file."""
 
     def run(self, console: Console) -> None:
         """Runs the command."""
@@ -61,7 +61,7 @@ class Info:
         for name, value in (
             ("clip", f"{config.frames} frames of {config.size} × {config.size}, patches {config.patches}"),
             ("tokens K", f"{config.tokens}, width {config.width}"),
-            ("codebook", f"{config.codebook_size} codes of width {config.code_width}; {bits} bits a clip at n = K"),
+            ("codebook", f"{config.codebook_size} codes of width {config.code_width}; {bits} bits per clip at n = K"),
             ("depth", f"encoder {config.encoder_depth}, decoder {config.decoder_depth}, prior {config.prior.layers}"),
             ("parameters", f"{parameters:,}, of which the taildrop query module has {policy:,}"),
         ):
@@ -78,7 +78,7 @@ class Info:
                     console.print(f"  and {len(files) - _NAMED_FILES} more files", highlight=False)
         pages = []
         for clips in self.measure:
-            # Of procedural clips the held-out ones are meant; of footage, which no shipped world has seen, all.
+            # Procedural clips: only held-out ones. Footage: all, since no shipped tokenizer was trained on it.
             splits = ("test",) if clips == PROCEDURAL else ("train", "test")
             sources = [open_clips(clips, split=split, frames=config.frames, size=config.size) for split in splits]
             lengths = range(1, config.tokens + 1) if self.every_length else None

@@ -47,8 +47,9 @@ class Pretrain:
     Every setting in a recipe's file is an option too (`--warmup 0.05`); listed are the usual ones.
 
     Writes a resumable training state, the weights (`model/`, loadable with `VaporTok.from_pretrained`), TensorBoard
-    events and a rate–distortion table. Ctrl-C saves; the same command with `--resume` continues to the bit. On
-    several processes: `torchrun --nproc-per-node N -m vaportok_rl pretrain …`, or `accelerate launch -m vaportok_rl …`.
+    events and a rate–distortion table. Ctrl-C saves; the same command with `--resume` continues with bitwise equal
+    results. On several processes: `torchrun --nproc-per-node N -m vaportok_rl pretrain …`, or `accelerate launch -m
+    vaportok_rl …`.
     """
 
     recipe: str | None = None
@@ -58,10 +59,10 @@ class Pretrain:
     """Geometry: nano, small, vaportok-b or larp-l."""
     clips: tuple[str, ...] = ("procedural",)
     """Training clips: `procedural`, `gym:ID,ID,…`, `ucf101:FOLDER`, `kinetics:FILE.csv`, a video file, a folder, or a
-    glob pattern; several take turns, one named twice gets two."""
+    glob pattern. Several are read in turn, in equal shares; name one twice to double its share."""
     starts: Starts | None = None
-    """Footage: `grid` for all non-overlapping clips of a file, `random` for one a file, elsewhere at every visit; by
-    default random for UCF101 and Kinetics and the grid for other files."""
+    """Of footage: `grid` for all non-overlapping clips of a file, `random` for one clip per file, at a random start on
+    each visit; by default `random` for UCF101 and Kinetics and `grid` for other files."""
     warm_start: str | None = None
     """Weights to start from, as far as they fit: a name, a folder, a hub id, or LARP's folder or `.pth`."""
     out: Path | None = None
@@ -138,7 +139,7 @@ class Pretrain:
         processes = Processes.start(self.device)
         usable_device(self.device)
         folder = self._take_folder() if processes.is_main else self.out or Path()
-        # A run that was ended before its first checkpoint begins anew.
+        # A run that ended before its first checkpoint starts again.
         resumes = self.resume and (folder / STATE_FILE).is_file()
         trainer = Pretrainer(
             geometry,
@@ -177,7 +178,7 @@ class Pretrain:
         release_run_folder(folder)
 
     def _take_folder(self) -> Path:
-        """Makes the run folder, or takes that of the run to continue; one process holds it."""
+        """Creates the run folder, or takes the one to resume; one process holds it."""
         if not self.resume or self.out is None:
             return create_run_folder(Path("runs"), "pretrain", self.out)
         hold_run_folder(self.out)
@@ -191,7 +192,7 @@ class Pretrain:
     def _watch(self, console: Console, trainer: Pretrainer, held_out: ClipSource) -> None:
         """Runs the trainer with progress bar, TensorBoard and validation."""
         folder, steps = trainer.folder, self.config.steps
-        # Steps after the last checkpoint are done again.
+        # Steps after the last checkpoint are repeated.
         writer = SummaryWriter(str(folder), purge_step=trainer.step + 1)
 
         def validate(model: VaporTok, step: int) -> None:
@@ -233,7 +234,7 @@ class Pretrain:
 
 
 def describe_complexity(complexity: ComplexityConfig) -> str:
-    """The calibration in one line: medians and ends of both complexities on the training clips."""
+    """The calibration in one line: minimum, median and maximum of both complexities on the training clips."""
     spatial, temporal = complexity.spatial_quantiles, complexity.temporal_quantiles
     middle = len(spatial) // 2
     return (
@@ -244,7 +245,7 @@ def describe_complexity(complexity: ComplexityConfig) -> str:
 
 
 def validation_sheet(model: VaporTok, clip: Tensor) -> Tensor:
-    """The middle frame of a clip and of its reconstructions at growing lengths: ``float32 [3, H, N·W]``."""
+    """The middle frame of a clip and of its reconstructions at increasing lengths: ``float32 [3, H, N·W]``."""
     codes = model.encode(clip[None].to(model.device)).codes
     lengths = sorted({1, min(4, codes.shape[1]), min(16, codes.shape[1]), codes.shape[1]})
     shown = [clip.float() / 255] + [model.decode(codes, n)[0].cpu() for n in lengths]

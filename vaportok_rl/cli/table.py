@@ -1,4 +1,4 @@
-"""``vaportok-rl table``: outcome tables, which take the network out of the loop."""
+"""``vaportok-rl table``: builds, describes and verifies outcome tables, which replace the network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vaportok_rl.runtime.ranks import Processes
 class Build(TableOptions):
     """Measure every length of every clip once, for environments that then run without a network.
 
-    Interrupted, the same command goes on where it stopped. Under `torchrun` the processes share the shards.
+    After an interruption the same command continues. Under `torchrun` the shards are divided among the ranks.
     """
 
     out: Path = field(kw_only=True)
@@ -32,7 +32,7 @@ class Build(TableOptions):
 
     def run(self, console: Console) -> None:
         """Runs the command."""
-        processes = Processes.start("cpu")  # they agree on who has the folder, and exchange nothing else
+        processes = Processes.start("cpu")  # only to agree on which rank holds the folder
         here = os.environ.get("LOCAL_RANK")
         device = f"cuda:{here}" if self.device == "cuda" and here is not None else self.device
         options = {option.name: getattr(self, option.name) for option in fields(TableOptions)}
@@ -49,7 +49,7 @@ class Build(TableOptions):
 
 @dataclass(frozen=True)
 class Describe:
-    """Say what a table holds."""
+    """Describe a table."""
 
     folder: Annotated[Path, tyro.conf.Positional]
     """The table."""
@@ -61,7 +61,7 @@ class Describe:
 
 @dataclass(frozen=True)
 class Verify:
-    """Compare every file of a table with its hash, and on demand the tokenizer and the clips with theirs."""
+    """Compare all files of a table with their hashes; optionally also the tokenizer and the clips."""
 
     folder: Annotated[Path, tyro.conf.Positional]
     """The table."""

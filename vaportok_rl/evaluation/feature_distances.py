@@ -1,6 +1,6 @@
-"""Distances between two sets of clips by their features: Fréchet distance and polynomial-kernel MMD.
+"""Distances between the features of two sets of clips: Fréchet distance and polynomial-kernel MMD.
 
-Both are functions of count, mean and covariance alone, so they take bounded memory however many clips there are.
+Both depend only on count, mean and covariance, so memory does not grow with the number of clips.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vaportok_rl.runtime.ranks import Processes
 
 
 class TooFewClipsError(ValueError):
-    """There are not more clips than features, so their covariance is singular."""
+    """There are no more clips than features, so their covariance is singular."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class FeatureStatistics:
     Attributes:
         count: N.
         mean: ``float64 [d]``.
-        scatter: ``float64 [d, d]``, sum of the outer products of what is left without the mean.
+        scatter: ``float64 [d, d]``, sum of the outer products of the centred features.
     """
 
     count: int
@@ -54,7 +54,7 @@ class FeatureStatistics:
 
     @classmethod
     def over(cls, batches: Iterable[Tensor]) -> FeatureStatistics:
-        """Statistics of features that come batch by batch, ``float [N, d]`` each; only one batch is held.
+        """Statistics of batches of features, ``float [N, d]`` each; only one batch is in memory.
 
         Raises:
             ValueError: there is no batch; see also `of`.
@@ -78,7 +78,7 @@ class FeatureStatistics:
         return FeatureStatistics(count, self.mean + apart * (other.count / count), scatter)
 
     def over_processes(self, processes: Processes) -> FeatureStatistics:
-        """Statistics of the union of all processes' sets, the same on each; every process calls it."""
+        """Statistics of the union of all ranks' sets, equal on each; every rank must call it."""
         if processes.count == 1:
             return self
         width = self.width
@@ -94,7 +94,7 @@ class FeatureStatistics:
 
     @property
     def width(self) -> int:
-        """d, features a clip."""
+        """d, features per clip."""
         return len(self.mean)
 
     @property
@@ -117,7 +117,7 @@ def frechet_distance(one: FeatureStatistics, other: FeatureStatistics, *, allow_
     Args:
         one: statistics of a set.
         other: of another.
-        allow_few: compute it even if a covariance is singular for lack of clips; say so beside the number.
+        allow_few: compute it even if too few clips make a covariance singular; reports must then say so.
 
     Raises:
         TooFewClipsError: a set has no more clips than features.
@@ -138,7 +138,7 @@ def frechet_distance(one: FeatureStatistics, other: FeatureStatistics, *, allow_
 def polynomial_mmd(one: FeatureStatistics, other: FeatureStatistics) -> float:
     """Squared maximum mean discrepancy under the kernel ``(x·y / d)²``: JEDi's (arXiv 2410.05203), which times 100.
 
-    For this kernel the mean over all pairs is a product of second moments, so no pair is ever formed. It is the biased
+    For this kernel the mean over all pairs is a product of second moments, so no pairs are formed. It is the biased
     estimate, 0 for equal sets; compare sets of equal size.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Networks that turn clips into features for Fréchet distances: from a TorchScript file, or the built-in stand-in."""
+"""Feature networks for Fréchet distances: from a TorchScript file, or the built-in stand-in."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from vaportok_rl.runtime.machine import usable_device
 from vaportok_rl.runtime.messages import did_you_mean, no_such_path
 
 STAND_IN = "stand-in"
-# Clips that a network sees at once; bounds memory at 224 × 224 pixels.
+# Clips per call of a network; bounds memory at 224 × 224 pixels.
 _AT_ONCE = 16
 
 
 @dataclass(frozen=True)
 class InputProtocol:
-    """How clips become a TorchScript network's input, ``float32 [B, 3, T, S, S]``.
+    """Preprocessing of clips for a TorchScript network, to ``float32 [B, 3, T, S, S]``.
 
-    Frames are resized bilinearly, then every channel is ``(value - mean) / deviation`` with values in [0, 1].
+    Frames are resized bilinearly; then each channel is ``(value - mean) / deviation`` with values in [0, 1].
 
     Attributes:
         size: S in pixels; None leaves the clips as they are.
-        frames: the only T that it takes; None takes any.
+        frames: the required T; None for any.
         mean: of each channel.
         deviation: of each channel.
-        options: keyword arguments of the network's call.
+        options: keyword arguments for the network.
     """
 
     size: int | None = None
@@ -45,7 +45,7 @@ class InputProtocol:
         """Clips ``[B, 3, T, H, W]``, uint8 or float in [0, 1], as the network's input.
 
         Raises:
-            ValueError: another number of frames than it takes.
+            ValueError: the number of frames is not ``frames``.
         """
         if self.frames not in (None, clips.shape[2]):
             raise ValueError(
@@ -65,7 +65,7 @@ class InputProtocol:
 _IMAGENET = InputProtocol(224, 16, mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225))
 
 PROTOCOLS: dict[str, InputProtocol] = {
-    # StyleGAN-V's I3D, the field's: values in [-1, 1], no rescaling of its own, the 400 logits as features.
+    # StyleGAN-V's I3D, the usual one: values in [-1, 1], no rescaling inside, its 400 logits as features.
     "i3d": InputProtocol(
         224,
         mean=(0.5, 0.5, 0.5),
@@ -81,12 +81,12 @@ PROTOCOLS: dict[str, InputProtocol] = {
 
 @dataclass(frozen=True)
 class FeatureNetwork:
-    """A network with what must stand beside every figure that it gives.
+    """A feature network, with the name and hash that every reported metric must name.
 
     Attributes:
-        name: as tables show it.
+        name: for tables.
         sha256: of its file.
-        device: where it computes.
+        device: of the computation.
         compute: clips ``[B, 3, T, H, W]``, uint8 or float in [0, 1], to ``float [B, d]``.
     """
 
@@ -106,18 +106,18 @@ def open_feature_network(spec: str = STAND_IN, device: str | torch.device = "cpu
 
     | spec | network and input |
     |---|---|
-    | ``stand-in`` | the built-in one; its figures compare with nothing published |
+    | ``stand-in`` | the built-in one; not comparable with published values |
     | ``i3d:FILE`` | StyleGAN-V's ``i3d_torchscript.pt``: 224 × 224, values in [-1, 1] |
-    | ``videomae:FILE``, ``vjepa:FILE`` | TorchScript: 16 × 224 × 224, ImageNet's mean and deviation |
+    | ``videomae:FILE``, ``vjepa:FILE`` | TorchScript: 16 × 224 × 224, ImageNet's mean and standard deviation |
     | ``torchscript:FILE`` | TorchScript: clips as they are, values in [0, 1] |
 
     Args:
         spec: see above.
-        device: where it computes.
+        device: of the computation.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: no such network, or the file is no TorchScript.
+        ValueError: there is no such network, or the file is not TorchScript.
     """
     device = usable_device(device)
     if spec == STAND_IN:
@@ -133,7 +133,7 @@ def open_feature_network(spec: str = STAND_IN, device: str | torch.device = "cpu
         raise no_such_path("a TorchScript file of a feature network", path, "is no file")
     try:
         with warnings.catch_warnings():
-            # torch advises torch.export, but the field's networks are published as TorchScript.
+            # torch recommends torch.export, but these networks are published as TorchScript.
             warnings.simplefilter("ignore", FutureWarning)
             module = torch.jit.load(file, map_location=device).eval()
     except (RuntimeError, ValueError) as error:

@@ -1,6 +1,6 @@
 """The built-in feature network: a small 3-D convolutional classifier of procedural families and games.
 
-It stands in for I3D where nothing can be fetched. Its figures compare with nothing published.
+It replaces I3D where nothing can be downloaded. Its distances are not comparable with published ones.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vaportok_rl.runtime.whole_writes import order_metadata, whole_write
 STAND_IN_FILE = Path(__file__).parent / "pretrained" / "stand-in.safetensors"
 FEATURES = 64
 """d. A covariance then needs 65 clips."""
-# Pixels that clips are averaged down to; smaller ones stay as they are.
+# Larger clips are averaged down to this many pixels per side.
 _SIZE = 32
 _CHANNELS = (24, 48, 96, 128)
 
@@ -57,7 +57,7 @@ class StandIn(nn.Module):
         return out
 
     def save(self, file: Path, **notes: str) -> Path:
-        """Writes the weights (float16) with the classes and notes such as the training command; returns the file."""
+        """Writes the weights (float16), the classes and notes such as the training command; returns the file."""
         file.parent.mkdir(parents=True, exist_ok=True)
         state = {name: value.detach().cpu().half().contiguous() for name, value in self.state_dict().items()}
         with whole_write(file) as scratch:
@@ -67,7 +67,7 @@ class StandIn(nn.Module):
 
     @classmethod
     def load(cls, file: Path = STAND_IN_FILE) -> StandIn:
-        """Reads what `save` wrote, in evaluation mode."""
+        """Reads a file of `save`; the network is in evaluation mode."""
         with safe_open(file, "pt") as opened:
             network = cls(json.loads(opened.metadata()["labels"]))
             network.load_state_dict({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118

@@ -1,4 +1,4 @@
-"""Distances between real clips and reconstructions (rFVD) or generated clips (gFVD), with what they depend on."""
+"""Distances of real clips to reconstructions (rFVD) or generated clips (gFVD)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from vaportok_rl.tokenizer import VaporTok
 
 @dataclass(frozen=True)
 class VideoDistance:
-    """The distances of two sets of clips.
+    """The distances of two sets of clips, with the settings they depend on.
 
     Attributes:
         frechet: Fréchet distance of the features.
         mmd: squared maximum mean discrepancy of the features; see `polynomial_mmd`.
-        clips: clips in the judged set.
+        clips: clips in the evaluated set.
         reference_clips: clips in the reference set.
-        features: d, features a clip.
+        features: d, features per clip.
         network: of the features.
         network_sha256: of its file.
     """
@@ -38,11 +38,11 @@ class VideoDistance:
 
     @property
     def few(self) -> bool:
-        """Whether there are no more clips than features: the Fréchet distance then rests on a singular covariance."""
+        """Whether there are no more clips than features, so that a covariance is singular."""
         return min(self.clips, self.reference_clips) <= self.features
 
     def note(self) -> str:
-        """One line that belongs under every table of these figures."""
+        """A line to print under every table of these distances."""
         warning = f" Too few clips for a covariance of {self.features} features: read the MMD." if self.few else ""
         return (
             f"{self.clips} clips against {self.reference_clips}; features of {self.network}, SHA-256 "
@@ -53,7 +53,7 @@ class VideoDistance:
 def compare(
     network: FeatureNetwork, reference: FeatureStatistics, judged: FeatureStatistics, *, allow_few: bool = False
 ) -> VideoDistance:
-    """The distances of two sets whose features are known; see `frechet_distance` for ``allow_few`` and errors."""
+    """The distances of two sets from their features; see `frechet_distance` for ``allow_few`` and errors."""
     return VideoDistance(
         frechet_distance(reference, judged, allow_few=allow_few),
         polynomial_mmd(reference, judged),
@@ -66,7 +66,7 @@ def compare(
 
 
 def clip_statistics(network: FeatureNetwork, batches: Iterable[Tensor]) -> FeatureStatistics:
-    """Feature statistics of clips that come batch by batch, ``[B, 3, T, H, W]``, uint8 or float in [0, 1]."""
+    """Feature statistics of batches of clips, ``[B, 3, T, H, W]`` each, uint8 or float in [0, 1]."""
     return FeatureStatistics.over(map(network, batches))
 
 
@@ -79,15 +79,15 @@ def reconstruction_distance(
     allow_few: bool = False,
     processes: Processes | None = None,
 ) -> VideoDistance:
-    """rFVD: clips against what the decoder makes of the encoder's codes.
+    """rFVD: the distance of clips to their reconstructions.
 
     Args:
         world: the tokenizer.
-        network: gives the features.
-        batches: clips ``uint8 [B, 3, T, H, W]``, their codes ``int64 [B, K]`` and lengths ``int64 [B]`` in 1 … K, as a
-            length policy chose them.
+        network: of the features.
+        batches: clips ``uint8 [B, 3, T, H, W]``, their codes ``int64 [B, K]`` and lengths ``int64 [B]`` in 1 … K of a
+            length policy.
         allow_few: see `frechet_distance`.
-        processes: that each bring their own batches; one by default.
+        processes: each with its own batches; one by default.
 
     Raises:
         TooFewClipsError: see `frechet_distance`.

@@ -1,4 +1,4 @@
-"""Generated clips as files: MP4, contact sheets, and reading them back."""
+"""Files of generated clips: MP4 and contact sheets; reads MP4 files back."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from vaportok_rl.envs.render.drawing import tile_frames, to_frames
 from vaportok_rl.runtime.messages import no_such_path
 from vaportok_rl.runtime.whole_writes import whole_write
 
-# Frames of a clip on a contact sheet, and the height that each is enlarged to, in pixels.
+# Frames per clip on a contact sheet, and their enlarged height in pixels.
 _SHOWN, _HEIGHT = 4, 96
-# Clips of a class on the overview.
+# Clips per class on the overview.
 _OVERVIEW = 8
 
 
 def write_clip(path: Path, clip: Tensor, fps: int = 8, crf: int = 18) -> Path:
-    """Writes ``uint8 [3, T, H, W]`` as an H.264 MP4, whole or not at all; H and W are even."""
+    """Writes ``uint8 [3, T, H, W]`` as an H.264 MP4 atomically; H and W are even."""
     with whole_write(path) as scratch, av.open(str(scratch), "w") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": str(crf)})
         stream.height, stream.width = clip.shape[2:]
@@ -40,11 +40,11 @@ def read_clip(path: Path, frames: int = 256) -> Tensor:
 
     Args:
         path: the file.
-        frames: at most so many, which bounds memory.
+        frames: maximum number, which bounds memory.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds no video that can be read.
+        ValueError: it holds no readable video.
     """
     if not path.is_file():
         raise no_such_path("a video file", str(path), "is no file")
@@ -63,7 +63,7 @@ def read_clip(path: Path, frames: int = 256) -> Tensor:
 
 
 def write_sheet(path: Path, clips: Tensor) -> Path:
-    """Writes clips ``uint8 [B, 3, T, H, W]`` as a PNG: a row for each clip, four frames of it from first to last."""
+    """Writes clips ``uint8 [B, 3, T, H, W]`` as a PNG: one row per clip with four frames from first to last."""
     moments = torch.linspace(0, clips.shape[2] - 1, min(_SHOWN, clips.shape[2])).round().long()
     scale = -(-_HEIGHT // clips.shape[3])
     frames = [frame.repeat(scale, 0).repeat(scale, 1) for clip in clips for frame in to_frames(clip[:, moments])]
@@ -73,7 +73,7 @@ def write_sheet(path: Path, clips: Tensor) -> Path:
 
 
 def overview(clips: Tensor, labels: Tensor, names: Sequence[str]) -> Figure:
-    """Middle frames of the first clips of each class, a row a class."""
+    """Middle frames of the first clips of each class, one row per class."""
     present = [label for label in range(len(names)) if bool((labels == label).any())]
     columns = min(_OVERVIEW, max(int((labels == label).sum()) for label in present))
     figure = Figure(figsize=(0.9 * columns + 1.6, 0.9 * len(present)))

@@ -1,4 +1,4 @@
-"""rFVD and gFVD of a tokenizer, a length policy and a generator on held-out clips, with what else Table 1 lists."""
+"""rFVD, gFVD and the other metrics of Table 1, of a tokenizer, a length policy and a generator on held-out clips."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from vaportok_rl.generation.sampling import SamplingOptions
 from vaportok_rl.runtime.markdown import markdown_table
 from vaportok_rl.tokenizer.prior import top_k_accuracy
 
-# Clips that are generated and judged at once.
+# Clips generated and evaluated per batch.
 _AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class GenerationFigures:
-    """What a policy's reconstructions and a generator's clips are worth, on held-out clips.
+    """Metrics of a policy's reconstructions and of a generator's clips, on held-out clips.
 
     Attributes:
         tokens: mean length of the policy.
@@ -42,8 +42,8 @@ class GenerationFigures:
         gfvd: generated clips of the same classes against the clips; None without a generator.
         generated_tokens: mean length of the generated sequences; NaN without a generator.
         lengths_ks: Kolmogorov–Smirnov statistic of generated and kept lengths; NaN without a generator.
-        named: share of clips whose class the stand-in classifier names, for ``real``, ``reconstructed`` and
-            ``generated`` clips; empty if it does not know the classes.
+        named: accuracy of the stand-in classifier on ``real``, ``reconstructed`` and ``generated`` clips; empty if it
+            does not know the classes.
     """
 
     tokens: float
@@ -61,7 +61,7 @@ class GenerationFigures:
         return asdict(self)
 
     def markdown(self) -> str:
-        """A table of two rows, and the lines that belong under it."""
+        """A table of two rows, and the notes under it."""
         rows = [("reconstructed", self.rfvd, self.tokens)]
         rows += [] if self.gfvd is None else [("generated", self.gfvd, self.generated_tokens)]
         table = markdown_table(
@@ -84,7 +84,7 @@ class GenerationFigures:
 
 
 class _Set:
-    """Feature statistics and named classes of clips that come in batches."""
+    """Feature statistics and correctly named classes over batches of clips."""
 
     def __init__(self, network: FeatureNetwork, judge: StandIn | None) -> None:
         self.network, self.judge = network, judge
@@ -118,17 +118,17 @@ def measure_generation(
 
     Args:
         process: tokenizer and held-out clips (split ``test``).
-        policy: chooses the lengths that are reconstructed.
-        network: gives the features.
-        count: clips, rounded up to whole paths; at most those there are.
-        seed: of the clips and of the generator's draws.
+        policy: of the reconstructions' lengths.
+        network: of the features.
+        count: maximum number of clips, rounded up to whole paths.
+        seed: of the clips and of the generator's samples.
         model: a generator of this tokenizer's codes.
-        options: how it draws.
+        options: of its sampling.
         allow_few: see `frechet_distance`.
 
     Raises:
         TooFewClipsError: see `frechet_distance`.
-        ValueError: the generator knows other classes than the clips have.
+        ValueError: generator and clips have different classes.
     """
     world, names = process.engine.world, tuple(process.source.label_names)
     if model is not None and model.config.label_names != names:
@@ -137,7 +137,7 @@ def measure_generation(
             f"({', '.join(names[:5])}, …); name the --clips that it was trained on."
         )
     classifier = StandIn.load()
-    # Labels of the same classes must mean the same.
+    # The same label must mean the same class.
     judge = classifier if classifier.label_names[: len(names)] == names else None
     real, again, generated = (_Set(network, judge) for _ in range(3))
     errors, accuracies, kept, labels = [], [], [], []
@@ -176,7 +176,7 @@ def measure_generation(
 def _generated(
     model: ClipGenerator, process: TaildropProcess, labels: Tensor, options: SamplingOptions | None, seed: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Clips ``uint8``, lengths and labels of generated clips, some at a time."""
+    """Generated clips (``uint8``), their lengths and labels, batch by batch."""
     for start in range(0, len(labels), _AT_ONCE):
         own = labels[start : start + _AT_ONCE]
         sequences = generate_codes(model, own, options, seed=seed, first=start)

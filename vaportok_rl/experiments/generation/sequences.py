@@ -1,4 +1,4 @@
-"""The code sequences that a length policy makes of clips: what a generator learns, and what is reconstructed."""
+"""Code sequences of clips under a length policy, for training a generator and for reconstruction."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from vaportok_rl.generation.sequences import CodeSequences
 from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.runtime.seeds import derive_seed
 
-# Scenes that are encoded at once.
+# Scenes per batch.
 _SCENES = 8
 
 
 def policy_scenes(
     process: TaildropProcess, policy: LengthPolicy, count: int, seed: int, processes: Processes | None = None
 ) -> Iterator[tuple[Scene, Tensor]]:
-    """Encoded clips and the lengths that a policy gives them, some scenes at a time.
+    """Encoded clips and the lengths that a policy chooses, batch by batch.
 
-    The clips follow the training order of the seed; of the training split each further visit is augmented differently.
+    The clips follow the training order of the seed. In the training split, each visit is augmented differently.
 
     Args:
-        process: tokenizer, clips, split and allowed lengths; not on a table.
-        policy: chooses the lengths.
-        count: clips, over all processes; rounded up to whole paths for each.
+        process: tokenizer, clips, split and allowed lengths; without a table.
+        policy: of the lengths.
+        count: clips over all processes, rounded up to whole paths in each.
         seed: of the order and of a random policy.
-        processes: that share the paths.
+        processes: among which the paths are divided.
 
     Yields:
         P scenes and their lengths ``int64 [P, L]``.
@@ -66,14 +66,14 @@ def encode_sequences(
     processes: Processes | None = None,
     on_clips: Callable[[int], None] | None = None,
 ) -> CodeSequences:
-    """The sequences of `policy_scenes`, in order and the same on every process.
+    """The sequences of `policy_scenes` in order, equal on every process.
 
     Args:
         process: see `policy_scenes`.
-        policy: see there.
+        policy: see `policy_scenes`.
         count: sequences.
-        seed: see there.
-        processes: that share the work.
+        seed: see `policy_scenes`.
+        processes: among which the clips are divided.
         on_clips: called with the number of clips of each batch.
     """
     share = processes or Processes()

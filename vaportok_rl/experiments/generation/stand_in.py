@@ -34,18 +34,18 @@ def train_stand_in(
     seed: int = 0,
     on_step: Callable[[int, float, float], None] | None = None,
 ) -> StandIn:
-    """Trains the network to name the class of a clip (AdamW, cross-entropy, warm-up and half-cosine).
+    """Trains the network as a classifier (AdamW, cross-entropy, warm-up and half-cosine).
 
     Args:
         source: labelled clips.
         steps: optimiser steps.
-        batch_size: clips a step.
-        learning_rate: at its peak.
+        batch_size: clips per step.
+        learning_rate: its maximum.
         seed: of the weights and the order of the clips.
         on_step: called after each step with its number, loss and accuracy.
 
     Returns:
-        The network in evaluation mode; the caller's random numbers stay as they are.
+        The network in evaluation mode; the global random state is unchanged.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -69,7 +69,7 @@ def train_stand_in(
 
 @torch.no_grad()
 def accuracy(network: StandIn, source: ClipSource, count: int, batch_size: int = 64) -> float:
-    """Share of the first ``count`` clips whose class the network names."""
+    """Accuracy on the first ``count`` clips."""
     hits = 0
     for start in range(0, count, batch_size):
         batch = source.batch(range(start, min(count, start + batch_size)))
@@ -91,8 +91,8 @@ def main(
         out: file of the weights.
         clips: sources of clips, each as ``--clips`` of ``train`` takes them; their labels are the classes.
         steps: optimiser steps.
-        batch_size: clips a step.
-        held_out: clips to measure the accuracy on.
+        batch_size: clips per step.
+        held_out: held-out clips for the accuracy.
         seed: of weights and order.
     """
 

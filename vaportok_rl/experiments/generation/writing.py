@@ -1,4 +1,4 @@
-"""A generator's clips, decoded and written: MP4 files, a contact sheet per class, and the codes."""
+"""Decodes and writes a generator's clips: MP4 files, a contact sheet per class, and the codes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from vaportok_rl.runtime.messages import did_you_mean
 from vaportok_rl.tokenizer import VaporTok
 
 CODES_FILE, OVERVIEW_FILE = "codes.safetensors", "overview.png"
-# Clips that are decoded at once, and shown on a class's sheet.
+# Clips decoded per batch, and clips on a class's contact sheet.
 _DECODED, _ON_SHEET = 64, 8
 
 
 def check_tokenizer(model: ClipGenerator, tokenizer: str, world: VaporTok) -> None:
-    """Compares a tokenizer with the one that a generator was trained on.
+    """Checks that a tokenizer is the one that a generator was trained on.
 
     Raises:
         ValueError: it has other weights or another geometry.
@@ -40,7 +40,7 @@ def check_tokenizer(model: ClipGenerator, tokenizer: str, world: VaporTok) -> No
 
 
 def labels_of(model: ClipGenerator, classes: Sequence[str], count: int) -> Tensor:
-    """``count`` labels of each class by name, class after class; of all classes if none is named.
+    """``count`` labels of each named class, class after class; of all classes if none is named.
 
     Raises:
         ValueError: there is no such class.
@@ -56,7 +56,7 @@ def labels_of(model: ClipGenerator, classes: Sequence[str], count: int) -> Tenso
 
 @torch.no_grad()
 def decode_clips(world: VaporTok, sequences: CodeSequences) -> Tensor:
-    """Sequences as ``uint8 [N, 3, T, H, W]``, on the host."""
+    """Decodes sequences to ``uint8 [N, 3, T, H, W]`` in host memory."""
     parts = []
     for start in range(0, len(sequences), _DECODED):
         some = sequences.take(range(start, min(start + _DECODED, len(sequences))))
@@ -77,15 +77,15 @@ def write_clips(
     """Writes clips by class: ``<class>/000.mp4``, …, ``<class>.png``, an overview and the codes.
 
     Args:
-        folder: exists.
+        folder: an existing one.
         clips: ``uint8 [N, 3, T, H, W]``.
-        sequences: they were decoded from.
-        payload: of the watermark in the MP4 files; None leaves it out.
-        fps: frames a second.
+        sequences: of the clips.
+        payload: of the watermark in the MP4 files; None for no watermark.
+        fps: frames per second.
         on_clip: called after each MP4 file.
 
     Returns:
-        The sheets, the overview and the codes' file.
+        The contact sheets, the overview and the file of codes.
     """
     names = sequences.label_names
     written = []
