@@ -1,4 +1,4 @@
-"""The tokenizer: encoder, bottleneck, decoder, prior and taildrop module under one roof."""
+"""`VaporTok`: encoder, bottleneck, decoder, prior and taildrop module."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from vaportok_rl.tokenizer.transformer import (
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the encoder makes of B clips.
+    """Encoder outputs of B clips.
 
     Attributes:
         latents: ``float32 [B, K, D]``, the query outputs before the bottleneck.
@@ -59,7 +59,7 @@ class VaporTok(
     tags=["video-tokenization", "reinforcement-learning", "taildrop"],
     model_card_template=MODEL_CARD,
 ):
-    """A holistic video tokenizer with taildrop: K ordered tokens a clip, of which the first n are kept.
+    """A holistic video tokenizer with taildrop: K ordered tokens per clip, of which the first n are kept.
 
     Geometry, parameter names and numerics follow the LARP checkpoint format; the taildrop query module is added
     beside it. `from_pretrained` gives a frozen world; `VaporTok(config)` a trainable one.
@@ -126,7 +126,7 @@ class VaporTok(
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def freeze(self) -> VaporTok:
-        """Makes this a frozen world: evaluation mode, no gradients. Returns itself."""
+        """Freezes it: evaluation mode, no gradients. Returns itself."""
         return self.eval().requires_grad_(False)
 
     def encoder_latents(self, clips: Tensor) -> Tensor:
@@ -236,7 +236,7 @@ class VaporTok(
 
     @torch.no_grad()
     def prior_predictions(self, codes: Tensor) -> Tensor:
-        """The prior's guesses of the next code vectors: ``int64 [B, N]`` to unit ``float32 [B, N - 1, d]``."""
+        """The prior's predictions of the next code vectors: ``int64 [B, N]`` to unit ``float32 [B, N - 1, d]``."""
         with self.autocast():
             return self.prior_model.predict(self.bottleneck.regularizer.lookup(codes)[:, :-1])
 
@@ -294,16 +294,16 @@ class VaporTok(
     ) -> VaporTok:
         """Loads a frozen world.
 
-        Nothing is ever unpickled but tensors and plain values; see `larp.read_trainer_file`.
+        Only tensors and plain values are ever unpickled; see `larp.read_trainer_file`.
 
-        A LARP tokenizer has no taildrop query module and no complexity tables. It gets a new module, the same in every
-        process, whose lengths are all equally likely, and the uncalibrated tables of ``ComplexityConfig()``: scores and
-        the Gaussian prior over lengths mean little until they are calibrated on clips.
+        A LARP tokenizer has no taildrop query module and no complexity tables. It gets a new module, equal in every
+        process and uniform over lengths, and the uncalibrated tables of ``ComplexityConfig()``; calibrate them on clips
+        before using scores or the Gaussian prior over lengths.
 
         Args:
             source: a shipped name (``"nano"``), a checkpoint folder, a hub id (either may hold ours or a LARP
                 tokenizer), or a ``.pth`` file of LARP's trainer.
-            device: where the weights go.
+            device: of the weights.
             precision: ``"float32"``, ``"bfloat16"`` or ``"auto"``; see `resolve_precision`.
             weights: ``"model"``; for a LARP trainer's file also ``"ema"`` or, where it holds several,
                 ``"ema_<decay>"``.
@@ -321,10 +321,10 @@ class VaporTok(
 
 
 def round_weights(world: VaporTok) -> VaporTok:
-    """Rounds a bfloat16 world's transformer weights once; autocast would round them anew in every call.
+    """Rounds a bfloat16 world's transformer weights once; autocast would round them in every call.
 
-    Every number that the world computes stays the same. It is for worlds that are only ever used: what is rounded can
-    be neither trained nor saved without loss. The bottleneck and the taildrop query module are left alone.
+    All results stay the same. It is for inference only: rounded weights cannot be trained or saved without loss. The
+    bottleneck and the taildrop query module are not rounded.
 
     Returns:
         The world itself.

@@ -26,16 +26,16 @@ from vaportok_rl.tokenizer.config import VaporTokConfig
 
 Kernel = Literal["fused", "threaded"]
 
-# From this many keys on, the choice of a kernel for bfloat16 on a CPU may be worth it.
+# Minimum number of keys for which choosing a bfloat16 kernel on a CPU may pay off.
 MANY_KEYS = 512
-# Queries in one of `threaded_attention`'s pieces: the scores of one stay in a core's cache.
+# Queries per piece of `threaded_attention`: its scores fit a core's cache.
 PIECE = 512
-# The other choice must be faster by this factor, so that equal ones are not told apart by noise.
+# Another choice must be faster by this factor, so that noise does not decide between equals.
 MARGIN = 1.2
 
 
 class Fastest(NamedTuple):
-    """What is fastest on a machine's processor for wide worlds.
+    """The fastest implementations on this processor for wide tokenizers.
 
     Attributes:
         precision: number format of a transformer block.
@@ -57,7 +57,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None = None, causa
         k: ``[B, heads, N, e]``.
         v: ``[B, heads, N, e]``.
         visible: ``bool``, broadcastable to ``[B, heads, M, N]``; keys that may be attended to.
-        causal: no position sees a later one; not together with ``visible``, and only with M = N.
+        causal: no position attends to a later one; not together with ``visible``, and only with M = N.
 
     Returns:
         ``[B, heads, M, e]``.
@@ -83,9 +83,9 @@ def explicit_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, 
 def threaded_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention in pieces of one head and `PIECE` queries, without gradients; each piece is one thread's work.
 
-    A product whose rows are spread over threads ends when the last thread does, which takes long where other programs
-    use the cores. Here threads take pieces until none is left and meet once, at the end. A piece is computed by one
-    thread, so the result does not depend on their number.
+    A product split evenly over threads waits for the slowest thread, which takes long while other programs use the
+    cores. Here each thread takes the next piece until none is left. A piece is computed by one thread, so the result
+    does not depend on the number of threads.
 
     Args:
         q: ``[B, heads, M, e]`` on a CPU.
@@ -103,9 +103,9 @@ def threaded_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     inference = torch.is_inference_mode_enabled()
 
     def work() -> None:
-        # Gradient and inference modes are a thread's own.
+        # Gradient and inference modes are per thread.
         with torch.inference_mode(inference), torch.no_grad():
-            # Scores are written over those of the piece before: fresh memory costs more than what is computed in it.
+            # Scores overwrite those of the previous piece: allocating memory costs more than computing them.
             scratch = q.new_empty(min(PIECE, queries) * k.shape[2])
             while pieces:
                 try:
@@ -130,7 +130,7 @@ def threaded_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 @cache
 def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Threads in which torch computes alone; of this process, as a forked one inherits none that runs."""
+    """Threads that each use torch with one thread; per process, because a fork inherits no running threads."""
     started = threading.Barrier(threads + 1)
 
     def start() -> None:
@@ -149,13 +149,12 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:
 
 @cache
 def fastest_on_cpu() -> Fastest:
-    """What is fastest on this processor, measured once a machine.
+    """The fastest implementations on this processor, measured once per machine.
 
     Kernels differ in the last bits, so a choice that changed between two runs would change their results. The first
-    process that needs it measures and keeps the answer in the user's cache folder (``XDG_CACHE_HOME``, or
-    ``~/.cache``); later ones read it. Delete the file to measure again. Where the folder cannot be written, every
-    process measures; the `MARGIN` and the processor time of one thread, which other programs hardly change, keep the
-    answer the same.
+    process that needs it measures and saves the choice in the user's cache folder (``XDG_CACHE_HOME``, or
+    ``~/.cache``); later ones read it. Delete the file to measure again. If the folder cannot be written, every process
+    measures; `MARGIN` and the use of one thread's processor time keep the choice stable.
     """
     machine = f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vaportok_rl"
@@ -170,7 +169,7 @@ def fastest_on_cpu() -> Fastest:
             scratch.write_text(json.dumps({"machine": machine, **found._asdict()}) + "\n")
     except OSError:
         return found
-    # Of two processes that measured at once, the later one's answer counts for all that follow.
+    # If two processes measured at the same time, the later one's file is used from then on.
     return _read(file) or found
 
 
@@ -185,13 +184,13 @@ def _read(file: Path) -> Fastest | None:
 
 
 def measure_fastest(width: int = 768, heads: int = 12, positions: int = 1024, repeats: int = 3) -> Fastest:
-    """Measures the products and the attention of a block; about two seconds on one thread.
+    """Measures the matrix products and the attention of a block; about two seconds on one thread.
 
     Args:
         width: of the block.
         heads: of its attention.
         positions: in its sequence.
-        repeats: the shortest of this many counts, after one that warms up.
+        repeats: measurements after a warm-up; the shortest counts.
     """
     seconds = block_seconds(width, heads, positions, repeats)
     attention: Kernel = "threaded" if seconds["fused"] > MARGIN * seconds["threaded"] else "fused"

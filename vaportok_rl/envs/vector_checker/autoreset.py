@@ -56,8 +56,8 @@ def reset_after_end(trial: Trial) -> Iterator[str]:
         return
     if found := trajectory_difference(trial.rollout[: end + 1], trial.play(end)):
         yield (
-            f"Expected reset(seed={trial.seed}) right after an episode's end to begin anew, got another trajectory "
-            f"than from a fresh reset: {found}; let reset clear the pending autoreset and every counter."
+            f"Expected reset(seed={trial.seed}) right after an episode's end to start the same trajectory as a fresh "
+            f"reset, got another: {found}; let reset clear the pending autoreset and every counter."
         )
 
 

@@ -1,1 +1,1 @@
-"""Everything in README and ``docs/`` that is computed, made again by one command."""
+"""Rebuilds all computed content of README and ``docs/`` with one command."""

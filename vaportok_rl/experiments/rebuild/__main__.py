@@ -1,4 +1,4 @@
-"""Makes every page, table and picture of README and ``docs/`` that is computed.
+"""Rebuilds all computed pages, tables and pictures of README and ``docs/``.
 
 Run in the repository's root: python -m vaportok_rl.experiments.rebuild
 """
@@ -29,34 +29,34 @@ WORK = Path("runs/rebuild")
 
 @dataclass(frozen=True)
 class Options:
-    """Make every page, table and picture of README and docs/ that is computed, in order.
+    """Rebuild all computed pages, tables and pictures of README and docs/, in order.
 
-    Interrupted, the same command goes on at the step that was not finished. A step is made again where its settings,
-    the weights of `nano` or a step it needs have changed. At the end everything is put in its place, and a table says
-    which figures differ from the last commit's by more than their 95 % intervals.
+    After an interruption the same command continues with the unfinished steps. A step runs again if its settings, the
+    weights of `nano` or a step it needs have changed. At the end all results are copied to their places, and a table
+    lists the metrics that differ from the last commit by more than their 95 % intervals.
     """
 
     footage: Path | None = None
-    """Folder of six short films or more; without it what is measured on film stays as it is."""
+    """Folder of at least six short films; without it, results on films are not rebuilt."""
     compare_with: Path | None = None
     """Folder of other weights, to show the same clips under both."""
     pretraining: Path | None = None
     """Run folder of the `pretrain` that made the weights, for its curves."""
     only: tuple[str, ...] = ()
-    """Steps by name or pattern (`ablation-*`), and what they need; all of them if not given."""
+    """Steps by name or pattern (`ablation-*`), with the steps they need; all by default."""
     again: bool = False
-    """Make the chosen steps again although they are done."""
+    """Run the chosen steps again even if they are done."""
     jobs: int = 2
-    """How many steps run at once, each on one thread."""
+    """Steps run in parallel, each on one thread."""
     list: bool = False
-    """Show the steps, and make nothing."""
+    """List the steps and run nothing."""
 
 
 def chosen(patterns: Sequence[str], steps: Sequence[Step] = STEPS) -> list[Step]:
-    """The steps that match, without those they need; all where nothing is asked for.
+    """The steps that match, without those they need; all if there are no patterns.
 
     Raises:
-        ValueError: a pattern that no step matches.
+        ValueError: a pattern matches no step.
     """
     for pattern in patterns:
         if not fnmatch.filter([step.name for step in steps], pattern):
@@ -65,7 +65,7 @@ def chosen(patterns: Sequence[str], steps: Sequence[Step] = STEPS) -> list[Step]
 
 
 def with_needs(asked_for: Sequence[Step], steps: Sequence[Step] = STEPS) -> list[Step]:
-    """These steps and all that they need, in the order of ``steps``."""
+    """These steps and all steps they need, in the order of ``steps``."""
     names = {step.name for step in asked_for}
     for step in reversed(steps):
         names |= step.needs if step.name in names else set()
@@ -76,10 +76,10 @@ def files_identity(folder: Path) -> str:
     """A hash of the names and sizes of a folder's files.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: the folder does not exist.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"Expected a folder, got {folder}, which is none; correct it.")
+        raise FileNotFoundError(f"Expected a folder, got {folder}; correct the path.")
     listed = sorted(
         (str(path.relative_to(folder)), path.stat().st_size) for path in folder.rglob("*") if path.is_file()
     )
@@ -132,7 +132,7 @@ def main(options: Options, console: Console | None = None) -> int:
     try:
         made = rebuild.run()
     except KeyboardInterrupt:
-        console.print("interrupted; the same command goes on", style="yellow")
+        console.print("interrupted; the same command continues", style="yellow")
         return 130
     files = {target for step in made for target in step.files.values()}
     before = committed(root, sorted(files | {passage.page for step in made for passage in step.passages}))
@@ -141,7 +141,7 @@ def main(options: Options, console: Console | None = None) -> int:
     times = [target for step in made if step.times for target in step.files.values()]
     console.print(report(before, root, written, times)[0], highlight=False, soft_wrap=True)
     for name, why in rebuild.left_out.items():
-        console.print(f"- {name}: {why}; what stands is kept", highlight=False, soft_wrap=True)
+        console.print(f"- {name}: {why}; the present content is kept", highlight=False, soft_wrap=True)
     return sum(why.startswith("failed") for why in rebuild.left_out.values())
 
 

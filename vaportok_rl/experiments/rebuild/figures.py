@@ -1,4 +1,4 @@
-"""Figures in the tables of a page, and which of them changed by more than their intervals."""
+"""Numbers in the tables of a page, and those that changed by more than their intervals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TIMES = frozenset({"seconds", "decisions/s", "faster"})
 """Columns of times of one machine, which no two runs share."""
 
 _NUMBER = r"[+\-−]?\d[\d,]*(?:\.\d+)?"
-# A figure with its unit, and its interval if it has one.
+# A number with its unit, and its interval if it has one.
 _FIGURE = re.compile(rf"({_NUMBER})(?:\s*[%×])?(?:\s*\[({_NUMBER})(?:\s*%)?,\s*({_NUMBER})(?:\s*%)?\])?")
 
 Key = tuple[str, ...]
@@ -22,7 +22,7 @@ class Figure:
     """A number in a table.
 
     Attributes:
-        text: as it is written, with its interval.
+        text: as in the table, with its interval.
         value: the number.
         interval: its ends, if the table gives them.
     """
@@ -32,16 +32,16 @@ class Figure:
     interval: tuple[float, float] | None = None
 
     def beyond(self, other: Figure) -> bool:
-        """Whether two figures lie outside each other's intervals; not where neither has one."""
+        """Whether each lies outside the other's interval; False if neither has one."""
         pairs = ((self.value, other.interval), (other.value, self.interval))
         outside = [not low <= value <= high for value, ends in pairs if ends is not None for low, high in [ends]]
         return bool(outside) and all(outside)
 
 
 def figures(page: str) -> dict[Key, Figure]:
-    """The figures of a page's tables but for `TIMES`.
+    """The numbers in a page's tables, except `TIMES`.
 
-    A table's columns from the left that are not aligned right name the row; where all are, the first one does.
+    The leading columns that are not right-aligned name the row; if all are, the first column does.
     """
     found: dict[Key, Figure] = {}
     heading, lines = "", page.splitlines()
@@ -61,7 +61,7 @@ def figures(page: str) -> dict[Key, Figure]:
                     value, low, high = match.groups()
                     ends = None if low is None else (_float(low), _float(high))
                     whole: Key = (heading, f"{columns[0]} {key}".strip(), column, str(number) if number else "")
-                    # Two rows of one name are told apart by their place.
+                    # Rows of the same name are numbered.
                     while whole in found:
                         whole = (*whole, "again")
                     found[whole] = Figure(match[0], _float(value), ends)
@@ -69,11 +69,11 @@ def figures(page: str) -> dict[Key, Figure]:
 
 
 def changes(before: str, after: str) -> tuple[int, int, list[str]]:
-    """Compares the figures of two versions of a page.
+    """Compares the numbers of two versions of a page.
 
     Returns:
-        How many figures there are now; how many of them are new or differ; and for each that changed by more than the
-        intervals, a line that names it.
+        How many numbers the new version has; how many of them are new or differ; and a line for each that changed by
+        more than the intervals.
     """
     then, now = figures(before), figures(after)
     differ = [key for key, figure in now.items() if key not in then or then[key].text != figure.text]

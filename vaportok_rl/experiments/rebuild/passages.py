@@ -1,4 +1,4 @@
-"""The parts of pages that are written from what several steps left in their folders."""
+"""Parts of pages that are written from the results of several steps."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def grpo_options(work: Path) -> str:
 
 
 def table_of(work: Path, page: str) -> str:
-    """The first table of a page in the steps' folders."""
+    """The first table of a page in a step's folder."""
     return first_table((work / page).read_text(encoding="utf-8"))
 
 
 def worlds_picture(work: Path) -> str:
-    """The picture of the same clips under two worlds."""
+    """The picture of the same clips under two tokenizers."""
     return "![The same eight clips from 4, 16 and 64 tokens, weights before and now](docs/images/worlds.png)"
 
 
 def scoreboard(work: Path) -> str:
-    """What `train` without options shows: a row a policy, the one that saves most first."""
+    """The scoreboard of `train` without options: one row per policy, highest saving first."""
     results = _results(work / "train")
     names = [name for name, row in results.items() if isinstance(row, dict) and "saved" in row]
     rows = []
@@ -45,7 +45,7 @@ def scoreboard(work: Path) -> str:
 
 
 def films(work: Path, folds: Sequence[int], seeds: Sequence[int]) -> str:
-    """What is saved on each fold of the films, in per cent: means over seeds, of the 95 % intervals' ends too."""
+    """Savings on each fold of the films in per cent: means over seeds, also of the ends of the 95 % intervals."""
     rows = []
     for name in ("trained", "pretrained", "random", "oracle"):
         cells = []
@@ -63,6 +63,6 @@ def _results(folder: Path) -> dict[str, Any]:
 
 
 def _with_ends(share: Any, ends: Any) -> str:
-    """A share and its interval in per cent."""
+    """A share and its interval, in per cent."""
     value, low, high = (f"{round(100 * part, 1) + 0.0:+.1f}" for part in (share, *ends))
     return f"{value} [{low}, {high}]".replace("-", "−")

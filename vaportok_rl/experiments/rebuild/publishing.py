@@ -1,4 +1,4 @@
-"""Puts what the steps made into README and ``docs/``, and says which figures changed."""
+"""Copies the steps' results into README and ``docs/`` and reports which metrics changed."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from vaportok_rl.runtime.whole_writes import whole_write
 
 
 def publish(steps: Sequence[Step], work: Path, root: Path, names: Mapping[str, str]) -> list[str]:
-    """Copies the steps' files to their places, and writes their passages.
+    """Copies the steps' files to their places and writes their passages.
 
     Args:
-        steps: whose results are there.
-        work: holds their folders.
+        steps: completed ones.
+        work: parent of the steps' folders.
         root: of the repository.
-        names: what to write in pages for folders that only this machine has.
+        names: replacements, in pages, for paths of this machine.
 
     Returns:
-        The files written, from the root.
+        The files written, relative to the root.
     """
     pages: dict[str, bytes] = {}
     for step in steps:
@@ -41,7 +41,7 @@ def publish(steps: Sequence[Step], work: Path, root: Path, names: Mapping[str, s
 
 
 def committed(root: Path, targets: Sequence[str]) -> dict[str, bytes]:
-    """These files as the last commit has them, or as they lie there without git; a file of neither is left out."""
+    """These files at the last commit, or as they are now without git; missing files are left out."""
     found = {}
     for target in targets:
         shown = subprocess.run(["git", "show", f"HEAD:./{target}"], cwd=root, capture_output=True, check=False)
@@ -53,17 +53,17 @@ def committed(root: Path, targets: Sequence[str]) -> dict[str, bytes]:
 
 
 def report(before: Mapping[str, bytes], root: Path, written: Sequence[str], times: Sequence[str]) -> tuple[str, int]:
-    """What changed since the last commit.
+    """The changes since the last commit.
 
     Args:
         before: from `committed`.
         root: of the repository.
         written: the files.
-        times: pages of times, whose figures are not compared.
+        times: pages of times, which are not compared.
 
     Returns:
-        A table of the files, and below it a line for each figure that changed by more than its interval; and how many
-        of these there are.
+        A table of the files with, below it, a line for each metric that changed by more than its interval; and the
+        number of these lines.
     """
     rows, lines = [], []
     for target in written:

@@ -1,4 +1,4 @@
-"""Runs steps, several at once, and remembers which are done."""
+"""Runs steps in parallel and records which are done."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _PATIENCE = 30.0
 
 @dataclass
 class Rebuild:
-    """The steps that are asked for, and how far they have come.
+    """The requested steps and their progress.
 
     Attributes:
         steps: each after those it needs.
-        work: holds a folder a step, its log beside it, and the record of what is done.
+        work: folder of each step's folder and log, and of the record of completed steps.
         root: of the repository, where the commands run.
-        places: folders by the option that gives them.
+        places: folder of each given option.
         marks: `fingerprints` of the steps.
-        console: for a line when a step begins and ends.
-        jobs: how many steps run at once, each on one thread.
-        left_out: by step that could not be made, why.
+        console: prints a line when a step starts and ends.
+        jobs: steps run in parallel, each on one thread.
+        left_out: reason for each step that could not run.
     """
 
     steps: Sequence[Step]
@@ -59,30 +59,30 @@ class Rebuild:
 
     @property
     def record(self) -> dict[str, dict[str, Any]]:
-        """By step: the ``fingerprint`` of its settings and inputs, and whether it is ``done``."""
+        """For each step, the ``fingerprint`` of its settings and inputs, and whether it is ``done``."""
         file = self.work / RECORD_FILE
         found: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         return found
 
     def is_done(self, step: Step) -> bool:
-        """Whether a step's folder holds what the step would make now."""
+        """Whether a step's folder is up to date."""
         known = {"fingerprint": self.marks[step.name], "done": True}
         made = all((self.work / step.name / file).is_file() for file in step.files)
         return bool(step.command) and self.record.get(step.name) == known and made
 
     def forget(self, steps: Sequence[Step]) -> None:
-        """Has these steps made again from the beginning."""
+        """Makes these steps run again from the beginning."""
         names = {step.name for step in steps}
         self._write({name: entry for name, entry in self.record.items() if name not in names})
 
     def run(self) -> list[Step]:
-        """Makes what is not done.
+        """Runs the steps that are not done.
 
         Returns:
-            The steps whose results are there now.
+            The completed steps.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C; the commands that were running have ended.
+            KeyboardInterrupt: on Ctrl-C, after the running commands have ended.
         """
         ready = [step for step in self.steps if step.name not in self.left_out]
         fresh = [step for step in ready if step.command and step.minutes < _ALWAYS]
@@ -109,7 +109,7 @@ class Rebuild:
                     self._say(f"{total - len(waiting) - len(running)} of {total} made; about {left} to come")
                 time.sleep(0.1)
         except KeyboardInterrupt:
-            # The terminal's Ctrl-C has reached the commands too; they save and end.
+            # The terminal sends Ctrl-C to the commands too; they save and end.
             for _, process, _ in running.values():
                 try:
                     process.wait(_PATIENCE)
@@ -180,10 +180,10 @@ class Rebuild:
 
 
 def minutes(steps: Sequence[Step], jobs: int) -> float:
-    """How long steps take where ``jobs`` of them run at once."""
+    """Estimated time of the steps with ``jobs`` in parallel."""
     return sum(step.minutes / (1 if step.alone else jobs) for step in steps)
 
 
 def hours(minutes: float) -> str:
-    """A duration as people say it."""
+    """A readable duration."""
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

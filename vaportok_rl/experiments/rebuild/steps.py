@@ -1,4 +1,4 @@
-"""The steps of a rebuild: each is one command, with what it needs and what of README and ``docs/`` comes of it."""
+"""The steps of a rebuild: a command each, with its inputs and its results in README and ``docs/``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vaportok_rl.experiments.rebuild import passages
 
 FOOTAGE, COMPARE_WITH, PRETRAINING = "footage", "compare_with", "pretraining"
 OPTIONS = (FOOTAGE, COMPARE_WITH, PRETRAINING)
-"""What a command may name beside other steps' folders: folders that only some machines have."""
+"""Options for folders that only some machines have; a command may name them like other steps' folders."""
 CARD = "vaportok_rl/tokenizer/pretrained/nano/MODEL_CARD.md"
 
 
@@ -28,9 +28,9 @@ class Passage:
     """A part of a page, between ``<!-- begin: NAME -->`` and ``<!-- end: NAME -->``.
 
     Attributes:
-        page: its file, from the repository's root.
-        name: its name on the page.
-        write: the Markdown, given the folder that holds all steps' folders.
+        page: its file, relative to the repository's root.
+        name: of the part.
+        write: gives the Markdown from the parent of the steps' folders.
     """
 
     page: str
@@ -40,21 +40,21 @@ class Passage:
 
 @dataclass(frozen=True)
 class Step:
-    """One command, and what of the repository it makes.
+    """One command, and the files and passages it makes.
 
     Attributes:
         name: of the step, and of its folder.
-        command: ``{out}`` is the step's folder, ``{NAME}`` that of another step, which is thereby needed first, or one
-            of `OPTIONS`. A step without a command only writes passages.
-        minutes: on one core (of one that runs alone, on two) of the machine that docs/benchmarks.md names; a step of
-            less than one is always made again.
-        files: in the step's folder, and where they go in the repository.
+        command: ``{out}`` is the step's folder; ``{NAME}`` is the folder of another step, which then runs first, or of
+            one of `OPTIONS`. A step without a command only writes passages.
+        minutes: on one core of the machine in docs/benchmarks.md (on two if ``alone``); a step of less than one minute
+            always runs again.
+        files: files of the step's folder, with their places in the repository.
         passages: parts of pages.
         after: steps that the passages need and the command does not name.
-        weights: whether the weights of `nano` decide the result.
-        resumes: whether the same command goes on where it was interrupted.
-        alone: whether nothing else may run meanwhile.
-        times: whether its pages hold times of this machine, which no two runs share.
+        weights: whether the result depends on the weights of `nano`.
+        resumes: whether the same command continues after an interruption.
+        alone: whether nothing may run in parallel.
+        times: whether its pages hold times, which differ between runs.
     """
 
     name: str
@@ -70,16 +70,16 @@ class Step:
 
     @property
     def places(self) -> set[str]:
-        """The names in braces in the command, without ``{out}``."""
+        """The names in braces in the command, except ``{out}``."""
         return {name for _, name, _, _ in Formatter().parse(self.command) if name} - {"out"}
 
     @property
     def needs(self) -> set[str]:
-        """The steps that come first."""
+        """The steps that must run before."""
         return self.places.difference(OPTIONS) | set(self.after)
 
     def arguments(self, places: Mapping[str, str]) -> list[str]:
-        """The command's words with folders in the braces' place."""
+        """The command's words, with names in braces replaced by folders."""
         return [word.format_map(places) for word in shlex.split(self.command)]
 
 
@@ -94,12 +94,12 @@ _GAMES = "gym:LunarLander-v3,BipedalWalker-v3,CarRacing-v3,CartPole-v1,MountainC
 
 
 def _page(name: str) -> dict[str, str]:
-    """A page with its picture, from a step's folder to ``docs/``."""
+    """The files of a page with its picture, from a step's folder to ``docs/``."""
     return {f"{name}.md": f"docs/{name}.md", f"images/{name}.png": f"docs/images/{name}.png"}
 
 
 def _measured(name: str, clips: str, minutes: float) -> Step:
-    """A table of the model card."""
+    """A step that measures a table of the model card."""
     command = f"vaportok-rl info nano --measure {clips} --out {{out}}/{name}.md"
     passage = Passage(CARD, name, lambda work: (work / f"card-{name}" / f"{name}.md").read_text(encoding="utf-8"))
     return Step(f"card-{name}", command, minutes, passages=(passage,))
@@ -240,14 +240,14 @@ STEPS: tuple[Step, ...] = (
         times=True,
     ),
 )
-"""In this order, as far as what they need allows."""
+"""All steps, each after the steps it needs."""
 
 
 def parsed(words: Sequence[str]) -> Any:
-    """What a command of this package, or of ``benchmarks``, reads its words as: every setting, the defaults included.
+    """The settings, defaults included, that a command of this package or of ``benchmarks`` reads from its words.
 
     Returns:
-        Settings, or a function's arguments; the words themselves where the command is none of ours.
+        Settings, or a function's arguments; for other commands, the words themselves.
 
     Raises:
         SystemExit: the command does not have such options.
@@ -268,11 +268,11 @@ def parsed(words: Sequence[str]) -> Any:
 
 
 def fingerprints(steps: Sequence[Step], inputs: Mapping[str, str]) -> dict[str, str]:
-    """By step, a hash of all that decides its result: settings, weights, and the steps it needs.
+    """For each step, a hash of everything its result depends on: settings, weights, and the steps it needs.
 
     Args:
         steps: each after those it needs.
-        inputs: identities of the weights (``weights``) and of the folders that were given, by option.
+        inputs: identities of the weights (``weights``) and of the given folders, by option.
     """
     found: dict[str, str] = {}
     for step in steps:
@@ -289,5 +289,5 @@ def fingerprints(steps: Sequence[Step], inputs: Mapping[str, str]) -> dict[str, 
 
 
 def asked(step: Step, by_name: Mapping[str, Step]) -> set[str]:
-    """The options without which a step, or one that it needs, cannot run."""
+    """The options that a step, or a step it needs, requires."""
     return step.places.intersection(OPTIONS).union(*(asked(by_name[name], by_name) for name in step.needs))

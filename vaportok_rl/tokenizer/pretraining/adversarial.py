@@ -1,6 +1,6 @@
 """Adversarial training: the losses of both sides, the discriminator, and its training.
 
-Logits are of any shape and large where the discriminator believes that a clip is real. Everything stays on its device.
+Logits have any shape; a large logit means "real".
 """
 
 from __future__ import annotations
@@ -117,9 +117,9 @@ def discriminator_sizes(config: VaporTokConfig) -> tuple[int, int, int]:
 class Discriminator(nn.Module):
     """A pre-norm transformer over the tokenizer's space-time patches with one logit per patch.
 
-    LARP reads one logit off a class token. Here every patch is judged, in the context of the whole clip: the same
-    trunk gives P training signals per clip, and the generator learns where it was caught. The head starts at zero, so
-    that an untrained discriminator has no opinion and pushes the decoder nowhere.
+    LARP's discriminator has one logit, from a class token. Here every patch has one, in the context of the whole clip:
+    the same trunk gives P training signals per clip, and the generator learns which patches failed. The head starts at
+    zero, so an untrained discriminator gives the decoder no gradient.
 
     Args:
         config: of the tokenizer: geometry of the clips and their patches; see `discriminator_sizes`.
@@ -145,7 +145,7 @@ class Discriminator(nn.Module):
         nn.init.zeros_(self.head.linear.weight)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Judges clips.
+        """Patch logits of clips.
 
         Args:
             clips: ``float [B, C, T, H, W]``, pixels nominally in [0, 1], not clamped.
@@ -173,7 +173,7 @@ class Critic:
         model_config: geometry of the clips.
         config: learning rate, label smoothing, LeCam weight and gradient clipping.
         device: of the discriminator.
-        processes: those that train together.
+        processes: of the run.
 
     In each step: `zero_grad`, `compute_gradients` for each accumulated part, the sum of the gradients over processes,
     `clip_gradients`, `update`.
@@ -189,7 +189,7 @@ class Critic:
             self.discriminator.parameters(), lr=config.discriminator_learning_rate, betas=(0.5, 0.9)
         )
         self._means: list[Tensor] = []
-        # The tokenizer's loss runs through the discriminator but must leave no gradient in it.
+        # The tokenizer's loss passes through the discriminator but must leave no gradient in it.
         self.discriminator.requires_grad_(False)
 
     def compute_gradients(self, clips: Tensor, decoded: Tensor, parts: int) -> dict[str, Tensor]:
@@ -221,7 +221,7 @@ class Critic:
         }
 
     def zero_grad(self) -> None:
-        """Forgets the gradients and mean logits of an earlier step."""
+        """Clears the gradients and mean logits of an earlier step."""
         self.optimizer.zero_grad(set_to_none=True)
         self._means = []
 
@@ -238,7 +238,7 @@ class Critic:
         self.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` reads back."""
+        """The state for `load_state_dict`."""
         return {
             "discriminator": self.discriminator.state_dict(),
             "regularizer": self.regularizer.state_dict(),

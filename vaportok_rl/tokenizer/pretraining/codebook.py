@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Numbers that `spherical_kmeans` holds at a time.
+# Maximum size of an array in `spherical_kmeans`.
 MAX_COSINES = 1 << 25
 
 
@@ -36,7 +36,7 @@ def spherical_kmeans(unit: Tensor, codes: int, rounds: int, generator: torch.Gen
 
 @torch.no_grad()
 def initialize_codes(embedding: torch.nn.Embedding, unit: Tensor, generator: torch.Generator) -> None:
-    """Puts the codes on the cluster centres of latents.
+    """Initialises the codes with the cluster centres of latents.
 
     Args:
         embedding: the codebook, V codes.

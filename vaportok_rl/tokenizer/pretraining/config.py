@@ -55,14 +55,14 @@ class LossWeights:
 class PretrainConfig:
     """Settings of one run; the defaults are those of the shipped nano weights.
 
-    Moments of the run are given as fractions of its steps, so a shorter run keeps the proportions.
+    Points in time are fractions of the steps, so a shorter run keeps the proportions.
 
     Attributes:
         steps: optimiser steps.
         batch_size: clips per step, over all processes and accumulated parts.
         accumulate: parts that each process splits its clips into, to save memory. Statistics over a batch
             (``code_norm="batch"``, the mean over retained tokens) are then those of a part.
-        seed: decides initialisation, the order of clips and every random draw.
+        seed: of initialisation, the order of clips and all random numbers.
         precision: of the transformers: ``"float32"``, ``"bfloat16"`` (autocast), or ``"auto"``: bfloat16 where the
             device multiplies it in hardware, float32 elsewhere.
         muon_learning_rate: peak rate for matrices inside transformer blocks (Muon, RMS-matched to AdamW).
@@ -73,8 +73,8 @@ class PretrainConfig:
         final_learning_rate: end of the learning rates, as a fraction of their peaks.
         max_grad_norm: gradient clipping, of tokenizer and discriminator each.
         ema_decay: decay of the moving average of the weights, which is then validated and saved; 0 keeps no average.
-        frozen_encoder: keep encoder and codebook of the warm start, so that all codes stay what they are; decoder,
-            prior and taildrop module are trained.
+        frozen_encoder: keep encoder and codebook of the warm start, so that codes are unchanged; decoder, prior and
+            taildrop module are trained.
         continuous_until: fraction of the run with continuous latents at full length. Then the codebook is initialised.
         quantized_from: fraction of the run from which all latents are quantised; until then the probability rises.
         random_lengths_from: fraction of the run after which lengths are drawn by the taildrop strategy.
@@ -153,7 +153,7 @@ class PretrainConfig:
             )
 
     def decided(self, device: torch.device, begun: Mapping[str, Any] | None = None) -> PretrainConfig:
-        """These settings with ``precision="auto"`` decided: as a resumed run was ``begun``, else by the device."""
+        """These settings with ``precision="auto"`` decided: as in the resumed run ``begun``, else by the device."""
         if self.precision != "auto":
             return self
         if begun is not None:

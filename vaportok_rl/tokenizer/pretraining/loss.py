@@ -29,7 +29,7 @@ LENGTH_GROUPS = 4
 
 @dataclass(frozen=True)
 class StepResult:
-    """The loss of a batch and what it was made of.
+    """The loss of a batch and its terms.
 
     Attributes:
         loss: scalar, with gradient.
@@ -47,7 +47,7 @@ class StepResult:
 
 
 class CompleteLoss(nn.Module):
-    """The complete loss (Eq. 9) as a module over the tokenizer, so that a multi-process wrapper sees one forward.
+    """The complete loss (Eq. 9) as a module over the tokenizer, so that one forward pass computes it.
 
     Args:
         model: in training mode.
@@ -70,7 +70,7 @@ class CompleteLoss(nn.Module):
         super().__init__()
         self.model = model
         self.weights = weights
-        # In tuples, because the critics are not trained with this loss and must not count as part of it.
+        # In tuples, so that these networks are not submodules: they are not trained with this loss.
         self._critics = (perceptual, discriminator)
         self._over_processes = over_processes
         self._sampled_codes = sampled_codes
@@ -80,7 +80,7 @@ class CompleteLoss(nn.Module):
 
         Args:
             clips: ``uint8 [B, C, T, H, W]`` on the model's device.
-            phase: where in the schedule we are.
+            phase: the schedule's values at the step.
             uniform: draws the batch's uniform numbers, ``[B, ...]``; see `noise.ClipNoise.uniform`.
         """
         model, config = self.model, self.model.config
@@ -98,7 +98,7 @@ class CompleteLoss(nn.Module):
                 phase.length_mixture,
                 noise=uniform(torch.Size((clips.shape[0], NOISE_COLUMNS))),
             )
-        # What the loss is made of, each under the name of its weight, and what is only logged.
+        # The loss terms under the names of their weights, and metrics that are only logged.
         terms: dict[str, Tensor] = {}
         watched: dict[str, Tensor] = {}
         codes: Tensor | None = None

@@ -1,4 +1,4 @@
-"""Random numbers that belong to a clip, not to a process."""
+"""Random numbers per clip, independent of the process."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from vaportok_rl.runtime.seeds import derive_seed
 class ClipNoise:
     """Uniform numbers for a batch, one stream per clip, addressed by the clip's position in the training order.
 
-    What a clip draws depends on neither the batch, the process nor the device count it is trained in. So a resumed run
-    needs no random state, and several processes draw what one process would.
+    A clip's numbers do not depend on the batch, the process or the number of devices. So a resumed run needs no random
+    state, and several processes draw the same numbers as one.
 
     Args:
         seed: of the run.
         positions: place of each clip in the training order.
-        device: where the numbers are drawn; CPU and accelerator streams differ.
+        device: of the numbers; CPU and accelerator streams differ.
     """
 
     def __init__(self, seed: int, positions: Sequence[int], device: torch.device) -> None:
@@ -35,7 +35,7 @@ class ClipNoise:
             shape: ``[B, ...]`` with B the number of clips.
 
         Returns:
-            ``float32`` of that shape; later calls go on in each clip's stream.
+            ``float32`` of that shape; later calls continue each clip's stream.
 
         Raises:
             ValueError: the first axis is not the number of clips.

@@ -31,7 +31,7 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
 def build_optimizers(model: nn.Module, config: PretrainConfig) -> dict[str, torch.optim.Optimizer]:
     """The two optimisers by name; their learning rates are set each step by the trainer."""
     matrices, others = split_parameters(model)
-    # torch's own works in bfloat16 whatever the matrices are.
+    # torch's iteration is in bfloat16 for matrices of any format.
     muon = torch.optim.Muon if config.precision == "bfloat16" else SinglePrecisionMuon
     return {
         "muon": muon(
@@ -69,11 +69,11 @@ def orthogonalize(matrices: Tensor, coefficients: tuple[float, float, float], st
 
 
 class SinglePrecisionMuon(torch.optim.Muon):
-    """`torch.optim.Muon`, whose iteration is in bfloat16, with that iteration in the matrices' own format.
+    """`torch.optim.Muon` with its iteration in the matrices' own number format instead of bfloat16.
 
-    Without instructions for bfloat16 products torch's can take longer than everything else in a training step.
-    Matrices of one shape are orthogonalised together. Arguments, defaults and state are torch's; of its rules for the
-    learning rate there is ``adjust_lr_fn="match_rms_adamw"`` alone.
+    On processors without bfloat16 instructions, torch's can take longer than the rest of a training step. Matrices of
+    one shape are orthogonalised together. Arguments, defaults and state are torch's; the only learning-rate rule is
+    ``adjust_lr_fn="match_rms_adamw"``.
     """
 
     @torch.no_grad()
@@ -98,7 +98,7 @@ class SinglePrecisionMuon(torch.optim.Muon):
         return loss
 
     def _with_momentum(self, matrix: Tensor, group: dict[str, Any]) -> Tensor:
-        """The gradient averaged with those before; the average itself is kept in the state."""
+        """The gradient with momentum; the running average is kept in the state."""
         assert matrix.grad is not None
         state = self.state[matrix]
         if "momentum_buffer" not in state:

@@ -1,4 +1,4 @@
-"""The file a run resumes from, and Ctrl-C between steps rather than in the middle of one."""
+"""The state file of a run, and Ctrl-C that takes effect between steps."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ MODEL_FOLDER = "model"
 
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> Path:
-    """Writes the state, whole or not at all; returns its path.
+    """Writes the state atomically; returns its path.
 
-    Everything a run needs is in this one file, so a kill at any moment leaves the state before or after, never a mix.
+    Everything a run needs is in this file, so a kill leaves either the old state or the new one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / STATE_FILE
@@ -47,9 +47,9 @@ def read_state(folder: Path) -> dict[str, Any]:
 def check_settings(
     folder: Path, state: Mapping[str, Any], config: Mapping[str, Any], model_config: Mapping[str, Any], clips: str
 ) -> None:
-    """Compares the settings a run was started with to those it is resumed with.
+    """Checks that a run is resumed with the settings it was started with.
 
-    The complexity tables are left out: they are a function of the clips, which are compared.
+    The complexity tables are not compared: they are a function of the clips, which are.
 
     Args:
         folder: the run folder, for the message.

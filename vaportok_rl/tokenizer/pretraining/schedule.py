@@ -32,7 +32,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Reads the schedule of a run off its settings; steps count from 0."""
+    """The schedule of a run, from its settings; steps count from 0."""
 
     config: PretrainConfig
 
@@ -49,7 +49,7 @@ class Schedule:
         )
 
     def learning_rate_factor(self, step: int) -> float:
-        """Learning rate as a fraction of its peak: linear warm-up, plateau, half-cosine decay."""
+        """Learning rate as a fraction of its maximum: linear warm-up, plateau, half-cosine decay."""
         config, progress = self.config, (step + 1) / self.config.steps
         if progress < config.warmup:
             return progress / config.warmup

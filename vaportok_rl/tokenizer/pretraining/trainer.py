@@ -1,4 +1,4 @@
-"""The pretraining loop: on one process or many, resumable to the bit; stops at numbers that are not finite."""
+"""The pretraining loop: on one process or several, resumable with bitwise equal results; stops at NaN or infinity."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Pretrainer:
     """Trains one tokenizer, on one process or, under ``torchrun`` or ``accelerate launch``, on many.
 
     Every random number is a function of the seed, the step and the clip's place in the training order. So a resumed run
-    equals an uninterrupted one to the bit (same processor and threads), and several processes train on the clips and
-    random numbers that one would.
+    is bitwise equal to an uninterrupted one (on the same processor and number of threads), and several processes train
+    on the same clips and random numbers as one.
 
     Args:
         model_config: geometry and sizes; the complexity tables are calibrated here.
@@ -66,19 +66,20 @@ class Pretrainer:
     Attributes:
         model: the tokenizer in training.
         device: of the tokenizer.
-        processes: those that train together.
+        processes: of the run.
         schedule: learning rate and phases by step.
         step: optimiser steps done.
         seconds: time spent in them.
-        left_out: names of weights that the warm start lacks or has in another shape; these begin untrained.
+        left_out: names of weights that the warm start lacks or has in another shape; these start untrained.
 
     Raises:
         FileNotFoundError: ``resume`` without a state, or LPIPS without its backbone.
-        ValueError: clips of another geometry, a batch that the processes do not divide, a frozen encoder that nothing
-            gave, a resumed run with other settings, or settings of ``accelerate launch`` that belong in ``config``.
+        ValueError: clips of another geometry, a batch not divisible by the number of processes, a frozen encoder
+            without a warm start, a resumed run with other settings, or settings of ``accelerate launch`` that belong in
+            ``config``.
 
     Warns:
-        UserWarning: the run is resumed on another processor or with other threads.
+        UserWarning: the run is resumed on another processor or number of threads.
     """
 
     def __init__(
@@ -159,7 +160,7 @@ class Pretrainer:
 
     @property
     def weights(self) -> VaporTok:
-        """The tokenizer to validate and to keep: the moving average if there is one."""
+        """The tokenizer to validate and save: the moving average if there is one."""
         return self.model if self.average is None else self.average.module  # type: ignore[return-value]
 
     def _gathered(self, values: Tensor) -> Tensor:
@@ -187,7 +188,7 @@ class Pretrainer:
         critic = self.critic if phase.adversarial else None
         for part, some in enumerate(clips.split(count)):
             some = some.to(self.device, non_blocking=True)
-            # Dropout alone draws from the global stream.
+            # Only dropout uses the global random state.
             torch.manual_seed(derive_seed(self.config.seed, self.step, part, self.processes.rank))
             positions = range(first + part * count, first + (part + 1) * count)
             noise = ClipNoise(self.config.seed, positions, self.device)
@@ -208,7 +209,7 @@ class Pretrainer:
             clips: see `compute_gradients`.
 
         Raises:
-            NonFiniteLossError: a loss or gradient is not finite; the weights were not changed.
+            NonFiniteLossError: a loss or gradient is not finite; the weights are unchanged.
         """
         phase = self.schedule.phase(self.step)
         critic = self.critic if phase.adversarial else None
@@ -243,7 +244,7 @@ class Pretrainer:
         return terms
 
     def _exchange(self, terms: Mapping[str, Tensor]) -> None:
-        """Makes all processes stop at the same step: for a number that is not finite, or for one's Ctrl-C."""
+        """Makes all processes stop at the same step, after NaN or infinity or a Ctrl-C in one of them."""
         watched = [name for name in terms if name in ("loss", "discriminator") or name.endswith("gradient_norm")]
         wish = torch.tensor(float(self._interrupt.requested), device=self.device)
         means = self.processes.mean(torch.stack([*(terms[name].detach() for name in watched), wish]))
@@ -263,7 +264,7 @@ class Pretrainer:
 
     @torch.no_grad()
     def _initialize_codebook(self) -> None:
-        """Puts the codes on the latents of the next clips (k-means); the same on every process."""
+        """Initialises the codes by k-means on the latents of the next clips; equal on every process."""
         units = []
         size, share = self.config.batch_size, self.config.batch_size // self.processes.count
         for index in range(max(1, self.config.codebook_clips // size)):
@@ -277,7 +278,7 @@ class Pretrainer:
         self._codebook_given = True
 
     def _care_for_codes(self, codes: Tensor, unit: Tensor) -> float:
-        """Counts the codes and revives unused ones when it is time; returns the fraction in use."""
+        """Counts the codes and revives unused ones at the scheduled steps; returns the fraction in use."""
         self.care.record(self._gathered(codes))
         share = self.care.used_share()
         if self.schedule.revives_codes(self.step):
@@ -291,7 +292,7 @@ class Pretrainer:
         on_step: Callable[[int, Mapping[str, Tensor]], None] | None = None,
         validate: Callable[[VaporTok, int], None] | None = None,
     ) -> None:
-        """Trains to the end, writing checkpoints on the way. Ctrl-C finishes the step and saves; call again to go on.
+        """Trains to the end and writes checkpoints. Ctrl-C finishes the step and saves; another call continues.
 
         Args:
             on_step: called after each step with the step number and its terms.
@@ -299,11 +300,11 @@ class Pretrainer:
                 keep in evaluation mode.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C was pressed; the run is saved.
+            KeyboardInterrupt: on Ctrl-C, after saving.
             NonFiniteLossError: see `train_step` and `save`.
         """
         if self.step and self.processes.is_main:
-            # A kill may have come between the state and its weights.
+            # A kill between writing the state and the weights may have left older weights.
             save_checkpoint(self.weights, self.folder / MODEL_FOLDER)
         self._stop = False
         with self._interrupt, contextlib.closing(self.loader.batches(self.step)) as batches:
@@ -327,13 +328,13 @@ class Pretrainer:
                     raise KeyboardInterrupt
 
     def save(self) -> Path:
-        """Writes the training state, then the weights; each file appears whole or not at all.
+        """Writes the training state, then the weights, each atomically.
 
         Returns:
             The state's path.
 
         Raises:
-            NonFiniteLossError: a weight, average or optimiser moment is not finite; nothing was written.
+            NonFiniteLossError: a weight, average or optimiser moment is not finite; nothing is written.
         """
         if self.processes.is_main:
             state: dict[str, Any] = {

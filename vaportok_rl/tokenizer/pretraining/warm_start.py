@@ -18,7 +18,7 @@ _ENCODER = (
 
 
 def check_frozen(config: PretrainConfig, given: bool) -> None:
-    """Raises a `ValueError` where the encoder is to stay what it is and no weights are ``given``."""
+    """Raises a `ValueError` if the encoder is frozen and no weights are ``given``."""
     if config.frozen_encoder and not given:
         raise ValueError("Expected a warm start with frozen_encoder, got none; name one, or train the encoder.")
 
@@ -60,7 +60,7 @@ def start_from(model: VaporTok, source: VaporTok, frozen_encoder: bool = False) 
 
 
 def freeze_encoder(model: VaporTok) -> None:
-    """Puts everything between video and codes in evaluation mode and out of training; to repeat after ``train()``.
+    """Freezes everything between video and codes, in evaluation mode; repeat after each ``train()``.
 
     Args:
         model: the tokenizer to be trained.
