@@ -1,4 +1,4 @@
-"""``vaportok-rl generate``: generates clips of named classes with a trained generator."""
+"""``vaportok-rl generate``: clips of named classes; ``vaportok-rl detect``: tests videos for their watermark."""
 
 from __future__ import annotations
 
@@ -90,3 +90,29 @@ class Generate:
         )
         config = write_config(folder, dataclasses.replace(self, out=None), watermark_payload=payload)
         tell_written(console, folder, [config, *written])
+
+
+@dataclass(frozen=True)
+class Detect:
+    """Test video files for the watermark of generated clips; print p-value and payload.
+
+    The p-value is an upper bound on the probability that an unmarked video would look as marked. A file is taken to be
+    marked at p ≤ 1e-5.
+    """
+
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Video files, each one generated clip, perhaps compressed or resized."""
+
+    def run(self, console: Console) -> None:
+        """Runs the command."""
+        from vaportok_rl.experiments.generation.clip_files import read_clip
+        from vaportok_rl.generation.watermark import THRESHOLD, detect
+
+        if not self.files:
+            raise ValueError("Expected at least one video file, got none; name one.")
+        for file in self.files:
+            found = detect(read_clip(file))
+            told = f"marked as generated, payload {found.payload}" if found.marked else "no mark found"
+            console.print(
+                f"{file}: {told} (p ≤ {found.p_value:.1e}, threshold {THRESHOLD:g})", highlight=False, soft_wrap=True
+            )

@@ -11,6 +11,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import tyro
 from rich.text import Text
@@ -21,7 +22,7 @@ from vaportok_rl.runtime.messages import did_you_mean
 from vaportok_rl.runtime.whole_writes import is_unwritable, unwritable
 from vaportok_rl.version import __version__
 
-# Each is in the module of its name, imported when it runs: training modules take seconds to import.
+# Each is in the module of its name, or before the dot, imported when it runs: training modules take seconds to import.
 COMMANDS = {
     "train": "Train",
     "evaluate": "Evaluate",
@@ -30,16 +31,30 @@ COMMANDS = {
     "table": "TableCommand",
     "generator": "GeneratorCommand",
     "generate": "Generate",
-    "detect": "Detect",
+    "detect": "generate.Detect",
     "distance": "Distance",
+    "sweep": "Sweep",
     "info": "Info",
 }
 
 
+def _place(command: str) -> tuple[str, str]:
+    """Module and class of a command."""
+    module, _, name = COMMANDS[command].rpartition(".")
+    return module or command, name
+
+
+def command_class(command: str) -> Any:
+    """The class of a command, imported."""
+    module, name = _place(command)
+    return getattr(importlib.import_module(f"vaportok_rl.cli.{module}"), name)
+
+
 def _summary(command: str) -> str:
     """First line of a command's docstring, read without importing it."""
-    body = ast.parse(Path(__file__).with_name(f"{command}.py").read_text(encoding="utf-8")).body
-    found = next(node for node in body if isinstance(node, ast.ClassDef) and node.name == COMMANDS[command])
+    module, name = _place(command)
+    body = ast.parse(Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")).body
+    found = next(node for node in body if isinstance(node, ast.ClassDef) and node.name == name)
     return (ast.get_docstring(found) or "").splitlines()[0]
 
 
@@ -101,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # tqdm's, which comes with the hub's library, about a notebook without widgets: our progress needs none.
         warnings.filterwarnings("ignore", "IProgress not found")
         try:
-            command = getattr(importlib.import_module(f"vaportok_rl.cli.{given[0]}"), COMMANDS[given[0]])
+            command = command_class(given[0])
             options, defaults = given[1:], {}
             if hasattr(command, "read_first"):
                 defaults["default"], options = command.read_first(options)

@@ -253,8 +253,7 @@ def parsed(words: Sequence[str]) -> Any:
         SystemExit: the command does not have such options.
     """
     if words[0] == "vaportok-rl":
-        commands = importlib.import_module("vaportok_rl.cli.main").COMMANDS
-        entry = getattr(importlib.import_module(f"vaportok_rl.cli.{words[1]}"), commands[words[1]])
+        entry = importlib.import_module("vaportok_rl.cli.main").command_class(words[1])
         return tyro.cli(entry, args=words[2:])
     if words[1] != "-m":
         return list(words)

@@ -1,0 +1,206 @@
+"""A sweep's file: what is trained, what varies, and over which seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from vaportok_rl.experiments.run_folder import plain
+from vaportok_rl.experiments.runs.training import TrainSettings
+from vaportok_rl.runtime.declared import AT_LEAST_1, check_fields
+from vaportok_rl.runtime.messages import did_you_mean, no_such_path
+
+METRICS = ("tokens", "mse", "psnr", "accuracy", "reward", "saved", "gap_closed")
+"""Held-out figures of a run, in the order of the CSV's columns."""
+_PARTS = ("seeds", "train", "variants", "grid", "optuna")
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search by Optuna.
+
+    Attributes:
+        trials: how many settings are tried.
+        space: by setting, a list of choices, or ``low``, ``high`` and perhaps ``log`` and ``step``.
+        storage: address of the study: ``journal:FILE`` or a database's URL.
+        metric: of `METRICS`; the mean over seeds is optimised.
+        direction: of the metric.
+    """
+
+    trials: Annotated[int, AT_LEAST_1]
+    space: Mapping[str, Any]
+    storage: str
+    metric: str = "saved"
+    direction: Literal["maximize", "minimize"] = "maximize"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not self.space:
+            raise ValueError("Expected at least one setting in [optuna.space], got none; name what is searched.")
+        if self.metric not in METRICS:
+            raise ValueError(
+                f"Expected a metric among {', '.join(METRICS)}, got {self.metric!r}; "
+                f"{did_you_mean(self.metric, METRICS, 'choose one of them.')}"
+            )
+        for name, choices in self.space.items():
+            of_range = isinstance(choices, Mapping) and {"low", "high"} <= choices.keys() <= {
+                "low",
+                "high",
+                "log",
+                "step",
+            }
+            if not of_range and not (isinstance(choices, Sequence) and not isinstance(choices, str) and choices):
+                raise ValueError(
+                    f"Expected a list of choices or {{low = …, high = …}} for {name}, got {choices!r}; correct it."
+                )
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """A sweep.
+
+    Attributes:
+        seeds: one run of each variant a seed.
+        base: settings of `train` by dotted name that all runs share.
+        variants: what each variant changes, by dotted name; with a grid, each of its points.
+        search: a search by Optuna in place of variants.
+    """
+
+    seeds: tuple[int, ...]
+    base: Mapping[str, Any]
+    variants: Mapping[str, Mapping[str, Any]]
+    search: Search | None = None
+
+    def settings(self, changes: Mapping[str, Any], seed: int) -> TrainSettings:
+        """The settings of one run.
+
+        Raises:
+            ValueError: there is no such setting, or a value is out of range.
+            TypeError: a value of another type.
+        """
+        nested: dict[str, Any] = {}
+        for name, value in {**self.base, **changes, "seed": seed}.items():
+            inner = nested
+            *outer, last = name.split(".")
+            for part in outer:
+                inner = inner.setdefault(part, {})
+            inner[last] = value
+        settings: TrainSettings = _filled(TrainSettings, nested, "")
+        settings.check()
+        return settings
+
+    @property
+    def identity(self) -> str:
+        """A hash of everything that is run: 16 hexadecimal digits."""
+        text = json.dumps(plain([self.seeds, self.base, self.variants, self.search]), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_plan(file: Path) -> SweepPlan:
+    """Reads a sweep's TOML file and checks every setting of every run.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no TOML or says nothing to vary, or a setting is unknown or out of range.
+    """
+    if not file.is_file():
+        raise no_such_path("a sweep's TOML file", str(file), "is no file")
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"Expected TOML in {file}, got something else: {error}; correct it.") from error
+    unknown = sorted(content.keys() - set(_PARTS))
+    if unknown:
+        hint = did_you_mean(unknown[0], _PARTS, "see docs/sweeps.md.")
+        raise ValueError(f"Expected {', '.join(_PARTS)} in {file}, got {unknown[0]!r}; {hint}")
+    seeds = content.get("seeds", [0])
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
+        raise ValueError(f"Expected seeds as a list of whole numbers in {file}, got {seeds!r}; correct it.")
+    grid = _flat(content.get("grid", {}))
+    for name, values in grid.items():
+        if not isinstance(values, list) or not values:
+            raise ValueError(f"Expected a list of values for {name} in [grid] of {file}, got {values!r}; give one.")
+    named = {name: _flat(changes) for name, changes in content.get("variants", {}).items()}
+    varied = bool(named or grid)
+    if varied == ("optuna" in content):
+        raise ValueError(f"Expected [variants] or [grid], or else [optuna], in {file}; say what varies.")
+    search = None
+    if "optuna" in content:
+        given = {"storage": f"journal:{file.with_suffix('.journal')}", **content["optuna"]}
+        odd = given.keys() ^ {part.name for part in fields(Search)} - ({"metric", "direction"} - given.keys())
+        if odd:
+            raise ValueError(
+                f"Expected trials and space, and perhaps storage, metric and direction, in [optuna] of {file}; "
+                f"{', '.join(sorted(odd))} is missing or unknown."
+            )
+        search = Search(**{**given, "space": _flat_space(given["space"])})
+    plan = SweepPlan(tuple(dict.fromkeys(seeds)), _flat(content.get("train", {})), _product(named, grid), search)
+    for changes in plan.variants.values():
+        plan.settings(changes, plan.seeds[0])
+    if search is not None:
+        first = {name: _an_example(choices) for name, choices in search.space.items()}
+        plan.settings(first, plan.seeds[0])
+    return plan
+
+
+def slug(name: str) -> str:
+    """A variant's name as a folder's."""
+    return re.sub(r"[^\w.=+-]+", "_", name)
+
+
+def _product(named: Mapping[str, Mapping[str, Any]], grid: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
+    """Every variant at every point of the grid, by a name that says both."""
+    found = {}
+    for name, changes in (named or {"": {}}).items():
+        for values in itertools.product(*grid.values()):
+            point = dict(zip(grid, values, strict=True))
+            told = ",".join(f"{setting}={value}" for setting, value in point.items())
+            found[" ".join(filter(None, (name, told)))] = {**changes, **point}
+    return found if named or grid else {}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return found
+
+
+def _flat_space(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The same for a search space, whose ranges are tables."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        nested = isinstance(value, Mapping) and "low" not in value
+        found |= _flat_space(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return found
+
+
+def _an_example(choices: Any) -> Any:
+    return choices["low"] if isinstance(choices, Mapping) else choices[0]
+
+
+def _filled(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
+    """A dataclass of settings out of nested dictionaries."""
+    usual = cls()
+    known = {field.name for field in fields(cls)}
+    given: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            hint = did_you_mean(name, known, "see vaportok-rl train --help.")
+            raise ValueError(f"Expected a setting of `vaportok-rl train`, got {prefix + name!r}; {hint}")
+        before = getattr(usual, name)
+        if is_dataclass(before) and not isinstance(before, type) and isinstance(value, Mapping):
+            given[name] = _filled(type(before), value, f"{prefix}{name}.")
+        elif isinstance(before, dict) and isinstance(value, Mapping):
+            given[name] = {key: str(entry) for key, entry in _flat(value).items()}
+        else:
+            given[name] = tuple(value) if isinstance(value, list) else value
+    return cls(**given)

@@ -1,0 +1,137 @@
+"""Workers of a sweep: each takes runs that nobody has, goes on with those that were interrupted, and repeats none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vaportok_rl.agents import HeldOut
+from vaportok_rl.envs import TaildropProcess
+from vaportok_rl.envs.rewards.reward import build_reward
+from vaportok_rl.experiments.run_folder import CONFIG_FILE, plain, write_json
+from vaportok_rl.experiments.runs.training import TrainSettings, learn
+from vaportok_rl.experiments.sweeps.plan import METRICS, SweepPlan, slug
+from vaportok_rl.runtime.held_folders import hold_run_folder, release_run_folder
+
+RESULT_FILE = "result.json"
+Row = dict[str, Any]
+OnRun = Callable[[str, int], Callable[[int, Mapping[str, float]], None]]
+"""Called with variant and seed when a run begins; what it returns is called after each round."""
+
+
+class _HeldElsewhereError(Exception):
+    """Another worker has the run."""
+
+
+@dataclass
+class Worker:
+    """Makes the runs of a sweep, one after the other.
+
+    Args:
+        plan: the sweep.
+        out: folder of the runs, ``runs/<variant>-<seed>`` each.
+        on_run: for progress.
+    """
+
+    plan: SweepPlan
+    out: Path
+    on_run: OnRun = lambda variant, seed: lambda decisions, live: None
+    _held_out: dict[str, HeldOut] = field(default_factory=dict)
+
+    def work(self) -> list[Row] | None:
+        """Makes all runs of the plan's variants that no other worker has made or is making.
+
+        Returns:
+            A row for each variant and seed, in the plan's order; None while others still make some.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C; the run is saved and goes on next time.
+            ValueError: the folder holds runs with other settings.
+        """
+        jobs = [(variant, seed) for seed in self.plan.seeds for variant in self.plan.variants]
+        rows: dict[tuple[str, int], Row] = {}
+        for variant, seed in jobs:
+            try:
+                rows[variant, seed] = self.make(variant, self.plan.variants[variant], seed)
+            except _HeldElsewhereError:
+                continue
+        for job in jobs:  # what others have finished meanwhile
+            if job not in rows and (found := self._finished(*job, self.plan.variants[job[0]])) is not None:
+                rows[job] = found
+        if len(rows) < len(jobs):
+            return None
+        return [rows[variant, seed] for variant in self.plan.variants for seed in self.plan.seeds]
+
+    def make(self, variant: str, changes: Mapping[str, Any], seed: int) -> Row:
+        """One run's row: read if it is finished, else trained or gone on with."""
+        found = self._finished(variant, seed, changes)
+        if found is not None:
+            return found
+        folder = self._folder(variant, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            hold_run_folder(folder)
+        except FileExistsError as error:
+            raise _HeldElsewhereError from error
+        try:
+            found = self._finished(variant, seed, changes)  # by whoever held it until now
+            if found is not None:
+                return found
+            settings = self.plan.settings(changes, seed)
+            report = learn(
+                settings,
+                folder,
+                self._judge(settings),
+                self.on_run(variant, seed),
+                resume=(folder / CONFIG_FILE).is_file(),
+            )
+            if report.decisions < settings.decisions:
+                raise KeyboardInterrupt
+            figures = report.points[-1]
+            terms = {name: value for name, value in figures.items() if name.startswith("reward_")}
+            row = {"variant": variant, "seed": seed, **changes, **{name: figures[name] for name in METRICS}, **terms}
+            write_json(folder / RESULT_FILE, {"settings": settings, "row": row})
+            return self._read(folder / RESULT_FILE)["row"]  # type: ignore[no-any-return]
+        finally:
+            release_run_folder(folder)
+
+    def _folder(self, variant: str, seed: int) -> Path:
+        return self.out / "runs" / f"{slug(variant)}-{seed}"
+
+    def _finished(self, variant: str, seed: int, changes: Mapping[str, Any]) -> Row | None:
+        file = self._folder(variant, seed) / RESULT_FILE
+        if not file.is_file():
+            return None
+        content = self._read(file)
+        wanted = json.loads(json.dumps(plain(self.plan.settings(changes, seed))))
+        changed = [name for name, value in wanted.items() if content["settings"].get(name) != value]
+        if changed:
+            raise ValueError(
+                f"Expected {file.parent} to be a run with these settings, got one with another {', '.join(changed)}; "
+                "choose another --out."
+            )
+        return content["row"]  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _read(file: Path) -> Any:
+        # Sorted keys lose the order of the columns.
+        content = json.loads(file.read_text())
+        row = content["row"]
+        front = ["variant", "seed"]
+        back = [*METRICS, *sorted(name for name in row if name.startswith("reward_"))]
+        middle = sorted(row.keys() - {*front, *back})
+        content["row"] = {name: row[name] for name in (*front, *middle, *back)}
+        return content
+
+    def _judge(self, settings: TrainSettings) -> HeldOut:
+        """Held-out scenes with all lengths scored, the same for all runs on the same clips and tokenizer."""
+        arguments = settings.environment("test")
+        needs = sorted(build_reward(arguments["reward"]).needs)
+        others = {name: value for name, value in arguments.items() if name != "reward"}
+        key = json.dumps(plain([others, needs, settings.held_out_scenes]), sort_keys=True)
+        if key not in self._held_out:
+            self._held_out[key] = HeldOut(TaildropProcess(**arguments), settings.held_out_scenes)
+        return self._held_out[key]

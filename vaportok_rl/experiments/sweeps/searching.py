@@ -1,0 +1,102 @@
+"""A sweep by Optuna: workers anywhere share one study through its storage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vaportok_rl.experiments.sweeps.plan import Search
+from vaportok_rl.experiments.sweeps.running import Row, Worker
+from vaportok_rl.runtime.held_folders import hold_run_folder, release_run_folder
+from vaportok_rl.runtime.seeds import derive_seed
+
+_JOURNAL = "journal:"
+_ROWS = "rows"
+
+
+def open_study(search: Search, name: str) -> Any:
+    """The study of that name, made if it is not there.
+
+    Raises:
+        ModuleNotFoundError: Optuna is not installed.
+        ValueError: the storage cannot be reached.
+    """
+    try:
+        import optuna
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "Expected the package optuna for [optuna], got none; run pip install 'vaportok-rl[sweep]'."
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        storage: Any = search.storage
+        if storage.startswith(_JOURNAL):
+            backend = optuna.storages.journal.JournalFileBackend(storage.removeprefix(_JOURNAL))
+            storage = optuna.storages.JournalStorage(backend)
+        return optuna.create_study(storage=storage, study_name=name, direction=search.direction, load_if_exists=True)
+    except Exception as error:  # each database has errors of its own
+        raise ValueError(
+            f"Expected a storage that can be reached, got {search.storage!r} ({type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else 'no reason given'}); check the address, or use "
+            "journal:FILE."
+        ) from error
+
+
+def search(worker: Worker) -> list[Row] | None:
+    """Tries settings until the study has its trials; those that this folder left unfinished go on first.
+
+    Returns:
+        The rows of all finished trials, by trial and seed; None while other workers still make some.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; the run is saved and goes on next time.
+    """
+    import optuna
+
+    plan = worker.plan
+    assert plan.search is not None
+    study = open_study(plan.search, f"vaportok-{plan.identity}")
+    states = optuna.trial.TrialState
+    for trial in study.get_trials(states=(states.RUNNING,)):
+        folder = worker.out / "trials" / str(trial.number)
+        if folder.is_dir() and len(trial.params) == len(plan.search.space):
+            try:
+                hold_run_folder(folder)
+            except FileExistsError:
+                continue
+            _make(worker, study, optuna.trial.Trial(study, trial._trial_id), trial.params)
+            release_run_folder(folder)
+    while sum(trial.state != states.FAIL for trial in study.get_trials(deepcopy=False)) < plan.search.trials:
+        trial = study.ask()
+        if trial.number >= plan.search.trials:  # another worker was faster
+            study.tell(trial, state=states.FAIL)
+            break
+        folder = worker.out / "trials" / str(trial.number)
+        folder.mkdir(parents=True, exist_ok=True)
+        hold_run_folder(folder)
+        # What a trial tries depends on its number and the trials before it, not on who asks.
+        study.sampler = optuna.samplers.TPESampler(seed=derive_seed(plan.identity, trial.number) % 2**32)
+        _make(worker, study, trial, {name: _suggest(trial, name, own) for name, own in plan.search.space.items()})
+        release_run_folder(folder)
+    trials = study.get_trials(deepcopy=False)
+    if any(trial.state == states.RUNNING for trial in trials):
+        return None
+    return [row for trial in trials if trial.state == states.COMPLETE for row in trial.user_attrs[_ROWS]]
+
+
+def _make(worker: Worker, study: Any, trial: Any, changes: Mapping[str, Any]) -> None:
+    plan = worker.plan
+    assert plan.search is not None
+    rows = [worker.make(f"trial-{trial.number:03d}", changes, seed) for seed in plan.seeds]
+    trial.set_user_attr(_ROWS, rows)
+    study.tell(trial, sum(row[plan.search.metric] for row in rows) / len(rows))
+
+
+def _suggest(trial: Any, name: str, choices: Any) -> Any:
+    if not isinstance(choices, Mapping):
+        return trial.suggest_categorical(name, list(choices))
+    low, high = choices["low"], choices["high"]
+    log, step = choices.get("log", False), choices.get("step")
+    if isinstance(low, int) and isinstance(high, int):
+        return trial.suggest_int(name, low, high, log=log, step=step or 1)
+    return trial.suggest_float(name, float(low), float(high), log=log, step=step)
