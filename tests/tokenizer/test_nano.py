@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from vaportok_rl.clips import ProceduralClips
-from vaportok_rl.tokenizer import VaporTok, checkpoint, load_checkpoint
+from vaportok_rl.tokenizer import VaporTok, load_checkpoint
+from vaportok_rl.tokenizer.files.checkpoints import CHECKSUMS_FILE, resolve_checkpoint
 from vaportok_rl.tokenizer.prior import cumulative_hits, top_k_accuracy
 
 CLIPS = 24
@@ -70,7 +71,7 @@ def test_a_part_of_noise_is_noticed(clips: Tensor, part: str, noticed: str) -> N
 
 @pytest.mark.parametrize("place", [0.2, 0.5, 0.9])
 def test_a_flipped_bit_is_refused(tmp_path: Path, place: float) -> None:
-    folder = Path(shutil.copytree(checkpoint.resolve_checkpoint("nano"), tmp_path / "nano"))
+    folder = Path(shutil.copytree(resolve_checkpoint("nano"), tmp_path / "nano"))
     content = bytearray((folder / "model.safetensors").read_bytes())
     content[int(place * len(content))] ^= 1
     (folder / "model.safetensors").write_bytes(content)
@@ -79,5 +80,5 @@ def test_a_flipped_bit_is_refused(tmp_path: Path, place: float) -> None:
 
 
 def test_the_checksums_name_every_tensor(nano: VaporTok) -> None:
-    folder = checkpoint.resolve_checkpoint("nano")
-    assert set(json.loads((folder / checkpoint.CHECKSUMS_FILE).read_text())) == set(nano.state_dict())
+    folder = resolve_checkpoint("nano")
+    assert set(json.loads((folder / CHECKSUMS_FILE).read_text())) == set(nano.state_dict())

@@ -28,7 +28,7 @@ def test_auto_is_what_is_fastest_for_wide_worlds(monkeypatch: pytest.MonkeyPatch
 def test_what_is_asked_for_is_done() -> None:
     assert resolve_precision("bfloat16", NARROW, "cpu") == "bfloat16"
     assert resolve_precision("float32", WIDE, "cpu") == "float32"
-    with pytest.raises(ValueError, match="or 'auto' to have it chosen"):
+    with pytest.raises(ValueError, match="'half'; pass one of the two, or 'auto'"):
         resolve_precision("half", WIDE, "cpu")
 
 
