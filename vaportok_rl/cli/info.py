@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vaportok_rl.clips import ClipSource, open_clips
 from vaportok_rl.clips.open import PROCEDURAL
-from vaportok_rl.evaluation import clip_batches, own_lengths, rate_distortion
+from vaportok_rl.evaluation import RateDistortion, clip_batches, own_lengths, rate_distortion
 from vaportok_rl.runtime.whole_writes import whole_write
 from vaportok_rl.tokenizer import PRESETS, PrecisionChoice, VaporTok, shipped_checkpoints
 from vaportok_rl.version import __version__
@@ -84,15 +84,26 @@ class Info:
             lengths = range(1, config.tokens + 1) if self.every_length else None
             figures = rate_distortion(world, self._batches(sources), lengths)
             tokens, rank = own_lengths(world, self._batches(sources))
-            pages.append(
-                f"{figures.clips} clips, {100 * figures.codes_used:.1f} % of the codes in use\n\n"
-                f"{figures.markdown()}\n\n{figures.monotony()} The taildrop module's most probable length keeps "
-                f"{tokens:.1f} tokens on average; its rank correlation with the clips' complexity is {rank:.2f}."
+            before = f"{figures.clips} clips, {100 * figures.codes_used:.1f} % of the codes in use\n"
+            after = (
+                f"\n{figures.monotony()} The taildrop module's most probable length keeps {tokens:.1f} tokens on "
+                f"average; its rank correlation with the clips' complexity is {rank:.2f}."
             )
-            console.print(f"\n{clips}: {pages[-1]}", highlight=False, soft_wrap=True)
+            pages.append(f"{before}\n{figures.markdown()}\n{after}")
+            shown = _table(figures, console) if console.is_terminal else figures.markdown()
+            console.print(f"\n{clips}: {before}", highlight=False, soft_wrap=True)
+            console.print(shown, highlight=False)
+            console.print(after, highlight=False)
         if self.out is not None:
             with whole_write(self.out) as scratch:
                 scratch.write_text("\n\n".join(pages) + "\n", encoding="utf-8")
 
     def _batches(self, sources: Iterable[ClipSource]) -> Iterator[Tensor]:
         return chain.from_iterable(clip_batches(source, self.count) for source in sources)
+
+
+def _table(figures: RateDistortion, console: Console) -> Table:
+    from vaportok_rl.experiments.reports.tables import terminal_table  # with the agents, which take seconds to import
+
+    headings, *rows = figures.table()
+    return terminal_table("", headings, rows, console.width)

@@ -46,8 +46,8 @@ class RateDistortion:
     rises: tuple[tuple[float, float], ...] = ()
     by_clip: tuple[Tensor, ...] = ()
 
-    def markdown(self) -> str:
-        """The table in Markdown, with 95 % bootstrap intervals over clips where they are known one by one."""
+    def table(self) -> list[tuple[str, ...]]:
+        """Headings and rows, with 95 % bootstrap intervals over clips where they are known one by one."""
         metrics: tuple[tuple[Sequence[float], Callable[..., Any], str, int, str], ...] = (
             (self.psnr, np.mean, "{:.2f}", 1, ""),
             (self.explained_variance, np.median, "{:.3f}", 1, ""),
@@ -61,7 +61,12 @@ class RateDistortion:
                 cells[row] += f" [{low}, {high}]"
             columns.append(cells)
         headings = ("tokens", "PSNR (dB)", "explained variance (median)", "prior top-5")
-        return markdown_table(headings, zip(self.lengths, *columns, strict=True), names=0)
+        return [headings, *zip(map(str, self.lengths), *columns, strict=True)]
+
+    def markdown(self) -> str:
+        """The table in Markdown."""
+        headings, *rows = self.table()
+        return markdown_table(headings, rows, names=0)
 
     def monotony(self) -> str:
         """A sentence on where PSNR rises and falls from row to row, with standard errors."""

@@ -39,6 +39,8 @@ def test_the_scoreboard_fits_a_terminal_and_ranks_by_what_is_saved(comparison: C
     console.print(scoreboard(comparison, intervals, width))
     text = console.file.getvalue()
     assert "…" not in text
+    assert {"loss-", "threshold:"} <= set(re.findall(r"\S+", text))  # names too, but for words of more than a line
+    assert re.search(r"(^|:)0\.005:", text, re.MULTILINE)
     assert len(SCOREBOARD) <= 7
     ranked = sorted(comparison.scores, key=lambda name: -comparison.savings(name)["saved"])
     starts = [text.index(f"\n{name.replace('_', ' ')[:4]}") for name in ranked]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -66,7 +67,7 @@ def scoreboard(comparison: Comparison, intervals: Intervals, width: int = 80) ->
         ]
         for name, row in _ranked(comparison)
     ]
-    return _terminal_table("", ["policy", *(heading for heading, _, _ in SCOREBOARD)], rows, width)
+    return terminal_table("", ["policy", *(heading for heading, _, _ in SCOREBOARD)], rows, width)
 
 
 def runs_table(runs: Mapping[str, Mapping[str, Mapping[str, Any]]], width: int = 80) -> Table:
@@ -84,7 +85,7 @@ def runs_table(runs: Mapping[str, Mapping[str, Mapping[str, Any]]], width: int =
         for name, metrics in runs.items()
     ]
     headings = ["algorithm", "runs", *(heading for heading, _, _ in shown)]
-    return _terminal_table("interquartile mean over runs, 95 % intervals", headings, rows, width)
+    return terminal_table("interquartile mean over runs, 95 % intervals", headings, rows, width)
 
 
 def report_tables(comparison: Comparison, intervals: Intervals) -> list[str]:
@@ -183,17 +184,37 @@ def _with_interval(write: Callable[[float], str], value: float, interval: Interv
     return f"{cell} [{low}, {high}]"
 
 
-def _terminal_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table:
-    """In a narrow terminal, names are folded, and headings and intervals at spaces; numbers never are."""
+def terminal_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table:
+    """A table that fits a terminal: long names are folded between words, and if need be headings and intervals too."""
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column(headings[0], overflow="fold", min_width=6)
     columns = [list(cells) for cells in zip(headings, *rows, strict=True)]
-    least = min(10, max(map(len, columns[0])))
-    narrow = least + sum(1 + max(map(len, cells)) for cells in columns[1:]) > width
-    for cells in columns[1:] if narrow else ():
-        cells[:] = [cell.replace(" ", "\n") for cell in cells]
+    # As little as makes it fit: nothing, the headings, before intervals, everywhere.
+    for rows_at, headings_at in (("", ""), ("", " "), (" [", " "), (" ", " ")):
+        numbers = [
+            [_broken(heading, headings_at), *(_broken(cell, rows_at) for cell in cells)]
+            for heading, *cells in columns[1:]
+        ]
+        room = width - sum(1 + max(len(line) for cell in cells for line in cell.split("\n")) for cells in numbers)
+        if room >= min(10, max(map(len, columns[0]))):
+            break
+    columns = [[_folded(name, room) for name in columns[0]], *numbers]
     for heading, *_ in columns[1:]:
         table.add_column(heading, justify="right", style="bold" if heading.startswith("saved") else "", no_wrap=True)
     for row in zip(*(cells[1:] for cells in columns), strict=True):
         table.add_row(*row)
     return table
+
+
+def _broken(text: str, at: str) -> str:
+    return text.replace(at, "\n" + at.lstrip()) if at else text
+
+
+def _folded(name: str, room: int) -> str:
+    """A name in lines of at most ``room`` characters where its words allow it: ``threshold:`` ``0.0599``."""
+    lines = [""]
+    for word in re.findall(r"[^-: ]+[-: ]*|[-: ]+", name):
+        if lines[-1] and len(lines[-1] + word) > room:
+            lines.append("")
+        lines[-1] += word
+    return "\n".join(lines)
