@@ -93,7 +93,7 @@ class Info:
             shown = _table(figures, console) if console.is_terminal else figures.markdown()
             console.print(f"\n{clips}: {before}", highlight=False, soft_wrap=True)
             console.print(shown, highlight=False)
-            console.print(after, highlight=False)
+            console.print(after, highlight=False, soft_wrap=not console.is_terminal)
         if self.out is not None:
             with whole_write(self.out) as scratch:
                 scratch.write_text("\n\n".join(pages) + "\n", encoding="utf-8")
