@@ -3,7 +3,9 @@
 import itertools
 import multiprocessing
 import pickle
+import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from typing import Any, ClassVar, cast
 
@@ -220,3 +222,21 @@ def test_bad_arguments(change: dict[str, int]) -> None:
         GameplayClips([])
     with pytest.raises(ValueError, match="Expected split"):
         GameplayClips("test/Counting-v0", split="val")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_cached_clips_do_not_hold_the_memory_of_the_frames_they_were_made_of() -> None:
+    pytest.importorskip("pygame")
+    script = """
+        from pathlib import Path
+        from vaportok_rl.clips import GameplayClips
+        def resident():
+            return next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith("VmRSS"))
+        source = GameplayClips("Acrobot-v1", length=80)
+        source.batch(range(8))
+        before = resident()
+        source.batch(range(8, 80))
+        clips = 72 * source[0].nbytes // 1024
+        assert resident() - before < clips + 20_000, (before, resident(), clips)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True)

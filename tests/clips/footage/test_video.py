@@ -136,8 +136,8 @@ def test_the_cache_changes_no_pixel_and_stays_within_bounds(library: Path, megab
     for index in order + order[::-1]:
         path, first_frame = source.source_of(index)
         assert torch.equal(source[index], read_clips(path, open_video(path, 8), [first_frame], 8, 16)[0])
-        assert source._cache.held_bytes <= megabytes * 2**20
-        assert source._cache.held_bytes == sum(clip.nbytes for clip in source._cache._clips.values())
+        assert len(source._cache) * source[0].nbytes <= megabytes * 2**20
+        assert source._cache._block.untyped_storage().nbytes() <= megabytes * 2**20
 
 
 def test_a_file_is_decoded_once_while_the_cache_holds(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +169,7 @@ def test_long_files_are_read_in_stretches(tmp_path: Path, monkeypatch: pytest.Mo
     for index in (9, 0, 4, 9, 5):
         assert frame_numbers(source[index]) == [frame % 40 for frame in range(8 * index, 8 * index + 8)]
     assert len(source) == 10
-    assert set(source._cache._clips) == {8, 9, 0, 1, 4, 5}  # pairs of neighbours, nothing beyond
+    assert set(source._cache._places) == {8, 9, 0, 1, 4, 5}  # pairs of neighbours, nothing beyond
 
 
 def test_the_cache_forgets_the_least_recently_used() -> None:
@@ -179,11 +179,16 @@ def test_the_cache_forgets_the_least_recently_used() -> None:
     assert cache.get(0) is not None
     cache.put(2, torch.zeros(10, dtype=torch.uint8))
     assert cache.get(1) is None
-    assert cache.get(0) is not None
-    cache.put(0, torch.zeros(5, dtype=torch.uint8))
-    assert (len(cache), cache.held_bytes) == (2, 15)
-    cache.put(3, torch.zeros(26, dtype=torch.uint8))
-    assert (len(cache), cache.held_bytes) == (0, 0)
+    held = cache.get(0)
+    assert held is not None
+    assert held.tolist() == [0] * 10
+    cache.put(0, torch.full((10,), 7, dtype=torch.uint8))
+    assert held.tolist() == [0] * 10  # a copy
+    assert [None if (one := cache.get(index)) is None else one[0].item() for index in range(3)] == [7, None, 0]
+    assert len(cache) == 2
+    nothing = ClipCache(capacity_bytes=9)
+    nothing.put(0, torch.zeros(10, dtype=torch.uint8))
+    assert (len(nothing), nothing.get(0)) == (0, None)
 
 
 def test_it_pickles_without_its_cache(library: Path) -> None:
