@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,6 +80,18 @@ def test_what_is_done_is_not_made_again_unless_its_inputs_change(root: Path) -> 
     assert run_by(root, weights="w2", footage="films")[0] == ["film", "first", "second"]  # needs are inputs too
     (root / "work" / "alone" / "page.md").unlink()
     assert run_by(root, weights="w2", footage="films")[0] == ["alone"]
+    shutil.rmtree(root / "work" / "second")
+    assert run_by(root, weights="w2", footage="films")[0] == ["second"]
+
+
+def test_what_is_made_again_keeps_its_finished_runs(root: Path) -> None:
+    run_by(root)
+    task = rebuild(root)
+    task.reopen([step for step in STEPS if step.command])
+    assert not any(task.is_done(step) for step in STEPS)
+    task.run()
+    parts = {name: (root / "work" / name / "parts.txt").read_text() for name in ("first", "second")}
+    assert parts == {"first": "part ", "second": "part part "}  # the second one resumes
 
 
 def test_a_failed_or_interrupted_step_goes_on_and_the_rest_is_kept(root: Path) -> None:

@@ -45,7 +45,8 @@ class Options:
     only: tuple[str, ...] = ()
     """Steps by name or pattern (`ablation-*`), with the steps they need; all by default."""
     again: bool = False
-    """Run the chosen steps again even if they are done."""
+    """Run the commands of the chosen steps again even if they are done. Studies keep their finished runs and write
+    their pages again; delete a step's folder in runs/rebuild to repeat the runs."""
     jobs: int = 2
     """Steps run in parallel, each on one thread."""
     list: bool = False
@@ -128,7 +129,7 @@ def main(options: Options, console: Console | None = None) -> int:
         jobs=options.jobs,
     )
     if options.again:
-        rebuild.forget(mine)
+        rebuild.reopen(mine)
     try:
         made = rebuild.run()
     except KeyboardInterrupt:

@@ -67,13 +67,15 @@ class Rebuild:
     def is_done(self, step: Step) -> bool:
         """Whether a step's folder is up to date."""
         known = {"fingerprint": self.marks[step.name], "done": True}
-        made = all((self.work / step.name / file).is_file() for file in step.files)
+        folder = self.work / step.name
+        made = folder.is_dir() and all((folder / file).is_file() for file in step.files)
         return bool(step.command) and self.record.get(step.name) == known and made
 
-    def forget(self, steps: Sequence[Step]) -> None:
-        """Makes these steps run again from the beginning."""
+    def reopen(self, steps: Sequence[Step]) -> None:
+        """Makes the commands of these steps run again; one that resumes keeps what it has finished."""
         names = {step.name for step in steps}
-        self._write({name: entry for name, entry in self.record.items() if name not in names})
+        record = self.record.items()
+        self._write({name: {**entry, "done": entry["done"] and name not in names} for name, entry in record})
 
     def run(self) -> list[Step]:
         """Runs the steps that are not done.
@@ -86,7 +88,7 @@ class Rebuild:
         """
         ready = [step for step in self.steps if step.name not in self.left_out]
         fresh = [step for step in ready if step.command and step.minutes < _ALWAYS]
-        self.forget(fresh)
+        self.reopen(fresh)
         waiting = [step for step in ready if not self.is_done(step)]
         total, time_left = len(waiting), hours(minutes(waiting, self.jobs))
         self.console.print(

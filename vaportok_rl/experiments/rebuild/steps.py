@@ -127,7 +127,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "video-formats",
         f"{_study('video_formats')} {{out}}",
-        1,
+        0.9,
         {"video-formats.md": "docs/video-formats.md"},
         weights=False,
     ),
