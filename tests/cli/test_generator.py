@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,6 +111,30 @@ def test_an_interrupted_run_goes_on_to_the_bit(
     main(train(tiny_world, tmp_path / "run", "--resume"))
     file = Path("model") / "generator.safetensors"
     assert (tmp_path / "run" / file).read_bytes() == (run / file).read_bytes()
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(run: Path, tiny_world: str, tmp_path: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command = [*launcher, "-m", "vaportok_rl", *train(tiny_world, tmp_path / "run")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    one, two = (CodeSequences.load(folder / "sequences.safetensors") for folder in (run, tmp_path / "run"))
+    # Batches of other sizes round differently: a code may flip.
+    assert (one.codes == two.codes).float().mean() > 0.99
+    assert torch.equal(one.labels, two.labels)
+    weights = [ClipGenerator.load(folder).state_dict() for folder in (run, tmp_path / "run")]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, atol=1e-3, rtol=0, msg=lambda text, n=name: n + text)
+
+
+def test_a_policy_that_keeps_no_token_is_an_error(
+    tiny_world: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Callable[..., str]
+) -> None:
+    (tmp_path / "keeps_none.py").write_text("def policy(scene, generator):\n    return scene.ids * 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "1…16, got 0…0" in fails(*train(tiny_world, tmp_path / "run", "--lengths", "keeps_none:policy"))
 
 
 def test_bad_input_is_named(run: Path, tiny_world: str, tmp_path: Path, fails: Callable[..., str]) -> None:
