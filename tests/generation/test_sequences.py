@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from vaportok_rl.generation import CodeSequences
-from vaportok_rl.generation.sequences import read_sequence
 
 
 def sequences(**changes: object) -> CodeSequences:
@@ -47,16 +46,3 @@ def test_a_file_gives_back_what_was_saved(tmp_path: Path) -> None:
     (tmp_path / "some.safetensors").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="copy it again"):
         CodeSequences.load(tmp_path / "some.safetensors")
-
-
-@pytest.mark.parametrize(
-    ("outputs", "codes"), [([3, 1, 7], [3, 1]), ([0, 7, 3, 9], [0]), ([1, 2, 3], [1, 2, 3]), ([1, 2, 3, 7], [1, 2, 3])]
-)
-def test_what_was_written_is_read(outputs: list[int], codes: list[int]) -> None:
-    assert read_sequence(outputs, 3, 7) == codes
-
-
-@pytest.mark.parametrize("outputs", [[], [7], [7, 1, 2], [1, 2], [1, 2, 3, 4], [1, 9, 7], [1, -1, 7]])
-def test_what_cannot_be_is_an_error(outputs: list[int]) -> None:
-    with pytest.raises(ValueError, match="decodes to nothing"):
-        read_sequence(outputs, 3, 7)

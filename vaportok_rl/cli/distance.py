@@ -14,6 +14,7 @@ from vaportok_rl.experiments.console import tell_written
 from vaportok_rl.experiments.run_folder import create_run_folder, write_config, write_json
 from vaportok_rl.generation.sampling import SamplingOptions
 from vaportok_rl.runtime.declared import AT_LEAST_1, SEED, check_fields
+from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.tokenizer import PrecisionChoice
 
 
@@ -22,7 +23,8 @@ class Distance:
     """Measure how far reconstructions (rFVD) and generated clips (gFVD) are from held-out clips.
 
     Prints Fréchet distance and maximum mean discrepancy of features, with the number of clips and the feature network's
-    hash, and writes them with MSE, PSNR, prior accuracy and lengths to a new folder.
+    hash, and writes them with MSE, PSNR, prior accuracy and lengths to a new folder. On several processes, which share
+    the clips: `torchrun --nproc-per-node N -m vaportok_rl distance …`.
     """
 
     generator: str | None = None
@@ -62,6 +64,7 @@ class Distance:
         from vaportok_rl.generation.model import ClipGenerator
 
         check_fields(self)
+        processes = Processes.start(self.device)
         network = open_feature_network(self.network, self.device)
         process = TaildropProcess(
             tokenizer=self.tokenizer,
@@ -85,7 +88,10 @@ class Distance:
                 model=model,
                 options=self.sampling,
                 allow_few=self.few,
+                processes=processes,
             )
+        if not processes.is_main:
+            return
         folder = create_run_folder(Path("runs"), "distance", self.out)
         console.print(figures.markdown(), highlight=False, soft_wrap=True)
         written = [

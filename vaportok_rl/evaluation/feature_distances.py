@@ -5,7 +5,6 @@ Both depend only on count, mean and covariance, so memory does not grow with the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
 
@@ -51,19 +50,6 @@ class FeatureStatistics:
         mean = exact.mean(0)
         left = exact - mean
         return cls(len(exact), mean, left.T @ left)
-
-    @classmethod
-    def over(cls, batches: Iterable[Tensor]) -> FeatureStatistics:
-        """Statistics of batches of features, ``float [N, d]`` each; only one batch is in memory.
-
-        Raises:
-            ValueError: there is no batch; see also `of`.
-        """
-        parts = map(cls.of, batches)
-        first = next(parts, None)
-        if first is None:
-            raise ValueError("Expected at least one batch of features, got none; pass clips.")
-        return reduce(cls.merged, parts, first)
 
     def merged(self, other: FeatureStatistics) -> FeatureStatistics:
         """Statistics of the union of two disjoint sets (Chan et al. 1979).

@@ -99,28 +99,3 @@ class CodeSequences:
             raise ValueError(
                 f"Expected code sequences at {file}, got another file ({error}); copy it again."
             ) from error
-
-
-def read_sequence(outputs: Sequence[int], tokens: int, stop: int) -> list[int]:
-    """The codes of a generated sequence after [cls]: 1 … K codes, then [stop] unless there are K.
-
-    Args:
-        outputs: token numbers; those after [stop] are ignored.
-        tokens: K.
-        stop: number of [stop]; codes are smaller.
-
-    Raises:
-        ValueError: [stop] comes first or never, or a number is neither a code nor [stop].
-    """
-    written = list(outputs)
-    end = written.index(stop) if stop in written else len(written)
-    codes = written[:end]
-    if not 1 <= end <= tokens or (end == len(written) and end < tokens):
-        raise ValueError(
-            f"Expected 1 to {tokens} codes and then [stop] ({stop}), got {end} codes and "
-            f"{'[stop]' if end < len(written) else 'no [stop]'}; this sequence decodes to nothing."
-        )
-    odd = next((code for code in codes if not 0 <= code < stop), None)
-    if odd is not None:
-        raise ValueError(f"Expected codes in 0…{stop - 1}, got {odd}; this sequence decodes to nothing.")
-    return codes

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +17,7 @@ from vaportok_rl.agents import build_length_policy
 from vaportok_rl.cli.main import main
 from vaportok_rl.clips.order import ClipOrder
 from vaportok_rl.envs import TaildropProcess
+from vaportok_rl.envs.table.shards import weights_digest
 from vaportok_rl.evaluation import mean_squared_error, psnr
 from vaportok_rl.evaluation.feature_distances import FeatureStatistics, TooFewClipsError, frechet_distance
 from vaportok_rl.evaluation.feature_networks import FeatureNetwork
@@ -115,3 +119,25 @@ def test_the_command_measures_and_says_on_what(
     assert figures["rfvd"]["clips"] == 16
     assert len(figures["rfvd"]["network_sha256"]) == 64
     assert figures["gfvd"] is None
+
+
+@pytest.mark.slow
+def test_two_processes_measure_what_one_does(tiny_world: str, generator: ClipGenerator, tmp_path: Path) -> None:
+    config = replace(generator.config, weights=weights_digest(tiny_world)[:16])
+    model = ClipGenerator(config)
+    model.save(tmp_path / "generator")
+    found = []
+    for launcher in ((), ("torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m")):
+        out = tmp_path / f"out{len(found)}"
+        command = [sys.executable, "-m", *launcher, "vaportok_rl", "distance", "--tokenizer", tiny_world, "--few"]
+        command += ["--generator", str(tmp_path / "generator"), "--count", "80", "--out", str(out)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads((out / "distances.json").read_text()))
+    for name in ("tokens", "mse", "psnr", "accuracy", "generated_tokens", "lengths_ks"):
+        assert found[0][name] == pytest.approx(found[1][name], rel=1e-5), name
+    for name in ("rfvd", "gfvd"):
+        for part in ("frechet", "mmd"):
+            assert found[0][name][part] == pytest.approx(found[1][name][part], rel=1e-3), (name, part)
+    assert found[0]["named"] == found[1]["named"]

@@ -23,6 +23,7 @@ from vaportok_rl.generation.generating import generate_codes
 from vaportok_rl.generation.model import ClipGenerator
 from vaportok_rl.generation.sampling import SamplingOptions
 from vaportok_rl.runtime.markdown import markdown_table
+from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.tokenizer.prior import top_k_accuracy
 
 # Clips generated and evaluated per batch.
@@ -97,9 +98,12 @@ class _Set:
         if self.judge is not None:
             self.named += int((self.judge(clips.cpu()).argmax(-1) == labels.cpu()).sum())
 
-    def result(self) -> FeatureStatistics:
+    def result(self, processes: Processes) -> FeatureStatistics:
         assert self.statistics is not None
-        return self.statistics
+        return self.statistics.over_processes(processes)
+
+    def share_named(self, processes: Processes, total: int) -> float:
+        return float(processes.sum(torch.tensor(self.named, device=self.network.device))) / total
 
 
 @torch.no_grad()
@@ -113,6 +117,7 @@ def measure_generation(
     model: ClipGenerator | None = None,
     options: SamplingOptions | None = None,
     allow_few: bool = False,
+    processes: Processes | None = None,
 ) -> GenerationFigures:
     """Measures reconstructions and, with a generator, generated clips against the same held-out clips.
 
@@ -125,6 +130,7 @@ def measure_generation(
         model: a generator of this tokenizer's codes.
         options: of its sampling.
         allow_few: see `frechet_distance`.
+        processes: share the clips; each returns the metrics of all.
 
     Raises:
         TooFewClipsError: see `frechet_distance`.
@@ -141,43 +147,58 @@ def measure_generation(
     judge = classifier if classifier.label_names[: len(names)] == names else None
     real, again, generated = (_Set(network, judge) for _ in range(3))
     errors, accuracies, kept, labels = [], [], [], []
-    whole = min(count, len(process.source) // process.path_length * process.path_length)
-    for scene, n_tokens in policy_scenes(process, policy, whole, seed):
+    share = processes or Processes()
+    paths = process.path_length * share.count
+    for scene, n_tokens in policy_scenes(
+        process, policy, min(count, len(process.source) // paths * paths), seed, share
+    ):
         clips, codes, own = scene.clips.flatten(0, 1), scene.codes.flatten(0, 1), scene.labels.flatten()
         decoded = world.decode(codes, n_tokens.flatten())
         real.add(clips, own)
         again.add(decoded, own)
-        errors.append(mean_squared_error(decoded, clips).cpu())
-        accuracies.append(top_k_accuracy(scene.hits, n_tokens).flatten().cpu())
-        kept.append(n_tokens.flatten().cpu())
-        labels.append(own.cpu())
-    mse, lengths = torch.cat(errors), torch.cat(kept)
-    written: list[Tensor] = []
+        errors.append(mean_squared_error(decoded, clips).view_as(n_tokens))
+        accuracies.append(top_k_accuracy(scene.hits, n_tokens))
+        kept.append(n_tokens)
+        labels.append(scene.labels)
+    mse, accuracy, lengths, classes = (
+        share.gather(torch.cat(parts), 0).flatten().cpu() for parts in (errors, accuracies, kept, labels)
+    )
+    total = len(lengths)
+    new_lengths = None
     if model is not None:
-        for clips, n_tokens, own in _generated(model, process, torch.cat(labels), options, seed):
+        first, end = (rank * total // share.count for rank in (share.rank, share.rank + 1))
+        written: list[Tensor] = []
+        for clips, n_tokens, own in _generated(model, process, classes[first:end], options, seed, first):
             generated.add(clips, own)
             written.append(n_tokens)
-    new_lengths = torch.cat(written) if written else None
-    total = len(lengths)
+        new_lengths = share.gather(torch.cat(written).to(world.device), 0).cpu()
     sets = {"real": real, "reconstructed": again} | ({"generated": generated} if model is not None else {})
+    statistics = {name: part.result(share) for name, part in sets.items()}
     return GenerationFigures(
         tokens=float(lengths.double().mean()),
         mse=float(mse.double().mean()),
         psnr=float(psnr(mse).double().mean()),
-        accuracy=float(torch.cat(accuracies).double().mean()),
-        rfvd=compare(network, real.result(), again.result(), allow_few=allow_few),
-        gfvd=None if model is None else compare(network, real.result(), generated.result(), allow_few=allow_few),
+        accuracy=float(accuracy.double().mean()),
+        rfvd=compare(network, statistics["real"], statistics["reconstructed"], allow_few=allow_few),
+        gfvd=None
+        if model is None
+        else compare(network, statistics["real"], statistics["generated"], allow_few=allow_few),
         generated_tokens=float("nan") if new_lengths is None else float(new_lengths.double().mean()),
         lengths_ks=float("nan") if new_lengths is None else float(stats.ks_2samp(lengths, new_lengths).statistic),
-        named={} if judge is None else {name: part.named / total for name, part in sets.items()},
+        named={} if judge is None else {name: part.share_named(share, total) for name, part in sets.items()},
     )
 
 
 def _generated(
-    model: ClipGenerator, process: TaildropProcess, labels: Tensor, options: SamplingOptions | None, seed: int
+    model: ClipGenerator,
+    process: TaildropProcess,
+    labels: Tensor,
+    options: SamplingOptions | None,
+    seed: int,
+    first: int,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Generated clips (``uint8``), their lengths and labels, batch by batch."""
     for start in range(0, len(labels), _AT_ONCE):
         own = labels[start : start + _AT_ONCE]
-        sequences = generate_codes(model, own, options, seed=seed, first=start)
+        sequences = generate_codes(model, own, options, seed=seed, first=first + start)
         yield decode_clips(process.engine.world, sequences), sequences.n_tokens, own
