@@ -38,13 +38,13 @@ _PART = 16
 class GeneratorTraining:
     """Settings of one run; the defaults suit `nano` and procedural clips."""
 
-    steps: Annotated[int, AT_LEAST_1] = 4000
+    steps: Annotated[int, AT_LEAST_1] = 3500
     """Optimiser steps."""
     batch_size: Annotated[int, AT_LEAST_1] = 64
     """Sequences a step, over all processes."""
-    muon_learning_rate: Annotated[float, POSITIVE] = 3e-3
+    muon_learning_rate: Annotated[float, POSITIVE] = 6e-3
     """Peak rate of the matrices inside blocks (Muon, RMS-matched to AdamW)."""
-    adam_learning_rate: Annotated[float, POSITIVE] = 2e-3
+    adam_learning_rate: Annotated[float, POSITIVE] = 3e-3
     """Peak rate of embeddings, norms and head (AdamW)."""
     weight_decay: Annotated[float, NOT_NEGATIVE] = 0.05
     """Of both optimisers."""
