@@ -23,6 +23,8 @@ from vaportok_rl.generation import ClipGenerator, CodeSequences, GeneratorTraine
 from vaportok_rl.generation.watermark import mark_clips
 from vaportok_rl.tokenizer import VaporTok
 
+pytest.importorskip("transformers")  # the extra [generation]
+
 _SMALL = ["--sequences", "20", "--held-out", "10", "--steps", "4", "--batch-size", "4", "--save-every", "2"]
 _SIZES = ["--width", "16", "--layers", "1", "--heads", "2"]
 
