@@ -96,7 +96,11 @@ def test_lengths_come_from_any_policy(tiny_world: str, tmp_path: Path, lengths: 
 
 
 def test_an_interrupted_run_goes_on_to_the_bit(
-    run: Path, tiny_world: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path,
+    tiny_world: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     before = GeneratorTrainer.train_step
 
@@ -113,6 +117,10 @@ def test_an_interrupted_run_goes_on_to_the_bit(
     main(train(tiny_world, tmp_path / "run", "--resume"))
     file = Path("model") / "generator.safetensors"
     assert (tmp_path / "run" / file).read_bytes() == (run / file).read_bytes()
+    capsys.readouterr()
+    main(train(tiny_world, tmp_path / "run", "--resume"))  # a finished run
+    assert (tmp_path / "run" / file).read_bytes() == (run / file).read_bytes()
+    assert "nan" not in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -206,4 +207,5 @@ class GeneratorCommand:
                     soft_wrap=True,
                 )
                 raise
-        console.print(f"held-out loss {last[0]:.3f} nats per token", highlight=False)
+        if not math.isnan(last[0]):  # a finished run that is resumed
+            console.print(f"held-out loss {last[0]:.3f} nats per token", highlight=False)
