@@ -256,3 +256,14 @@ def test_critics_enter_with_their_weights(model: VaporTok, clips: Tensor) -> Non
     assert result.loss.item() == pytest.approx(0.3 * perceptual + 0.7 * adversarial, rel=1e-4)
     quiet = CompleteLoss(model, weights, distance, Verdict())(clips, QUANTIZED, torch.rand)
     assert "adversarial" not in quiet.terms
+
+
+def test_codes_are_drawn_or_the_nearest(tiny: VaporTok, clips: Tensor) -> None:
+    hot = VaporTok(replace(tiny.config, quantizer_temperature=10.0))
+    hot.load_state_dict(tiny.state_dict())
+    nearest = tiny.encode(clips).codes
+    for sampled in (True, False):
+        torch.manual_seed(0)
+        result = CompleteLoss(hot.eval(), LossWeights(), sampled_codes=sampled)(clips, QUANTIZED, torch.rand)
+        assert result.codes is not None
+        assert torch.equal(result.codes, nearest) is not sampled
