@@ -84,6 +84,10 @@ class NoHostTensors(TorchDispatchMode):
         return out
 
 
+@pytest.mark.skipif(
+    torch.__version__.startswith("2.9.") and not torch.cuda.is_available(),
+    reason="torch 2.9's attention asks the CUDA driver even about tensors that are only shapes",
+)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_an_update_on_a_device_of_shapes(model: GRPO, monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
     read: list[torch.device] = []

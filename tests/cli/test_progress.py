@@ -35,8 +35,8 @@ def test_a_pipe_gets_a_line_every_half_minute(monkeypatch: pytest.MonkeyPatch) -
         for second in range(100):
             now[0] = float(second)
             shown.advance(task)
-    lines = console.file.getvalue().splitlines()
-    assert [line.split()[:2] for line in lines] == [["31", "done"], ["61", "done"], ["91", "done"]]
+    lines = [line.split()[:2] for line in console.file.getvalue().splitlines() if line]
+    assert lines == [["31", "done"], ["61", "done"], ["91", "done"]]
 
 
 @pytest.mark.parametrize("widgets", [None, object()])
