@@ -20,10 +20,10 @@ from vaportok_rl.tokenizer import PrecisionChoice
 
 @dataclass(frozen=True)
 class Distance:
-    """Measure how far reconstructions (rFVD) and generated clips (gFVD) are from held-out clips.
+    """Measure the distance of reconstructions (rFVD) and generated clips (gFVD) to held-out clips.
 
     Prints Fréchet distance and maximum mean discrepancy of features, with the number of clips and the feature network's
-    hash, and writes them with MSE, PSNR, prior accuracy and lengths to a new folder. On several processes, which share
+    hash, and writes them with MSE, PSNR, prior accuracy and lengths to a new folder. On several processes, which divide
     the clips: `torchrun --nproc-per-node N -m vaportok_rl distance …`.
     """
 

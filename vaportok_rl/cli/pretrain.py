@@ -44,7 +44,7 @@ seed is 0. Footage has one held-out part for both."""
 class Pretrain:
     """Train a tokenizer with its prior and taildrop module on clips.
 
-    Every setting in a recipe's file is an option too (`--warmup 0.05`); listed are the usual ones.
+    Every setting of a recipe is also an option (`--warmup 0.05`); only the usual ones are listed.
 
     Writes a resumable training state, the weights (`model/`, loadable with `VaporTok.from_pretrained`), TensorBoard
     events and a rate–distortion table. Ctrl-C saves; the same command with `--resume` continues with bitwise equal
@@ -53,8 +53,8 @@ class Pretrain:
     """
 
     recipe: str | None = None
-    """A file of settings, which the other options override: `nano`, which makes the shipped weights, `small`, or a TOML
-    file's path."""
+    """A file of settings, which other options override: `nano` (of the shipped weights), `small`, or the path of a TOML
+    file."""
     preset: str = "nano"
     """Geometry: nano, small, vaportok-b or larp-l."""
     clips: tuple[str, ...] = ("procedural",)

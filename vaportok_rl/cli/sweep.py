@@ -16,17 +16,17 @@ from vaportok_rl.experiments.console import tell_written
 
 @dataclass(frozen=True)
 class Sweep:
-    """Train every variant of a sweep's TOML file on every seed, and compare them.
+    """Train all variants of a sweep's TOML file on all seeds, and compare them.
 
-    Writes one CSV (a row a variant and seed), one Markdown table with intervals, and two plots. Start the same command
-    again to go on, or several at once, on one machine or on a shared disk: each takes runs that nobody has. See
-    docs/sweeps.md.
+    Writes one CSV (one row per variant and seed), one Markdown table with intervals, and two plots. The same command
+    resumes an interrupted sweep. Start it several times, on one machine or on a shared disk, to divide the runs among
+    workers. See docs/sweeps.md.
     """
 
     file: Annotated[Path, tyro.conf.Positional]
     """The sweep: `seeds`, `[train]`, and `[variants]`, `[grid]` or `[optuna]`."""
     out: Path | None = None
-    """Folder of the runs and of what is written, new or of the same sweep; `sweeps/<file's name>` if not given."""
+    """Folder of the runs and results, new or of the same sweep; `sweeps/<file's name>` if not given."""
 
     def run(self, console: Console) -> None:
         """Runs the command."""
@@ -51,7 +51,7 @@ class Sweep:
             rows = worker.work() if plan.search is None else search(worker)
         if rows is None:
             console.print(
-                f"other workers still make runs of {out}; whoever ends last writes {PAGE_FILE}.", highlight=False
+                f"other workers still train runs of {out}; the last one to finish writes {PAGE_FILE}.", highlight=False
             )
             return
         written = write_report(out, rows, f"Sweep {self.file.stem}")

@@ -1,4 +1,4 @@
-"""A sweep's file: what is trained, what varies, and over which seeds."""
+"""`SweepPlan`, read from a TOML file: shared settings, variations and seeds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vaportok_rl.runtime.declared import AT_LEAST_1, check_fields
 from vaportok_rl.runtime.messages import did_you_mean, no_such_path
 
 METRICS = ("tokens", "mse", "psnr", "accuracy", "reward", "saved", "gap_closed")
-"""Held-out figures of a run, in the order of the CSV's columns."""
+"""Held-out metrics of a run, in the order of the CSV's columns."""
 _PARTS = ("seeds", "train", "variants", "grid", "optuna")
 
 
@@ -27,8 +27,8 @@ class Search:
     """A search by Optuna.
 
     Attributes:
-        trials: how many settings are tried.
-        space: by setting, a list of choices, or ``low``, ``high`` and perhaps ``log`` and ``step``.
+        trials: number of settings to try.
+        space: for each setting, a list of choices, or ``low``, ``high`` and optionally ``log`` and ``step``.
         storage: address of the study: ``journal:FILE`` or a database's URL.
         metric: of `METRICS`; the mean over seeds is optimised.
         direction: of the metric.
@@ -43,7 +43,7 @@ class Search:
     def __post_init__(self) -> None:
         check_fields(self)
         if not self.space:
-            raise ValueError("Expected at least one setting in [optuna.space], got none; name what is searched.")
+            raise ValueError("Expected at least one setting in [optuna.space], got none; name the settings to search.")
         if self.metric not in METRICS:
             raise ValueError(
                 f"Expected a metric among {', '.join(METRICS)}, got {self.metric!r}; "
@@ -67,10 +67,10 @@ class SweepPlan:
     """A sweep.
 
     Attributes:
-        seeds: one run of each variant a seed.
-        base: settings of `train` by dotted name that all runs share.
-        variants: what each variant changes, by dotted name; with a grid, each of its points.
-        search: a search by Optuna in place of variants.
+        seeds: of the runs; each variant has one run per seed.
+        base: settings of `train`, by dotted name, that all runs share.
+        variants: settings, by dotted name, that each variant or grid point changes.
+        search: a search by Optuna instead of variants.
     """
 
     seeds: tuple[int, ...]
@@ -98,7 +98,7 @@ class SweepPlan:
 
     @property
     def identity(self) -> str:
-        """A hash of everything that is run: 16 hexadecimal digits."""
+        """A hash of the plan: 16 hexadecimal digits."""
         text = json.dumps(plain([self.seeds, self.base, self.variants, self.search]), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -108,7 +108,7 @@ def read_plan(file: Path) -> SweepPlan:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no TOML or says nothing to vary, or a setting is unknown or out of range.
+        ValueError: the file is not TOML or varies nothing, or a setting is unknown or out of range.
     """
     if not file.is_file():
         raise no_such_path("a sweep's TOML file", str(file), "is no file")
@@ -137,7 +137,7 @@ def read_plan(file: Path) -> SweepPlan:
         odd = given.keys() ^ {part.name for part in fields(Search)} - ({"metric", "direction"} - given.keys())
         if odd:
             raise ValueError(
-                f"Expected trials and space, and perhaps storage, metric and direction, in [optuna] of {file}; "
+                f"Expected trials and space, and optionally storage, metric and direction, in [optuna] of {file}; "
                 f"{', '.join(sorted(odd))} is missing or unknown."
             )
         search = Search(**{**given, "space": _flat_space(given["space"])})
@@ -151,12 +151,12 @@ def read_plan(file: Path) -> SweepPlan:
 
 
 def slug(name: str) -> str:
-    """A variant's name as a folder's."""
+    """A variant's name as a folder name."""
     return re.sub(r"[^\w.=+-]+", "_", name)
 
 
 def _product(named: Mapping[str, Mapping[str, Any]], grid: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
-    """Every variant at every point of the grid, by a name that says both."""
+    """All variants at all points of the grid, by a name that states both."""
     found = {}
     for name, changes in (named or {"": {}}).items():
         for values in itertools.product(*grid.values()):
@@ -167,7 +167,7 @@ def _product(named: Mapping[str, Mapping[str, Any]], grid: Mapping[str, Sequence
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as dotted names."""
+    """Flattens nested tables to dotted names."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
@@ -175,7 +175,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _flat_space(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The same for a search space, whose ranges are tables."""
+    """`_flat` for a search space, where ranges are tables too."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         nested = isinstance(value, Mapping) and "low" not in value
@@ -188,7 +188,7 @@ def _an_example(choices: Any) -> Any:
 
 
 def _filled(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
-    """A dataclass of settings out of nested dictionaries."""
+    """A dataclass of settings from nested dictionaries."""
     usual = cls()
     known = {field.name for field in fields(cls)}
     given: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What a sweep found: a tidy CSV, a Markdown table with intervals, and two plots."""
+"""Results of a sweep: a tidy CSV, a Markdown table with intervals, and two plots."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_report(out: Path, rows: Sequence[Row], title: str) -> list[Path]:
 
     Args:
         out: the sweep's folder.
-        rows: one a variant and seed; see `Worker.work`.
+        rows: one per variant and seed; see `Worker.work`.
         title: of the page.
 
     Returns:
@@ -59,7 +59,7 @@ def write_report(out: Path, rows: Sequence[Row], title: str) -> list[Path]:
 
 
 def table(frame: pd.DataFrame) -> str:
-    """A row a variant, in the order of the rows."""
+    """One row per variant, in the order of ``rows``."""
     lines = []
     for variant, runs in frame.groupby("variant", sort=False):
         cells = [_cell(factor * runs[name].to_numpy(), style) for _, name, factor, style in _COLUMNS]
@@ -74,7 +74,7 @@ def _cell(values: NDArray[np.float64], style: str) -> str:
 
 
 def saved_figure(frame: pd.DataFrame) -> Figure:
-    """Error saved against a fixed length of as many tokens, a row a variant: each run, and the interval."""
+    """Error saved against a fixed length with as many tokens, one row per variant: all runs, and the interval."""
     groups: list[tuple[Any, pd.DataFrame]] = list(frame.groupby("variant", sort=False))[::-1]
     figure = Figure(figsize=(7, 0.9 + 0.32 * len(groups)))
     axis = figure.subplots()
@@ -92,7 +92,7 @@ def saved_figure(frame: pd.DataFrame) -> Figure:
 
 
 def pareto_figure(frame: pd.DataFrame) -> Figure:
-    """Mean error against mean tokens, a point a variant, and the front of those that none beats in both."""
+    """Mean error against mean tokens, one point per variant, and the Pareto front."""
     means = frame.groupby("variant", sort=False)[["tokens", "mse"]].mean()
     front = means[~dominated(means.to_numpy())].sort_values("tokens")
     figure = Figure(figsize=(6, 4.2))
@@ -111,7 +111,7 @@ def pareto_figure(frame: pd.DataFrame) -> Figure:
 
 
 def dominated(points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which of ``[N, 2]`` points another is no worse than in both and better in one; lower is better."""
+    """Which of the points ``[N, 2]`` are Pareto-dominated; lower is better."""
     no_worse = (points[None] <= points[:, None]).all(-1)
     better = (points[None] < points[:, None]).any(-1)
     found: NDArray[np.bool_] = np.any(no_worse & better, axis=1)

@@ -1,4 +1,4 @@
-"""Workers of a sweep: each takes runs that nobody has, goes on with those that were interrupted, and repeats none."""
+"""Workers of a sweep: each takes the runs that no other has, resumes interrupted ones and repeats none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vaportok_rl.runtime.held_folders import hold_run_folder, release_run_folder
 RESULT_FILE = "result.json"
 Row = dict[str, Any]
 OnRun = Callable[[str, int], Callable[[int, Mapping[str, float]], None]]
-"""Called with variant and seed when a run begins; what it returns is called after each round."""
+"""Called with variant and seed when a run starts; its result is called after each round."""
 
 
 class _HeldElsewhereError(Exception):
@@ -28,12 +28,12 @@ class _HeldElsewhereError(Exception):
 
 @dataclass
 class Worker:
-    """Makes the runs of a sweep, one after the other.
+    """Trains the runs of a sweep, one after the other.
 
     Args:
         plan: the sweep.
         out: folder of the runs, ``runs/<variant>-<seed>`` each.
-        on_run: for progress.
+        on_run: reports progress.
     """
 
     plan: SweepPlan
@@ -42,13 +42,13 @@ class Worker:
     _held_out: dict[str, HeldOut] = field(default_factory=dict)
 
     def work(self) -> list[Row] | None:
-        """Makes all runs of the plan's variants that no other worker has made or is making.
+        """Trains all runs of the plan's variants that no other worker has finished or is training.
 
         Returns:
-            A row for each variant and seed, in the plan's order; None while others still make some.
+            A row for each variant and seed, in the plan's order; None while other workers still train some.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C; the run is saved and goes on next time.
+            KeyboardInterrupt: on Ctrl-C, after saving; the next call resumes the run.
             ValueError: the folder holds runs with other settings.
         """
         jobs = [(variant, seed) for seed in self.plan.seeds for variant in self.plan.variants]
@@ -58,7 +58,7 @@ class Worker:
                 rows[variant, seed] = self.make(variant, self.plan.variants[variant], seed)
             except _HeldElsewhereError:
                 continue
-        for job in jobs:  # what others have finished meanwhile
+        for job in jobs:  # finished by others in the meantime
             if job not in rows and (found := self._finished(*job, self.plan.variants[job[0]])) is not None:
                 rows[job] = found
         if len(rows) < len(jobs):
@@ -66,7 +66,7 @@ class Worker:
         return [rows[variant, seed] for variant in self.plan.variants for seed in self.plan.seeds]
 
     def make(self, variant: str, changes: Mapping[str, Any], seed: int) -> Row:
-        """One run's row: read if it is finished, else trained or gone on with."""
+        """The row of one run: read if finished, otherwise after training or resuming it."""
         found = self._finished(variant, seed, changes)
         if found is not None:
             return found
@@ -77,7 +77,7 @@ class Worker:
         except FileExistsError as error:
             raise _HeldElsewhereError from error
         try:
-            found = self._finished(variant, seed, changes)  # by whoever held it until now
+            found = self._finished(variant, seed, changes)  # by its last holder
             if found is not None:
                 return found
             settings = self.plan.settings(changes, seed)
@@ -117,7 +117,7 @@ class Worker:
 
     @staticmethod
     def _read(file: Path) -> Any:
-        # Sorted keys lose the order of the columns.
+        # The file has sorted keys, so the order of the columns is restored.
         content = json.loads(file.read_text())
         row = content["row"]
         front = ["variant", "seed"]

@@ -1,4 +1,4 @@
-"""A sweep by Optuna: workers anywhere share one study through its storage."""
+"""A sweep by Optuna; workers share one study through its storage."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _ROWS = "rows"
 
 
 def open_study(search: Search, name: str) -> Any:
-    """The study of that name, made if it is not there.
+    """The study of this name, created if missing.
 
     Raises:
         ModuleNotFoundError: Optuna is not installed.
-        ValueError: the storage cannot be reached.
+        ValueError: the storage is not reachable.
     """
     try:
         import optuna
@@ -34,22 +34,22 @@ def open_study(search: Search, name: str) -> Any:
             backend = optuna.storages.journal.JournalFileBackend(storage.removeprefix(_JOURNAL))
             storage = optuna.storages.JournalStorage(backend)
         return optuna.create_study(storage=storage, study_name=name, direction=search.direction, load_if_exists=True)
-    except Exception as error:  # each database has errors of its own
+    except Exception as error:  # each database has its own error types
         raise ValueError(
-            f"Expected a storage that can be reached, got {search.storage!r} ({type(error).__name__}: "
+            f"Expected a reachable storage, got {search.storage!r} ({type(error).__name__}: "
             f"{str(error).splitlines()[0] if str(error) else 'no reason given'}); check the address, or use "
             "journal:FILE."
         ) from error
 
 
 def search(worker: Worker) -> list[Row] | None:
-    """Tries settings until the study has its trials; those that this folder left unfinished go on first.
+    """Runs trials until the study has enough; first resumes the unfinished ones of this folder.
 
     Returns:
-        The rows of all finished trials, by trial and seed; None while other workers still make some.
+        The rows of all finished trials, by trial and seed; None while other workers still run some.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; the run is saved and goes on next time.
+        KeyboardInterrupt: on Ctrl-C, after saving; the next call resumes the run.
     """
     import optuna
 
@@ -74,7 +74,7 @@ def search(worker: Worker) -> list[Row] | None:
         folder = worker.out / "trials" / str(trial.number)
         folder.mkdir(parents=True, exist_ok=True)
         hold_run_folder(folder)
-        # What a trial tries depends on its number and the trials before it, not on who asks.
+        # A trial's settings depend on its number and the earlier trials, not on the worker.
         study.sampler = optuna.samplers.TPESampler(seed=derive_seed(plan.identity, trial.number) % 2**32)
         _make(worker, study, trial, {name: _suggest(trial, name, own) for name, own in plan.search.space.items()})
         release_run_folder(folder)

@@ -18,13 +18,13 @@ def read_recipe(name: str) -> dict[str, Any]:
     """Reads a recipe.
 
     Args:
-        name: of one that comes with the package (``"nano"``), or a TOML file's path.
+        name: of a shipped recipe (``"nano"``), or the path of a TOML file.
 
     Returns:
         Settings by name, of the command ``pretrain`` and of `PretrainConfig`; arrays as tuples.
 
     Raises:
-        ValueError: there is no such recipe, or it is no TOML.
+        ValueError: there is no such recipe, or it is not TOML.
     """
     shipped = _FOLDER / f"{name}.toml"
     file = shipped if name in recipe_names() else Path(name)
