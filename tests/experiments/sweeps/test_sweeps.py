@@ -32,10 +32,7 @@ group_size = 2
 decisions = 24
 held_out_scenes = 2
 """
-GRID = (
-    BASE
-    + "[variants.full]\n[variants.without-efficiency.reward.weights]\nefficiency = 0\n[grid]\nkl_coef = [0.1, 0.5]\n"
-)
+GRID = BASE + "[variants.without-efficiency.reward.weights]\nefficiency = 0\n[grid]\nkl_coef = [0.1, 0.5]\n"
 OPTUNA = (
     BASE + "[optuna]\ntrials = 2\n[optuna.space]\nkl_coef = {{low = 0.01, high = 1.0, log = true}}\nn_epochs = [1, 2]\n"
 )
@@ -80,14 +77,12 @@ def test_a_grid_of_variants_is_made_once(write: Callable[[str], Path], tmp_path:
     rows = pd.read_csv(out / CSV_FILE)
     assert list(rows.columns[:2]) == ["variant", "seed"]
     assert {"tokens", "mse", "psnr", "accuracy", "reward", "saved", "gap_closed", "kl_coef"} <= set(rows.columns)
-    assert len(rows) == len(trained) == 8
-    assert set(rows["variant"]) == {
-        f"{name} kl_coef={value}" for name in ("full", "without-efficiency") for value in (0.1, 0.5)
-    }
+    assert len(rows) == len(trained) == 4
+    assert set(rows["variant"]) == {f"without-efficiency kl_coef={value}" for value in (0.1, 0.5)}
     assert {path.name for path in out.iterdir()} == {"runs", CSV_FILE, PAGE_FILE, "saved.png", "pareto.png"}
     files = {name: (out / name).read_bytes() for name in (CSV_FILE, PAGE_FILE)}
     main(["sweep", str(file), "--out", str(out)])
-    assert len(trained) == 8
+    assert len(trained) == 4
     assert files == {name: (out / name).read_bytes() for name in files}
     first = read_plan(file).settings({"reward.weights.efficiency": 0, "kl_coef": 0.5}, 1)
     assert (first.reward.weights, first.kl_coef, first.seed, first.decisions) == ({"efficiency": "0"}, 0.5, 1, 24)
@@ -112,24 +107,24 @@ def test_an_interrupted_sweep_goes_on_and_ends_the_same(
     with pytest.raises(KeyboardInterrupt):
         Worker(plan, tmp_path / "parts", on_run).work()
     begun = len(trained)
-    assert 0 < begun < 8
+    assert 0 < begun < 4
     assert Worker(plan, tmp_path / "parts").work() == whole
-    assert len(trained) == 8 + 1  # the interrupted one was begun twice
+    assert len(trained) == 4 + 1  # the interrupted one was begun twice
 
 
 def test_what_another_worker_has_is_left_to_it(
     write: Callable[[str], Path], tmp_path: Path, trained: list[str]
 ) -> None:
     plan, out = read_plan(write(GRID)), tmp_path / "out"
-    theirs = out / "runs" / "full_kl_coef=0.1-0"
+    theirs = out / "runs" / "without-efficiency_kl_coef=0.1-0"
     theirs.mkdir(parents=True)
     with FileLock(theirs / LOCK_FILE):
         assert Worker(plan, out).work() is None
-        assert len(trained) == 7
+        assert len(trained) == 3
         assert not (theirs / RESULT_FILE).exists()
     rows = Worker(plan, out).work()
     assert rows is not None
-    assert len(trained) == len(rows) == 8
+    assert len(trained) == len(rows) == 4
 
 
 def test_optuna_tries_each_once_and_goes_on(write: Callable[[str], Path], tmp_path: Path, trained: list[str]) -> None:
