@@ -94,6 +94,14 @@ def test_missing_and_empty_files_say_so(tmp_path: Path) -> None:
         open_video(empty, 16)
 
 
+def test_an_unknown_codec_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "unknown.mp4"
+    write_grey_video(path, 4)
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+    with pytest.raises(UnreadableVideoError, match="no codec"):
+        open_video(path, 4)
+
+
 def test_a_file_that_was_replaced_is_an_error_and_not_other_frames(tmp_path: Path) -> None:
     path = tmp_path / "short.mp4"
     write_grey_video(path, 40)
