@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from rich.console import Console
 
+from vaportok_rl.cli.progress import progress_bar
 from vaportok_rl.experiments.console import tell_written
 from vaportok_rl.experiments.run_folder import create_run_folder, write_config, write_json
 from vaportok_rl.generation.sampling import SamplingOptions
@@ -78,7 +80,10 @@ class Distance:
             model = ClipGenerator.load(self.generator, self.device)
             check_tokenizer(model, self.tokenizer, process.engine.world)
         policy = build_length_policy(self.lengths, process, trust_archives=self.trust_archives)
-        with console.status("measuring"):
+        folder = create_run_folder(Path("runs"), "distance", self.out) if processes.is_main else Path()
+        with progress_bar(console) as progress:
+            total = -(-self.count // processes.count) * (1 if model is None else 2)
+            task = progress.add_task("measuring clips", total=total, live="")
             figures = measure_generation(
                 process,
                 policy,
@@ -89,10 +94,10 @@ class Distance:
                 options=self.sampling,
                 allow_few=self.few,
                 processes=processes,
+                on_clips=partial(progress.advance, task),
             )
         if not processes.is_main:
             return
-        folder = create_run_folder(Path("runs"), "distance", self.out)
         console.print(figures.markdown(), highlight=False, soft_wrap=True)
         written = [
             write_config(folder, dataclasses.replace(self, out=None)),

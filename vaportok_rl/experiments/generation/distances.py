@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -118,6 +118,7 @@ def measure_generation(
     options: SamplingOptions | None = None,
     allow_few: bool = False,
     processes: Processes | None = None,
+    on_clips: Callable[[int], None] = lambda clips: None,
 ) -> GenerationFigures:
     """Measures reconstructions and, with a generator, generated clips against the same held-out clips.
 
@@ -131,6 +132,7 @@ def measure_generation(
         options: of its sampling.
         allow_few: see `frechet_distance`.
         processes: share the clips; each returns the metrics of all.
+        on_clips: called with the number of clips after each batch that was reconstructed or generated.
 
     Raises:
         TooFewClipsError: see `frechet_distance`.
@@ -160,6 +162,7 @@ def measure_generation(
         accuracies.append(top_k_accuracy(scene.hits, n_tokens))
         kept.append(n_tokens)
         labels.append(scene.labels)
+        on_clips(n_tokens.numel())
     mse, accuracy, lengths, classes = (
         share.gather(torch.cat(parts), 0).flatten().cpu() for parts in (errors, accuracies, kept, labels)
     )
@@ -171,6 +174,7 @@ def measure_generation(
         for clips, n_tokens, own in _generated(model, process, classes[first:end], options, seed, first):
             generated.add(clips, own)
             written.append(n_tokens)
+            on_clips(len(n_tokens))
         new_lengths = share.gather(torch.cat(written).to(world.device), 0).cpu()
     sets = {"real": real, "reconstructed": again} | ({"generated": generated} if model is not None else {})
     statistics = {name: part.result(share) for name, part in sets.items()}
