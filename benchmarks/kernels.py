@@ -1,4 +1,4 @@
-"""Attention kernels, precisions and the plain reference on this machine, alone and beside a busy process."""
+"""Attention kernels, precisions and the plain reference on this machine, alone and next to a busy process."""
 
 from __future__ import annotations
 

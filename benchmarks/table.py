@@ -1,4 +1,4 @@
-"""The environment on an outcome table: decisions a second by face and number of environments, and the time to build."""
+"""The environment on an outcome table: decisions per second by interface and size, and the time to build it."""
 
 from __future__ import annotations
 

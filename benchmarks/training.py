@@ -1,4 +1,4 @@
-"""One training step of the tokenizer: clips a second, and what the time goes to."""
+"""One training step of the tokenizer: clips per second, and where the time goes."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def section(quick: bool) -> str:
     head = ["", "clips/s", *PARTS, "GFLOP/s", "`torch.mm`", "of it"]
     return (
         "## A training step\n\n"
-        f"`vaportok-rl pretrain` with its defaults on nano's geometry, {run.batch_size} procedural clips a step, at "
+        f"`vaportok-rl pretrain` with its defaults on nano's geometry, {run.batch_size} procedural clips per step, at "
         f"{REACHED:.0%} of the run: latents quantised, lengths drawn, dropped tokens masked. *GFLOP/s* is the work of "
         "forward and backward pass by the time they took, beside what `torch.mm` reaches on "
         f"[{ROWS} × width] by [width × 4 width].\n\n" + table(head, rows)

@@ -38,7 +38,7 @@ class Distance:
     lengths: str = "argmax"
     """Policy that chooses the lengths of the reconstructions: anything that `rollout --policy` takes."""
     network: str = "stand-in"
-    """Feature network: `stand-in` (its figures compare with nothing published), `i3d:FILE`, `videomae:FILE`,
+    """Feature network: `stand-in` (not comparable with published values), `i3d:FILE`, `videomae:FILE`,
     `vjepa:FILE` or `torchscript:FILE`."""
     count: Annotated[int, AT_LEAST_1] = 512
     """Clips in each set."""

@@ -145,7 +145,7 @@ class ClipSource(ABC):
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     def _content(self) -> object:
-        """What identifies the clips beside length, size, split and labels, as JSON."""
+        """What identifies the clips besides length, size, split and labels, as JSON."""
         return self.describe()
 
     @property

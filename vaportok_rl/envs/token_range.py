@@ -56,7 +56,7 @@ class TokenRange:
 
     @property
     def longest(self) -> int:
-        """The largest length of the range, whatever the budget."""
+        """The maximum of the range, regardless of the budget."""
         return self.tokens if self.maximum is None else self.maximum
 
     def highest(self, steps: NDArray[np.int64], spent: NDArray[np.int64]) -> NDArray[np.int64]:

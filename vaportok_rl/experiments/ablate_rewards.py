@@ -1,8 +1,8 @@
 """Leave-one-out over the five reward terms, as in the source's Table 1.
 
 ``python -m vaportok_rl.experiments.ablate_rewards OUT --table DIR --reward.preset paper`` trains GRPO on an outcome
-table under the preset's reward, and without each term in turn. It writes ``ablation.csv`` (a row a variant and seed)
-and ``ablation.md``. A run that is finished is read from ``OUT/runs``, so that an interrupted study goes on.
+table under the preset's reward, and without each term in turn. It writes ``ablation.csv`` (one row per variant and
+seed) and ``ablation.md``. A run that is finished is read from ``OUT/runs``, so that an interrupted study continues.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Ablation(StudySettings):
     decisions: int = 40_960
     """Of each run."""
     scenes: int = 16
-    """P, scenes a round."""
+    """P, scenes per round."""
     group_size: int = 8
     """G, paths through each scene."""
     held_out_scenes: int = 64
@@ -119,7 +119,7 @@ def run_all(settings: Ablation, out: Path, held_out: HeldOut, console: Console) 
 
 
 def by_seed(scores: dict[str, list[PolicyScore]], seeds: tuple[int, ...], at_equal_tokens: EqualTokens) -> pd.DataFrame:
-    """One row a variant and seed."""
+    """One row per variant and seed."""
     rows = []
     for variant, runs in scores.items():
         for seed, score in zip(seeds, runs, strict=True):

@@ -49,10 +49,10 @@ def rendered_frame(process: TaildropProcess, seed: int) -> np.ndarray:
 
 @torch.no_grad()
 def worlds_figure(worlds: Mapping[str, VaporTok], clips: Tensor, lengths: Sequence[int]) -> Figure:
-    """Middle frames of the same clips under several worlds: a row a clip, and for each length a column a world.
+    """Middle frames of clips under several tokenizers: one row per clip, one column per length and tokenizer.
 
     Args:
-        worlds: by what they are called, all for clips of this size.
+        worlds: tokenizers by name, all for clips of this size.
         clips: ``uint8 [B, C, T, H, W]``.
         lengths: tokens kept.
     """

@@ -1,7 +1,7 @@
-"""How much of the oracle's gap a network can learn: GRPO beside the same network taught with full information.
+"""How much of the oracle's gap a network can learn: GRPO and the same network trained with full information.
 
 ``python -m vaportok_rl.experiments.learnable OUT --table DIR``; a run that is finished is read from ``OUT``, so that an
-interrupted study goes on. Of the gap between the best fixed length and the oracle, a
+interrupted study continues. Of the gap between the best fixed length and the oracle, a
 part cannot be learnt: the oracle knows all clips of a path, the policy sees one. What a policy trained with every
 length's outcome closes on held-out clips is the measure for what GRPO closes with a few samples.
 """
@@ -58,7 +58,7 @@ class LearnableSettings(StudySettings):
     decisions: int = 81_920
     """Of GRPO and of the enumerated gradient; enough for both to converge."""
     scenes: int = 16
-    """P, scenes a round."""
+    """P, scenes per round."""
     group_size: int = 8
     """G, paths through each scene."""
     grpo: GRPOOptions = field(default_factory=lambda: FROM_PRETRAINED)
@@ -272,7 +272,7 @@ def main(
     heading = (
         f"{_held_out(settings)} "
         f"{settings.decisions:,} decisions ({settings.scenes} scenes × {settings.group_size} paths × "
-        f"{settings.path_length} clips a round) for GRPO and for the enumerated gradient "
+        f"{settings.path_length} clips per round) for GRPO and for the enumerated gradient "
         f"({describe(settings.grpo)}; fresh: {describe(settings.fresh_grpo)}), "
         f"{settings.epochs} passes for the router, seeds {', '.join(map(str, settings.seeds))}."
     )

@@ -196,13 +196,13 @@ def page(curves: Sequence[LearningCurve], heading: str, picture: str) -> str:
         "over all K lengths, `router` is the same network taught the oracle's lengths. "
         "Medians over seeds on held-out clips of "
         f"{heading}\n\n{gap_table(curves)}\n\n![Gap closed during training]({picture})\n\n"
-        "Dashed: on clips that it was trained on. The router's figures in the table are those of its best pass, judged "
-        "on training scenes that it is not taught on; the others' are of the end of training.\n"
+        "Dashed: on training clips. The router's rows show its best pass, selected on training scenes that are held "
+        "back from it; the other rows show the end of training.\n"
     )
 
 
 def write(folder: Path, curves: Sequence[LearningCurve], heading: str, name: str) -> list[Path]:
-    """Writes ``results.json``, ``runs.csv`` (a row a run), the page and its picture in ``images``; returns their paths.
+    """Writes ``results.json``, ``runs.csv`` (one row per run), the page and its picture; returns their paths.
 
     Args:
         folder: for all of them.

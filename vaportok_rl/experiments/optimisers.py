@@ -2,7 +2,7 @@
 
 ``python -m vaportok_rl.experiments.optimisers OUT --table DIR --seeds 0 1 2`` trains what is not trained yet and writes
 ``optimisers.csv`` (a row a measurement), ``optimisers.md`` and its picture in ``images``. A run that was finished is
-read, one that was interrupted goes on.
+read, and an interrupted one is resumed.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class Optimisers(StudySettings):
     """Train the taildrop module with each optimiser and each seed, and compare at equal decisions and in time."""
 
     variants: tuple[Variant, ...] = VARIANTS
-    """Which optimisers; `grpo-path` is GRPO with one advantage a path instead of one a clip, `enumerated` with the
+    """Which optimisers; `grpo-path` is GRPO with one advantage per path instead of one per clip, `enumerated` with the
     exact gradient over all lengths, `candidates` with AdaTok's fixed group of lengths."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One run of each variant a seed; the scenes of a seed are the same for all variants."""
     decisions: int = 40_960
     """Of each run."""
     scenes: int = 16
-    """P, scenes a round."""
+    """P, scenes per round."""
     group_size: int = 8
     """G, paths through each scene."""
     pretrained: bool = True
@@ -96,7 +96,7 @@ class Optimisers(StudySettings):
 
 
 def measured(variant: Variant, seed: int, points: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
-    """Rows of the table: the held-out figures of one run at each measurement, but for the unweighted terms."""
+    """Rows of the table: the held-out metrics of one run at each measurement, but for the unweighted terms."""
     kept = [{name: value for name, value in point.items() if not name.startswith("reward_")} for point in points]
     return [{"variant": variant, "seed": seed, **point} for point in kept]
 
@@ -167,7 +167,7 @@ def optimisers_figure(rows: pd.DataFrame) -> Figure:
 
 
 def ends_table(rows: pd.DataFrame) -> str:
-    """A row a variant: means over seeds at the end."""
+    """One row per variant: means over seeds at the end."""
     last = last_points(rows)
     lines = []
     for variant in rows["variant"].unique():
@@ -178,7 +178,7 @@ def ends_table(rows: pd.DataFrame) -> str:
 
 
 def times_table(rows: pd.DataFrame) -> str:
-    """A row a variant: seconds of training on this machine, means over seeds."""
+    """One row per variant: seconds of training on this machine, means over seeds."""
     seconds = last_points(rows).groupby("variant", sort=False)[["seconds", "decisions"]].mean()
     lines = [
         (variant, f"{taken:.0f}", f"{decisions / taken:.0f}") for variant, taken, decisions in seconds.itertuples()
@@ -219,7 +219,7 @@ def write(settings: Optimisers, rows: pd.DataFrame, held_out: HeldOut, out: Path
         "Optimisers on the same module and the same scenes",
         f"Written by `python -m vaportok_rl.experiments.optimisers`. Reward `{settings.reward.preset}`; every run "
         f"trains the {'pretrained' if settings.pretrained else 'fresh'} taildrop module for {settings.decisions:,} "
-        f"decisions ({settings.scenes} scenes × {settings.group_size} paths × {settings.path_length} clips a round). "
+        f"decisions ({settings.scenes} scenes × {settings.group_size} paths × {settings.path_length} clips per round). "
         "With one seed, all optimisers visit the same scenes in the same order.",
         "`grpo` has its defaults. `grpo-path` gives all clips of a path one advantage (`--credit path`), `enumerated` "
         "has the exact gradient over all lengths, `candidates` compares the same evenly spaced lengths of every clip, "
@@ -253,7 +253,7 @@ def main(
     held_out = HeldOut(TaildropProcess(**settings.environment("test")), settings.held_out_scenes)
     rows = run_all(settings, out, held_out, console)
     if rows is None:
-        console.print(Text.assemble(("interrupted", "yellow"), ": the same command goes on"), highlight=False)
+        console.print(Text.assemble(("interrupted", "yellow"), ": the same command continues"), highlight=False)
         return
     written = write(settings, rows, held_out, out)
     console.print(ends_table(rows), highlight=False, soft_wrap=True)

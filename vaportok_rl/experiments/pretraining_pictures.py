@@ -50,7 +50,7 @@ def _smooth(values: list[float], window: int) -> np.ndarray:
 
 
 def curves_figure(curves: dict[str, Curve]) -> Figure:
-    """Losses, codes in use and lengths against steps, and held-out PSNR, a line a length."""
+    """Losses, codes in use and lengths against steps, and held-out PSNR, one line per length."""
     figure = Figure(figsize=(10, 5.4))
     axes = figure.subplots(2, 3)
     for axis, name in zip(axes.flat, PANELS, strict=True):

@@ -109,7 +109,7 @@ def detect(clip: Tensor) -> Detection:
 def _check_size(clips: Tensor) -> None:
     if clips.dtype != torch.uint8 or clips.dim() != 5 or clips.shape[1] != 3 or min(clips.shape[3:]) <= _SIDES:
         raise ValueError(
-            f"Expected clips uint8 [B, 3, T, H, W] of more than {_SIDES} pixels a side, got {clips.dtype} of shape "
+            f"Expected clips uint8 [B, 3, T, H, W] of more than {_SIDES} pixels per side, got {clips.dtype} of shape "
             f"{tuple(clips.shape)}; a smaller one cannot carry the mark."
         )
 

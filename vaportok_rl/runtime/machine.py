@@ -43,7 +43,7 @@ def usable_device(device: str | torch.device) -> torch.device:
 
 
 def describe_machine(device: str | torch.device = "cpu") -> dict[str, str | int]:
-    """What affects the last bits of a run beside its seed, as plain data for the run's record.
+    """What affects the last bits of a run besides its seed, as plain data for the run's record.
 
     Args:
         device: where the run computes.

@@ -67,7 +67,7 @@ def training_lengths(
 ) -> Tensor:
     """Draws lengths for training.
 
-    - ``naive``: uniform on 1 … K, whatever P says.
+    - ``naive``: uniform on 1 … K, independent of P.
     - ``argmax``: the most probable length.
     - ``sample``: drawn from P.
     - ``pre-sample``: drawn from P renormalised on the lengths up to *and including* the most probable one, so that

@@ -127,7 +127,7 @@ class CreditRule:
     def candidate_advantage(self, conditional: tuple[Tensor, Tensor], log_p: Tensor) -> Tensor:
         """Advantage of a fixed group of lengths at every decision, as AdaTok compares budgets (arXiv 2606.07185).
 
-        The G lengths are K / G, 2 · K / G … K, equally weighted, whatever the policy. AdaTok trains its selector so;
+        The G lengths are K / G, 2 · K / G … K, equally weighted, for any policy. AdaTok trains its selector so;
         details that its paper leaves open follow GRPO.
 
         Args:

@@ -15,7 +15,7 @@ _CHUNK = 512
 
 
 class Calibration:
-    """Scored scenes of the training split, whatever the MDP's split; cached.
+    """Scored scenes of the training split, for an MDP of any split; cached.
 
     Args:
         process: clips, reward and token range.

@@ -243,7 +243,7 @@ def open_video(path: Path, frames: int) -> VideoIndex:
 
     Args:
         path: the file.
-        frames: T, frames a clip.
+        frames: T, frames per clip.
 
     Returns:
         Its index, with at least one frame.
@@ -422,7 +422,7 @@ def read_clips(path: Path, index: VideoIndex, first_frames: Sequence[int], frame
         path: the file.
         index: of the file, from `open_video`.
         first_frames: first frame of each clip, in ``0 … index.count - 1``.
-        frames: T, frames a clip.
+        frames: T, frames per clip.
         size: H = W, pixels.
 
     Returns:

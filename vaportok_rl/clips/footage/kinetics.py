@@ -45,7 +45,7 @@ class KineticsCSV(FootageClips):
 
     The ``split`` column says ``train``, or ``test``, ``val`` or ``validate`` for held out. Without it, a hash of the
     listed path decides (see `held_out_files`), and a single video is split by time. Labels are the sorted names
-    (numbers by size) of all rows, whatever files exist: list both splits, in one CSV or several.
+    (numbers by size) of all rows, whether or not their files exist: list both splits, in one CSV or several.
 
     By default each video gives one clip, as `VideoClips` with ``starts="random"`` does; files are then opened when they
     are first read. Frames, damage and training are as described there.

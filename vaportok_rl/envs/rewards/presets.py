@@ -19,7 +19,7 @@ _THRESHOLDS = {"tokens": Range(1), "K": Range(0, 1, open_low=True), "prior": POS
 
 @dataclass(frozen=True, kw_only=True)
 class RewardOptions:
-    """Options of a reward beside its weights and terms; None means the preset's value.
+    """Options of a reward besides its weights and terms; None means the preset's value.
 
     ``docs/rewards.md`` gives each constant's formula, range, source and reason.
     """

@@ -58,7 +58,7 @@ class TableClips(ClipSource):
         if changed.any():
             raise ValueError(
                 f"Expected the clips that {self.describe()} was built from, got other pixels for clip "
-                f"{rows[int(changed.int().argmax())]}; restore the clips, or build the table anew."
+                f"{rows[int(changed.int().argmax())]}; restore the clips, or rebuild the table."
             )
         return batch
 

@@ -200,12 +200,12 @@ def read_manifest(folder: str | Path, *, unfinished: bool = False) -> TableManif
     if content.get("format") != FORMAT or content.get("version") != VERSION:
         raise ValueError(
             f"Expected format {FORMAT!r} version {VERSION} in {path}, got {content.get('format')!r} version "
-            f"{content.get('version')!r}; build the table anew with this version."
+            f"{content.get('version')!r}; rebuild the table with this version."
         )
     if stated != _digest_of(content):
         raise ValueError(
             f"Expected {path} to have the hash it states, {str(stated)[:12]}…, got {_digest_of(content)[:12]}…: the "
-            "file is damaged or was edited; copy it again, or build the table anew."
+            "file is damaged or was edited; copy it again, or rebuild the table."
         )
     if not (content["complete"] or unfinished):
         raise ValueError(

@@ -74,7 +74,7 @@ def read_shard(folder: Path, record: ShardRecord) -> dict[str, Tensor]:
         ValueError: it is damaged.
     """
     path = folder / record.file
-    remedy = "copy it again, or run the `vaportok-rl table build` that made the table, which mends it"
+    remedy = "copy it again, or run the `vaportok-rl table build` that made the table, which repairs it"
     if not path.is_file():
         raise FileNotFoundError(f"Expected the shard {record.file} in {folder}, found none; {remedy}.")
     content = path.read_bytes()

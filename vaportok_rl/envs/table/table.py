@@ -169,7 +169,7 @@ class OutcomeTable:
         if found != build.weights:
             raise ValueError(
                 f"Expected the tokenizer that the outcome table {self.folder} was built with ({build.tokenizer!r}, "
-                f"SHA-256 {build.weights[:12]}…), got {tokenizer!r} with {found[:12]}…; build the table anew with "
+                f"SHA-256 {build.weights[:12]}…), got {tokenizer!r} with {found[:12]}…; rebuild the table with "
                 "these weights, or name the others with tokenizer=."
             )
 
@@ -217,7 +217,7 @@ class OutcomeTable:
         if len(source) != record.available:
             raise ValueError(
                 f"Expected the {record.available} clips of which the outcome table {self.folder} was built, got "
-                f"{len(source)} ({source.describe()}); restore them, or build the table anew."
+                f"{len(source)} ({source.describe()}); restore them, or rebuild the table."
             )
         return source
 

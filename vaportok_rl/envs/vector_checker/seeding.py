@@ -25,13 +25,13 @@ from vaportok_rl.envs.vector_checker.rollouts import (
 
 
 def seeded_reset(trial: Trial) -> Iterator[str]:
-    """`reset` with the same seed always returns the same, whatever was played before."""
+    """`reset` with the same seed always returns the same, after any earlier rollout."""
     first = trial.rollout[:1]
     for again in ("", " once more"):
         if found := trajectory_difference(first, trial.play(0)):
             yield (
                 f"Expected reset(seed={trial.seed}){again} to return what the first one did, got another result "
-                f"({found}); draw all randomness from generators that every reset(seed=...) seeds anew."
+                f"({found}); draw all randomness from generators that every reset(seed=...) seeds again."
             )
 
 

@@ -77,8 +77,8 @@ def report(before: Mapping[str, bytes], root: Path, written: Sequence[str], time
             row[2:] = [str(count), str(differ), str(len(beyond))]
             lines += [f"- {target}: {line}" for line in beyond]
         rows.append(row)
-    table = markdown_table(("written", "", "figures", "differ", "beyond their intervals"), rows, names=2)
-    told = "\n".join(lines) or "No figure changed by more than its 95 % interval."
+    table = markdown_table(("written", "", "numbers", "differ", "beyond their intervals"), rows, names=2)
+    told = "\n".join(lines) or "No number changed by more than its 95 % interval."
     return f"{table}\n\n{told}", len(lines)
 
 

@@ -259,7 +259,7 @@ class _Inert:
         pass
 
 
-# What the trainer pickles beside tensors and plain values. Its configuration is made of EasyDict, which is a dict; the
+# What the trainer pickles besides tensors and plain values. Its configuration is made of EasyDict, which is a dict; the
 # random states in the checkpoints of unfinished runs hold numpy arrays, which nothing here needs.
 _STAND_INS: list[Any] = [
     (collections.OrderedDict, "easydict.EasyDict"),
