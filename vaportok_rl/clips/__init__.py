@@ -1,4 +1,4 @@
-"""Where video comes from. Every source is a `ClipSource`: indexable, labelled, deterministic."""
+"""Sources of video clips. Every source is a `ClipSource`: indexable, labelled, deterministic."""
 
 from vaportok_rl.clips.footage.decoding import UnreadableVideoError
 from vaportok_rl.clips.footage.kinetics import KineticsCSV

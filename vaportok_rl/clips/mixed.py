@@ -81,7 +81,7 @@ class MixedClips(ClipSource):
         return self._gather(listed, take)
 
     def origin(self, index: int) -> ClipOrigin:
-        """Where the clip at ``index`` comes from; see `ClipSource.origin`."""
+        """Origin of the clip at ``index``; see `ClipSource.origin`."""
         (listed,) = self.check_indices([index])
         position, inner, _, _ = self._place(listed)
         return self.sources[position].origin(inner)
@@ -103,7 +103,7 @@ class MixedClips(ClipSource):
 
     @property
     def skipped(self) -> Mapping[Path, str]:
-        """What any of the sources skipped."""
+        """Files skipped by any of the sources."""
         return {path: reason for source in self.sources for path, reason in source.skipped.items()}
 
     def _gather(self, listed: list[int], take: Callable[[ClipSource, list[int]], ClipBatch]) -> ClipBatch:

@@ -34,5 +34,5 @@ class ClipOrder:
         return indices
 
     def visits(self, start: int, length: int) -> list[int]:
-        """How many times the clip at each of these positions came before."""
+        """Number of earlier visits to the clip at each of these positions."""
         return [position // self.count for position in range(start, start + length)]

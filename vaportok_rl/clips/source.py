@@ -52,7 +52,7 @@ class ClipBatch:
 
 @dataclass(frozen=True)
 class ClipOrigin:
-    """Where a clip comes from.
+    """Origin of a clip.
 
     Attributes:
         file: the video file, or empty for clips that come from no file.
@@ -113,7 +113,7 @@ class ClipSource(ABC):
         return self.batch(indices)
 
     def origin(self, index: int) -> ClipOrigin:
-        """Where the clip at ``index`` comes from.
+        """Origin of the clip at ``index``.
 
         Raises:
             IndexError: ``index`` lies outside the source.

@@ -69,7 +69,7 @@ class Scene:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors are."""
+        """Device of the tensors."""
         return self.codes.device
 
     def part(self, name: str, paths: Tensor, steps: Tensor) -> Tensor:

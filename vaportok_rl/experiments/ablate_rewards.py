@@ -41,7 +41,7 @@ METRICS = ("tokens", "mse", "psnr", "accuracy", "reward")
 
 @dataclass(frozen=True)
 class Ablation(StudySettings):
-    """What is trained, on what, and what is left out."""
+    """Settings of the study: training, clips, and terms to leave out."""
 
     variants: tuple[str, ...] = VARIANTS
     """`full`, and `without-TERM` for each of the five terms."""

@@ -47,7 +47,7 @@ FROM_FRESH = replace(FROM_PRETRAINED, kl_coef=0.0)
 
 @dataclass(frozen=True)
 class LearnableSettings(StudySettings):
-    """What is trained, on what (`--table` makes it cheap), for how long."""
+    """Settings of the study: policies, clips (`--table` makes it cheap) and length of training."""
 
     folds: tuple[str, ...] = ()
     """Instead of `--table`: tables of all folds of the same footage (`table build --clips fold:1/3:PATH` and so on).
@@ -215,7 +215,7 @@ def learnable_gap(
 
 
 def describe(chosen: GRPOOptions) -> str:
-    """Where settings depart from the defaults, as on the command line of ``train``."""
+    """Settings that differ from the defaults, as options of ``train``."""
     plain = asdict(GRPOOptions())
     changed = {name: value for name, value in asdict(chosen).items() if value != plain[name]}
     return " ".join(f"`--{name.replace('_', '-')} {value}`" for name, value in changed.items()) or "the defaults"

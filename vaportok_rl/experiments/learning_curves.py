@@ -50,7 +50,7 @@ class LearningCurve:
 
     @property
     def late_rise(self) -> float:
-        """What the training gap rose by in the last quarter: near 0 when training has converged."""
+        """Increase of the training gap in the last quarter of training: near 0 after convergence."""
         return self.training[-1] - float(np.interp(0.75, self.share, self.training))
 
 

@@ -148,7 +148,7 @@ def last_points(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def optimisers_figure(rows: pd.DataFrame) -> Figure:
-    """What is saved and the gap closed on held-out clips against decisions: means over seeds, 95 % intervals."""
+    """Error saved and gap closed on held-out clips against decisions: means over seeds, 95 % intervals."""
     figure = Figure(figsize=(9.6, 3.8))
     axes = figure.subplots(1, 2)
     for axis, (metric, label) in zip(axes, SHARES.items(), strict=True):

@@ -38,7 +38,7 @@ COLOURS = {"naive": "tab:gray", "argmax": "tab:red", "sample": "tab:blue", "pre-
 
 @dataclass(frozen=True)
 class Kept:
-    """What one rule for the length at inference gives, as means over clips.
+    """Metrics of one rule for the length at inference, means over clips.
 
     Attributes:
         rule: how the length is chosen.

@@ -81,7 +81,7 @@ class ClipGenerator(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.head.weight.device
 
     def class_tokens(self, labels: Tensor) -> Tensor:

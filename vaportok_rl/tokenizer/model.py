@@ -118,7 +118,7 @@ class VaporTok(
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.encoder_latent_query_embed.device
 
     def autocast(self) -> AbstractContextManager[None]:

@@ -137,7 +137,7 @@ def _read_csv(path: Path, folder: Path) -> list[ListedVideo]:
 
 
 def _header(path: Path, row: list[str]) -> dict[str, int] | None:
-    """Where the columns are, if the first row names them."""
+    """Positions of the columns, if the first row names them."""
     names = [name.lower() for name in row]
     columns = {name: position for position, name in enumerate(names) if name in ("split", "time_start", "time_end")}
     for meaning, known in (("path", (*_PATH_COLUMNS, _ID_COLUMN)), ("label", _LABEL_COLUMNS)):

@@ -55,7 +55,7 @@ class FootageOptions:
     starts: Starts = "grid"
     """``"grid"`` for all non-overlapping clips of a file (which opens every file), ``"random"`` for one per file."""
     seed: int = 0
-    """Where the one clip of a file begins outside training."""
+    """Start of the one clip of a file outside training."""
     on_error: OnError = "skip"
     """A file that is missing or unreadable: ``"skip"`` warns once per file and continues, ``"raise"`` stops."""
     cache_megabytes: Annotated[float, NOT_NEGATIVE] = 256
@@ -315,7 +315,7 @@ class FootageClips(ClipSource):
         return read_clips(file.path, self._index(file.path), first_frames, self.frames, self.size)
 
     def _fixed(self, file: _File) -> int:
-        """Where a file's one clip begins outside training; it depends on the file's name alone."""
+        """Start of a file's one clip outside training, from the file's name alone."""
         return self._start(file, f"{self.seed}/{file.key}")
 
     def _start(self, file: _File, drawn: str) -> int:

@@ -16,7 +16,7 @@ VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".vob"),
     *(".webm", ".wmv"),
 )
-"""What folders and glob patterns are searched for, in any case."""
+"""File endings that folders and glob patterns are searched for, in upper or lower case."""
 
 
 @dataclass(frozen=True)

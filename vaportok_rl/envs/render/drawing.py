@@ -141,7 +141,7 @@ def _font() -> ImageFont.FreeTypeFont:
 
 @lru_cache(maxsize=16)
 def _template(height: int, width: int, titles: tuple[str, ...], names: tuple[str, ...]) -> Image.Image:
-    """What every picture of a geometry shares: titles, empty panels, labels and axes."""
+    """Parts shared by all pictures of a geometry: titles, empty panels, labels and axes."""
     column = _column(width)
     right = len(titles) * (column + _MARGIN)
     axis_lines = len(names) + 1 if names else 0

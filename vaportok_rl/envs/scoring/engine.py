@@ -59,7 +59,7 @@ class Engine(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where scenes and outcomes are."""
+        """Device of scenes and outcomes."""
 
     @property
     def complexity_scale(self) -> ComplexityScale:

@@ -65,7 +65,7 @@ class TableScene(Scene):
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors are."""
+        """Device of the tensors."""
         return self.rows.device
 
     def _gathered(self, name: str, rows: Tensor) -> Tensor:

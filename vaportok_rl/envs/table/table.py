@@ -61,7 +61,7 @@ class TableSplit:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors are."""
+        """Device of the tensors."""
         return self.mse.device
 
 

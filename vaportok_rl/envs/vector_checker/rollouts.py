@@ -32,7 +32,7 @@ class VectorEnvError(ValueError):
 
 @dataclass(frozen=True)
 class Returned:
-    """What one `reset` or `step` returned; a reset has only ``obs`` and ``infos``."""
+    """Results of one `reset` or `step`; a reset has only ``obs`` and ``infos``."""
 
     obs: Any
     infos: dict[str, Any]

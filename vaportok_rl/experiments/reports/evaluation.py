@@ -107,7 +107,7 @@ class AgentRun:
 
     @property
     def marks(self) -> tuple[object, ...]:
-        """What identifies the agent: its file's hash, and its run folder if it is that folder's agent."""
+        """Identity of the agent: its file's hash, and its run folder if it is that folder's agent."""
         if self.file is None:
             return ()
         content = hashlib.sha256(self.file.read_bytes()).hexdigest()
