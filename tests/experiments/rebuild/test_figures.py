@@ -19,9 +19,11 @@ PAGE = """# Title
 | --- | --- | ---: | ---: |
 | fresh | grpo | 85.2 % [80.1, 88.0] | 85.5 / 1,083.9 |
 
+<!-- begin: card -->
 | tokens | PSNR |
 | ---: | ---: |
 | 4 | 20.74 |
+<!-- end: card -->
 
 | option | default |
 | --- | --- |
@@ -39,7 +41,7 @@ def test_every_figure_of_every_table_is_found_but_for_times() -> None:
         ("By seed", "start fresh grpo", "gap", ""): (85.2, (80.1, 88.0)),
         ("By seed", "start fresh grpo", "by seed", ""): (85.5, None),
         ("By seed", "start fresh grpo", "by seed", "1"): (1083.9, None),
-        ("By seed", "tokens 4", "PSNR", ""): (20.74, None),
+        ("card", "tokens 4", "PSNR", ""): (20.74, None),
     }
 
 

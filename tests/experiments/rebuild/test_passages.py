@@ -17,7 +17,7 @@ def results(saved: float) -> dict[str, Any]:
     return {
         **{name: {**metrics, "saved": value} for name, value in policies.items()},
         "intervals": {name: {"saved": [value - 0.02, value + 0.01]} for name, value in policies.items()},
-        "curves": {"tokens": []},
+        "curves": {"tokens": [], "saved": []},
         "saved": saved,
     }
 

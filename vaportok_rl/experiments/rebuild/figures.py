@@ -14,7 +14,7 @@ _NUMBER = r"[+\-−]?\d[\d,]*(?:\.\d+)?"
 _FIGURE = re.compile(rf"({_NUMBER})(?:\s*[%×])?(?:\s*\[({_NUMBER})(?:\s*%)?,\s*({_NUMBER})(?:\s*%)?\])?")
 
 Key = tuple[str, ...]
-"""Heading, row, column, and which of the cell's figures."""
+"""Heading or passage, row, column, and which of the cell's figures."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ def figures(page: str) -> dict[Key, Figure]:
     found: dict[Key, Figure] = {}
     heading, lines = "", page.splitlines()
     for place, line in enumerate(lines):
-        if line.startswith("#"):
-            heading = line.lstrip("# ")
+        if title := re.match(r"#+ (.+)|<!-- begin: (.+) -->", line):
+            heading = title[1] or title[2]
         if not re.fullmatch(r"\|(?:\s*:?-+:?\s*\|)+", line) or not place:
             continue
         names = max(1, sum(not cell.rstrip().endswith(":") for cell in _cells(line)))

@@ -33,13 +33,11 @@ def worlds_picture(work: Path) -> str:
 def scoreboard(work: Path) -> str:
     """The scoreboard of `train` without options: one row per policy, highest saving first."""
     results = _results(work / "train")
-    names = [name for name, row in results.items() if isinstance(row, dict) and "saved" in row]
     rows = []
-    for name in sorted(names, key=lambda name: -results[name]["saved"]):
+    for name in sorted(results["intervals"], key=lambda name: -results[name]["saved"]):
         cells = [write(results[name][metric]).replace("-", "−") for _, metric, write in SCOREBOARD]
-        if name in results["intervals"]:
-            place = [metric for _, metric, _ in SCOREBOARD].index("saved")
-            cells[place] = _with_ends(results[name]["saved"], results["intervals"][name]["saved"])
+        place = [metric for _, metric, _ in SCOREBOARD].index("saved")
+        cells[place] = _with_ends(results[name]["saved"], results["intervals"][name]["saved"])
         rows.append((spoken(name), *cells))
     return markdown_table(("policy", *(heading for heading, _, _ in SCOREBOARD)), rows)
 

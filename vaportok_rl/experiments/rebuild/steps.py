@@ -90,7 +90,7 @@ def _study(module: str) -> str:
 _TABLES = "--table {table-train} --held-out-table {table-test}"
 _FOLDS, _SEEDS = (1, 2, 3), (0, 1, 2)
 _FOLD_TABLES = "--folds " + " ".join(f"{{fold-{fold}}}" for fold in _FOLDS)
-_GAMES = "gym:LunarLander-v3,BipedalWalker-v3,CarRacing-v3,CartPole-v1,MountainCar-v0,Acrobot-v1"
+_GAMES = "gym:CarRacing-v3,LunarLander-v3,BipedalWalker-v3,CartPole-v1,MountainCar-v0,Acrobot-v1"
 
 
 def _page(name: str) -> dict[str, str]:
