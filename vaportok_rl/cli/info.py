@@ -15,7 +15,8 @@ from torch import Tensor
 
 from vaportok_rl.clips import ClipSource, open_clips
 from vaportok_rl.clips.open import PROCEDURAL
-from vaportok_rl.evaluation import RateDistortion, clip_batches, own_lengths, rate_distortion
+from vaportok_rl.evaluation import clip_batches, own_lengths, rate_distortion
+from vaportok_rl.experiments.console import show_rate_distortion
 from vaportok_rl.runtime.whole_writes import whole_write
 from vaportok_rl.tokenizer import PRESETS, PrecisionChoice, VaporTok, shipped_checkpoints
 from vaportok_rl.version import __version__
@@ -90,9 +91,8 @@ class Info:
                 f"average; its rank correlation with the clips' complexity is {rank:.2f}."
             )
             pages.append(f"{before}\n{figures.markdown()}\n{after}")
-            shown = _table(figures, console) if console.is_terminal else figures.markdown()
             console.print(f"\n{clips}: {before}", highlight=False, soft_wrap=True)
-            console.print(shown, highlight=False)
+            show_rate_distortion(console, figures)
             console.print(after, highlight=False, soft_wrap=not console.is_terminal)
         if self.out is not None:
             with whole_write(self.out) as scratch:
@@ -100,10 +100,3 @@ class Info:
 
     def _batches(self, sources: Iterable[ClipSource]) -> Iterator[Tensor]:
         return chain.from_iterable(clip_batches(source, self.count) for source in sources)
-
-
-def _table(figures: RateDistortion, console: Console) -> Table:
-    from vaportok_rl.experiments.reports.tables import terminal_table  # with the agents, which take seconds to import
-
-    headings, *rows = figures.table()
-    return terminal_table("", headings, rows, console.width)

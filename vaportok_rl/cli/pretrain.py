@@ -20,6 +20,7 @@ from vaportok_rl.cli.progress import progress_bar
 from vaportok_rl.clips import ClipSource, open_clips
 from vaportok_rl.clips.footage.source import Starts
 from vaportok_rl.evaluation import clip_batches, rate_distortion
+from vaportok_rl.experiments.console import show_rate_distortion
 from vaportok_rl.experiments.pretraining_pictures import draw_run
 from vaportok_rl.experiments.reports.pictures import to_frames
 from vaportok_rl.experiments.run_folder import CONFIG_FILE, create_run_folder, write_config
@@ -208,7 +209,7 @@ class Pretrain:
             if step == steps:
                 with whole_write(folder / "rate_distortion.md") as scratch:
                     scratch.write_text(figures.markdown() + "\n")
-                console.print(figures.markdown(), highlight=False)
+                show_rate_distortion(console, figures)
             writer.flush()  # before the checkpoint, after which nothing would log this step again
 
         with progress_bar(console) as progress, contextlib.closing(writer):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
 from vaportok_rl.agents import Comparison
 from vaportok_rl.evaluation.intervals import Interval
+from vaportok_rl.experiments.console import terminal_table
 from vaportok_rl.runtime.markdown import markdown_table
 
 Column = tuple[str, str, Callable[[float], str]]
@@ -182,39 +181,3 @@ def _with_interval(write: Callable[[float], str], value: float, interval: Interv
         return cell
     low, high = map(write, interval)
     return f"{cell} [{low}, {high}]"
-
-
-def terminal_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table:
-    """A table that fits a terminal: long names are folded between words, and if need be headings and intervals too."""
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    table.add_column(headings[0], overflow="fold", min_width=6)
-    columns = [list(cells) for cells in zip(headings, *rows, strict=True)]
-    # As little as makes it fit: nothing, the headings, before intervals, everywhere.
-    for rows_at, headings_at in (("", ""), ("", " "), (" [", " "), (" ", " ")):
-        numbers = [
-            [_broken(heading, headings_at), *(_broken(cell, rows_at) for cell in cells)]
-            for heading, *cells in columns[1:]
-        ]
-        room = width - sum(1 + max(len(line) for cell in cells for line in cell.split("\n")) for cells in numbers)
-        if room >= min(10, max(map(len, columns[0]))):
-            break
-    columns = [[_folded(name, room) for name in columns[0]], *numbers]
-    for heading, *_ in columns[1:]:
-        table.add_column(heading, justify="right", style="bold" if heading.startswith("saved") else "", no_wrap=True)
-    for row in zip(*(cells[1:] for cells in columns), strict=True):
-        table.add_row(*row)
-    return table
-
-
-def _broken(text: str, at: str) -> str:
-    return text.replace(at, "\n" + at.lstrip()) if at else text
-
-
-def _folded(name: str, room: int) -> str:
-    """A name in lines of at most ``room`` characters where its words allow it: ``threshold:`` ``0.0599``."""
-    lines = [""]
-    for word in re.findall(r"[^-: ]+[-: ]*|[-: ]+", name):
-        if lines[-1] and len(lines[-1] + word) > room:
-            lines.append("")
-        lines[-1] += word
-    return "\n".join(lines)
