@@ -1,4 +1,4 @@
-"""``train``, ``table build`` and ``rollout`` killed at any moment, or started twice at once: a whole run's bytes."""
+"""Commands killed at any moment, or started twice at once, end with a whole run's bytes."""
 
 import json
 import os
@@ -22,6 +22,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import torch
@@ -41,11 +42,14 @@ time.time_ns = lambda: 10**18
 root, kind, world, kills, races = Path(sys.argv[1]), *sys.argv[2:4], *map(json.loads, sys.argv[4:6])
 walk = ["--tokenizer", world, "--path-length", "3"]
 groups = ["--scenes", "2", "--group-size", "4", "--held-out-scenes", "2", "--decisions", "144", "--pool", "6"]
+learnt = ["--width", "16", "--layers", "1", "--heads", "2", "--steps", "12", "--batch-size", "4", "--save-every", "3"]
 settings = {
     "train": ["train", *walk, *groups],
     "table": ["table", "build", "--tokenizer", world, "--count", "24", "--held-out", "8", "--shard-clips", "4"],
     "rollout": ["rollout", *walk, "--episodes", "24"],
     "minari": ["rollout", *walk, "--episodes", "24", "--minari", "some/mine-v0"],
+    "generator": ["generator", "train", "--tokenizer", world, *learnt, "--sequences", "24", "--held-out", "8"],
+    "generate": ["generate", str(root / "generator"), "--count", "2"],
 }[kind]
 
 
@@ -65,6 +69,8 @@ def attempt(folder, *more, kill=None, gate=None):
             code = 0
         except SystemExit as stopped:
             code = stopped.code
+        except BaseException:
+            traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(code)
@@ -80,11 +86,25 @@ def ended(child):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def content(path):
+    if path.name != "training_state.pt":
+        return path.read_bytes()
+    # How long it took is no result, and the order of tensors in the file differs after --resume.
+    state = torch.load(path, weights_only=True)
+    return repr([flat(state["model"]), flat(state["optimizers"]), state["step"]])
+
+
+def flat(value):
+    if isinstance(value, dict):
+        return {name: flat(part) for name, part in value.items()}
+    return value.tolist() if isinstance(value, torch.Tensor) else value
+
+
 def left(folder):
     # Events and archives hold the time; half-written files are hidden.
     places = [folder, folder.with_name(folder.name + "-minari")]
     return {
-        path.relative_to(root / folder.name if place == folder else place).as_posix(): path.read_bytes()
+        path.relative_to(root / folder.name if place == folder else place).as_posix(): content(path)
         for place in places
         for path in place.rglob("*")
         if path.is_file() and "tfevents" not in path.name and path.suffix != ".zip"
@@ -103,6 +123,8 @@ def torn(folder):
             OutcomeTable.load(folder)
         except ValueError:
             changed.remove("manifest.json")
+    if kind == "generator":  # an earlier step's, which --resume reads
+        changed -= {"training_state.pt", "model/generator.safetensors"}
     if kind == "minari" and not listed(folder):
         changed = {name for name in changed if not name.startswith("some/mine-v0/data/")}
     return sorted(changed)
@@ -120,16 +142,19 @@ def clear(folder):
 
 
 def again(folder):
-    if kind == "train" and (folder / "config.yaml").is_file():
+    if kind in ("train", "generator") and (folder / "config.yaml").is_file():
         return attempt(folder, "--resume")
     code = attempt(folder)
-    if code == 2 and kind in ("rollout", "minari"):  # it asks to move away what is there
+    if code == 2 and kind in ("rollout", "minari", "generate"):  # it asks to move away what is there
         clear(folder)
         code = attempt(folder)
     return code
 
 
 os.environ["MINARI_DATASETS_PATH"] = str(root / "warm-minari")
+if kind == "generate":
+    sizes = ["--sequences", "16", "--held-out", "8", *learnt]
+    main(["generator", "train", "--tokenizer", world, *sizes, "--out", str(root / "generator")])
 main([*settings, "--out", str(root / "warm")])
 started = time.monotonic()
 assert attempt(root / "whole") == 0
@@ -159,8 +184,8 @@ for number in range(races):
 
 
 def run(folder: Path, kind: str, world: str, kills: list[float], races: int) -> list[list[object]]:
-    if kind == "minari":
-        pytest.importorskip("minari")
+    for module in {"minari": ("minari",), "generator": ("transformers",), "generate": ("transformers",)}.get(kind, ()):
+        pytest.importorskip(module)
     script = folder / "script.py"
     script.write_text(SCRIPT)
     done = subprocess.run(
@@ -175,7 +200,7 @@ def run(folder: Path, kind: str, world: str, kills: list[float], races: int) -> 
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
 
 
-@pytest.mark.parametrize("kind", ["train", "table", "rollout", "minari"])
+@pytest.mark.parametrize("kind", ["train", "table", "rollout", "minari", "generator", "generate"])
 def test_what_is_killed_at_any_moment_ends_with_the_bytes_of_a_whole_run(
     kind: str, tiny_world: str, tmp_path: Path
 ) -> None:
@@ -186,7 +211,7 @@ def test_what_is_killed_at_any_moment_ends_with_the_bytes_of_a_whole_run(
         assert (code, torn, rerun, differs) == (-signal.SIGKILL, [], 0, []), f"killed at {kill}, which left {found}"
 
 
-@pytest.mark.parametrize("kind", ["train", "table", "rollout", "minari"])
+@pytest.mark.parametrize("kind", ["train", "table", "rollout", "minari", "generator", "generate"])
 def test_of_two_that_start_at_once_in_one_folder_one_is_refused(kind: str, tiny_world: str, tmp_path: Path) -> None:
     outcomes = run(tmp_path, kind, tiny_world, [], 50)
     assert len(outcomes) == 50

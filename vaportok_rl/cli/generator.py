@@ -111,7 +111,7 @@ class GeneratorCommand:
         """Makes the run folder, or takes that of the run to continue."""
         if not self.resume or self.out is None:
             folder = create_run_folder(Path("runs"), "generator", self.out)
-            write_config(folder, dataclasses.replace(self, out=folder))
+            write_config(folder, dataclasses.replace(self, out=None))
             return folder
         hold_run_folder(self.out)
         if not (self.out / CONFIG_FILE).is_file():

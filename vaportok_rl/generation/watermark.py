@@ -84,11 +84,11 @@ def _mark(clip: Tensor, patterns: NDArray[np.float32]) -> Tensor:
     """Marks one clip ``uint8 [3, T, H, W]``, most at the frequencies where the picture has least power."""
     waves = _waves(*clip.shape[1:])
     found = _spectrum(clip, waves)
-    nearest = torch.from_numpy(patterns[int((patterns @ _heard(found)).argmax())])
+    nearest = torch.from_numpy(patterns[int((patterns @ _heard(found)).argmax())]).double()
     signs = nearest.view(_TIMES, _SIDES, _SIDES)[: len(found)]
     pattern = torch.einsum("kuv,kt,uy,vx->tyx", signs / (_power(found) + _ROOM**2).sqrt(), *waves)
     pattern = pattern * (255 * 10 ** (-PSNR_DB / 20) / pattern.square().mean().sqrt())
-    marked: Tensor = (clip.float() + pattern).round().clamp(0, 255).to(torch.uint8)
+    marked: Tensor = (clip + pattern).round().clamp(0, 255).to(torch.uint8)
     return marked
 
 
@@ -118,7 +118,8 @@ def _waves(frames: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor
     """Cosines along time and both sides, each ``[frequencies, samples]``: the same waves at every size."""
 
     def cosines(count: int, samples: int) -> Tensor:
-        place = (torch.arange(samples) + 0.5) / samples
+        # In float64, where no pixel is so near to a half that the order of additions decides how it is rounded.
+        place = (torch.arange(samples, dtype=torch.float64) + 0.5) / samples
         return torch.cos(torch.pi * torch.arange(count)[:, None] * place)
 
     return cosines(min(frames, _TIMES), frames), cosines(_SIDES, height), cosines(_SIDES, width)
@@ -126,7 +127,7 @@ def _waves(frames: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor
 
 def _spectrum(clip: Tensor, waves: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     """Amplitude of each wave in a clip ``uint8 [3, T, H, W]``, in grey levels: ``[times, sides, sides]``."""
-    return torch.einsum("tyx,kt,uy,vx->kuv", grey_levels(clip[None])[0], *waves) * (8 / clip[0].numel())
+    return torch.einsum("tyx,kt,uy,vx->kuv", grey_levels(clip[None])[0].double(), *waves) * (8 / clip[0].numel())
 
 
 def _power(found: Tensor) -> Tensor:
@@ -140,7 +141,7 @@ def _heard(found: Tensor) -> NDArray[np.float32]:
     limit = 2 * power.sqrt()
     heard = torch.minimum(torch.maximum(found, -limit), limit) / power
     heard[0, 0, 0] = 0  # brightness
-    return F.pad(heard, (0, 0, 0, 0, 0, _TIMES - len(heard))).flatten().numpy()
+    return F.pad(heard, (0, 0, 0, 0, 0, _TIMES - len(heard))).flatten().float().numpy()
 
 
 @lru_cache(maxsize=1)
