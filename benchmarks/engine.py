@@ -84,25 +84,6 @@ def _large(quick: bool) -> str:
     literal, literal_half = TARGET_GROUP * taken["literal"], TARGET_GROUP * taken["literal half"]
     counted = TARGET_GROUP * multiplications(lambda: literal_scores(world, clips, lengths[:1]))
     counted /= multiplications(lambda: engine_run(engine, clips, lengths))
-    head = ["G \\ mean length", *(f"{share:g} K" for share in SHARES)]
-    rows = []
-    for group in () if quick else GROUPS:
-        row = [str(group)]
-        for share in SHARES:
-            some = random_lengths((group, 1, 1), share * tokens, tokens)
-            # One turn each: the literal method costs the same for every path, and was measured above.
-            both = [
-                interleaved({"engine": lambda e=e, some=some: engine_run(e, clips, some)}, 0 if quick else 1)["engine"]
-                for e in (engine, quick_engine)
-            ]
-            per_path = taken["literal"] * group
-            row.append(f"{per_path / both[0]:.1f}× / {per_path / both[1]:.1f}×")
-        rows.append(row)
-    grid = (
-        ""
-        if quick
-        else "\n\n" + table(head, rows) + "\n\nfloat32 / bfloat16, both against the literal method in float32."
-    )
     return (
         f"G = {TARGET_GROUP}, mean length {TARGET_SHARE:g} K, one clip:\n\n"
         f"- same dtype, float32: **{literal / taken['engine']:.2f}×** ({literal:.1f} s literally, "
@@ -110,7 +91,6 @@ def _large(quick: bool) -> str:
         f"- same dtype, bfloat16: **{literal_half / taken['engine half']:.2f}×**\n"
         f"- as it comes, bfloat16 against float32: **{literal / taken['engine half']:.2f}×** (target 8× with AMX, 5× "
         "with AVX-512 BF16)"
-        f"{grid}"
     )
 
 
