@@ -9,11 +9,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import interleaved, table
-from benchmarks.worlds import nano
+from vaportok_rl.cli.pretrain import Pretrain
 from vaportok_rl.clips import ProceduralClips
-from vaportok_rl.tokenizer import VaporTok, VaporTokConfig
+from vaportok_rl.tokenizer import PRESETS, VaporTok, VaporTokConfig
 from vaportok_rl.tokenizer.pretraining import PretrainConfig
-from vaportok_rl.tokenizer.pretraining.loss import CompleteLoss
+from vaportok_rl.tokenizer.pretraining.loss import LENGTH_GROUPS, CompleteLoss
 from vaportok_rl.tokenizer.pretraining.noise import ClipNoise
 from vaportok_rl.tokenizer.pretraining.optimizers import build_optimizers
 from vaportok_rl.tokenizer.pretraining.schedule import Schedule
@@ -90,7 +90,8 @@ def measure(config: VaporTokConfig, run: PretrainConfig, repeats: int) -> list[s
 
 def section(quick: bool) -> str:
     """The page's part about training."""
-    config, run = nano().config, PretrainConfig()
+    recipe = Pretrain.from_recipe("nano")
+    config, run = PRESETS[recipe.preset], recipe.config
     if quick:
         run = dataclasses.replace(run, batch_size=8)
     precisions = ("float32", "bfloat16")
@@ -98,8 +99,9 @@ def section(quick: bool) -> str:
     head = ["", "clips/s", *PARTS, "GFLOP/s", "`torch.mm`", "of it"]
     return (
         "## A training step\n\n"
-        f"`vaportok-rl pretrain` with its defaults on nano's geometry, {run.batch_size} procedural clips per step, at "
-        f"{REACHED:.0%} of the run: latents quantised, lengths drawn, dropped tokens masked. *GFLOP/s* is the work of "
-        "forward and backward pass by the time they took, beside what `torch.mm` reaches on "
+        f"`vaportok-rl pretrain --recipe nano`, {run.batch_size} procedural clips per step, at {REACHED:.0%} of the "
+        f"run: latents quantised, lengths drawn, clips decoded in {LENGTH_GROUPS} groups of similar length without the "
+        "tokens that all of a group drop. *GFLOP/s* is the work of forward and backward pass by the time they took, "
+        "beside what `torch.mm` reaches on "
         f"[{ROWS} × width] by [width × 4 width].\n\n" + table(head, rows)
     )
