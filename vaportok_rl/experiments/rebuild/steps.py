@@ -174,9 +174,8 @@ STEPS: tuple[Step, ...] = (
     *map(_ablation, ("paper", "balanced")),
     Step(
         "optimisers",
-        f"{_study('optimisers')} {{out}} {_TABLES} --decisions 10240 --seeds {' '.join(map(str, range(10)))} "
-        "--variants grpo enumerated ppo a2c reinforce",
-        45,
+        f"{_study('optimisers')} {{out}} {_TABLES} --decisions 10240 --seeds {' '.join(map(str, range(10)))}",
+        50,
         _page("optimisers"),
         resumes=True,
     ),
