@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 from torch import Tensor
 
-from vaportok_rl.cli.progress import progress_bar
+from vaportok_rl.cli.progress import progress_bar, told_when_interrupted
 from vaportok_rl.experiments.run_folder import CONFIG_FILE, create_run_folder, write_config
 from vaportok_rl.generation.config import GeneratorConfig, GeneratorSizes
 from vaportok_rl.generation.model import GENERATOR_FILE, ClipGenerator
@@ -198,14 +198,7 @@ class GeneratorCommand:
                     live = f"loss {found['loss']:.3f}  held out {last[0]:.3f} nats per token"
                     progress.update(task, completed=step, live=live)
 
-            try:
+            with told_when_interrupted(console, trainer, folder / STATE_FILE):
                 trainer.run(on_step, validate)
-            except KeyboardInterrupt:
-                console.print(
-                    f"interrupted after step {trainer.step}; saved {folder / STATE_FILE}. Continue with --resume.",
-                    style="yellow",
-                    soft_wrap=True,
-                )
-                raise
         if not math.isnan(last[0]):  # a finished run that is resumed
             console.print(f"held-out loss {last[0]:.3f} nats per token", highlight=False)

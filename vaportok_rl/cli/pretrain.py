@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from vaportok_rl.cli.progress import progress_bar
+from vaportok_rl.cli.progress import progress_bar, told_when_interrupted
 from vaportok_rl.clips import ClipSource, open_clips
 from vaportok_rl.clips.footage.source import Starts
 from vaportok_rl.evaluation import clip_batches, rate_distortion
@@ -223,15 +223,8 @@ class Pretrain:
                     writer.flush()
                     progress.update(task, completed=step, live=f"loss {values['loss']:.4f}  l1 {values['l1']:.4f}")
 
-            try:
+            with told_when_interrupted(console, trainer, folder / STATE_FILE):
                 trainer.run(on_step, validate)
-            except KeyboardInterrupt:
-                console.print(
-                    f"interrupted after step {trainer.step}; saved {folder / STATE_FILE}. Continue with --resume.",
-                    style="yellow",
-                    soft_wrap=True,
-                )
-                raise
 
 
 def describe_complexity(complexity: ComplexityConfig) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from importlib.util import find_spec
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import Progress, ProgressColumn, Task, TaskID, TextColumn
@@ -73,3 +76,25 @@ def progress_bar(console: Console) -> Progress:
     live = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
     kind = Progress if live else _Log
     return kind(*columns, console=console, speed_estimate_period=SPEED_SECONDS)
+
+
+class Resumable(Protocol):
+    """A training that saves itself when it is interrupted."""
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+
+
+@contextmanager
+def told_when_interrupted(console: Console, trainer: Resumable, state: Path) -> Iterator[None]:
+    """Prints how to continue if training inside ends with Ctrl-C, and lets that pass."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print(
+            f"interrupted after step {trainer.step}; saved {state}. Continue with --resume.",
+            style="yellow",
+            soft_wrap=True,
+        )
+        raise

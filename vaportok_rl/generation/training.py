@@ -20,11 +20,12 @@ from vaportok_rl.runtime.declared import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, SEE
 from vaportok_rl.runtime.machine import describe_machine, usable_device, warn_if_other_machine
 from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.runtime.seeds import derive_seed
-from vaportok_rl.tokenizer.pretraining.optimizers import SinglePrecisionMuon
+from vaportok_rl.tokenizer.pretraining.optimizers import SinglePrecisionMuon, step_optimizers
 from vaportok_rl.tokenizer.pretraining.resuming import (
     MODEL_FOLDER,
     STATE_FILE,
     DeferredInterrupt,
+    check_unchanged,
     read_state,
     write_state,
 )
@@ -128,7 +129,7 @@ class GeneratorTrainer:
         self._facts = {"config": config.to_dict(), "training": asdict(training), "sequences": sequences.identity}
         state = read_state(self.folder) if resume else None
         if state is not None:
-            _check_same(self.folder, state["facts"], self._facts)
+            check_unchanged(self.folder, *map(_flat, (state["facts"], self._facts)))
             warn_if_other_machine(state["machine"], self.machine)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(training.seed)
@@ -190,10 +191,7 @@ class GeneratorTrainer:
             )
         factor = self.training.rate(self.step)
         peaks = {"muon": self.training.muon_learning_rate, "adamw": self.training.adam_learning_rate}
-        for name, optimizer in self.optimizers.items():
-            for group in optimizer.param_groups:
-                group["lr"] = peaks[name] * factor
-            optimizer.step()
+        step_optimizers(self.optimizers, {name: peaks[name] * factor for name in peaks})
         self.step += 1
         return found
 
@@ -261,12 +259,6 @@ def held_out_loss(model: ClipGenerator, sequences: CodeSequences, batch_size: in
     return total / count
 
 
-def _check_same(folder: Path, saved: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
-    flat = [{**facts["config"], **facts["training"], "sequences": facts["sequences"]} for facts in (saved, mine)]
-    changed = sorted(name for name in flat[1] if flat[0].get(name) != flat[1][name])
-    if changed:
-        shown = "; ".join(f"{name}: {flat[0].get(name)!r} then, {flat[1][name]!r} now" for name in changed[:3])
-        raise ValueError(
-            f"Expected the settings the run in {folder} was started with, got other values for {', '.join(changed)} "
-            f"({shown}); resume with the original settings or start a new run folder."
-        )
+def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Sizes, settings and sequences of a run in one dictionary, by the names that a user gave them."""
+    return {**facts["config"], **facts["training"], "sequences": facts["sequences"]}

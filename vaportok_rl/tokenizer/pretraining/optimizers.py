@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -44,6 +44,14 @@ def build_optimizers(model: nn.Module, config: PretrainConfig) -> dict[str, torc
             others, lr=config.adam_learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.95)
         ),
     }
+
+
+def step_optimizers(optimizers: Mapping[str, torch.optim.Optimizer], rates: Mapping[str, float]) -> None:
+    """One step of each optimiser, at the learning rate of its name."""
+    for name, optimizer in optimizers.items():
+        for group in optimizer.param_groups:
+            group["lr"] = rates[name]
+        optimizer.step()
 
 
 def orthogonalize(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:

@@ -68,6 +68,20 @@ def check_settings(
             (config, model_config, clips),
         )
     )
+    check_unchanged(folder, saved, mine)
+
+
+def check_unchanged(folder: Path, saved: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
+    """Checks that two sets of settings are equal.
+
+    Args:
+        folder: the run folder, for the message.
+        saved: the settings the run was started with, as plain data.
+        mine: those it is resumed with.
+
+    Raises:
+        ValueError: some differ; the message names them.
+    """
     changed = sorted(name for name in mine if saved.get(name) != mine[name])
     if changed:
         shown = "; ".join(f"{name}: {saved.get(name)!r} then, {mine[name]!r} now" for name in changed[:3])

@@ -29,7 +29,7 @@ from vaportok_rl.tokenizer.pretraining.codebook import CodebookCare, initialize_
 from vaportok_rl.tokenizer.pretraining.config import PretrainConfig
 from vaportok_rl.tokenizer.pretraining.loss import CompleteLoss, StepResult
 from vaportok_rl.tokenizer.pretraining.noise import ClipNoise
-from vaportok_rl.tokenizer.pretraining.optimizers import build_optimizers
+from vaportok_rl.tokenizer.pretraining.optimizers import build_optimizers, step_optimizers
 from vaportok_rl.tokenizer.pretraining.resuming import (
     MODEL_FOLDER,
     STATE_FILE,
@@ -228,10 +228,7 @@ class Pretrainer:
         self._exchange(terms)
         factor = self.schedule.learning_rate_factor(self.step)
         peaks = {"muon": self.config.muon_learning_rate, "adamw": self.config.adam_learning_rate}
-        for name, optimizer in self.optimizers.items():
-            for group in optimizer.param_groups:
-                group["lr"] = peaks[name] * factor
-            optimizer.step()
+        step_optimizers(self.optimizers, {name: peaks[name] * factor for name in peaks})
         if critic is not None:
             critic.update(factor)
         self.step += 1
