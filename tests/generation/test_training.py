@@ -18,7 +18,7 @@ from vaportok_rl.generation import (
 )
 from vaportok_rl.generation.training import held_out_loss
 from vaportok_rl.runtime.ranks import Processes
-from vaportok_rl.tokenizer.pretraining.trainer import NonFiniteLossError
+from vaportok_rl.tokenizer.pretraining import NonFiniteLossError
 
 CONFIG = GeneratorConfig(width=32, layers=2, heads=2, tokens=6, codebook_size=9, label_names=("a", "b", "c"))
 TRAINING = GeneratorTraining(steps=6, batch_size=8, save_every=2, validate_every=3)
@@ -92,6 +92,16 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(tmp_path: Pat
         trainer.run()
     for one, other in zip(before, weights(trainer), strict=True):
         assert torch.equal(one, other) or bool(one.isnan().any())
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    trainer = GeneratorTrainer(CONFIG, TRAINING, songs(), tmp_path)
+    before = trainer.save().read_bytes()
+    with torch.no_grad():
+        trainer.model.head.weight[0, 0] = torch.inf
+    with pytest.raises(NonFiniteLossError, match=r"infinity in model\.head\.weight at step 0; .*training_state"):
+        trainer.save()
+    assert (tmp_path / "training_state.pt").read_bytes() == before
 
 
 def test_processes_share_the_batch(tmp_path: Path) -> None:

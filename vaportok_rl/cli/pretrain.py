@@ -24,6 +24,7 @@ from vaportok_rl.experiments.console import show_rate_distortion
 from vaportok_rl.experiments.pretraining_pictures import draw_run
 from vaportok_rl.experiments.reports.pictures import to_frames
 from vaportok_rl.experiments.run_folder import CONFIG_FILE, create_run_folder, write_config
+from vaportok_rl.runtime.declared import check_fields
 from vaportok_rl.runtime.held_folders import hold_run_folder, release_run_folder
 from vaportok_rl.runtime.machine import usable_device
 from vaportok_rl.runtime.messages import did_you_mean
@@ -102,9 +103,14 @@ class Pretrain:
 
         Raises:
             ValueError: there is no such recipe, or a setting in it is unknown or out of range.
+            TypeError: a setting is of another type.
         """
         settings = read_recipe(name)
         weights = settings.pop("weights", {})
+        if not isinstance(weights, Mapping):
+            raise ValueError(
+                f"Expected a table [weights] of loss terms in the recipe {name}, got {weights!r}; write one."
+            )
         own = ("preset", "clips", "starts", "warm_start", "strategy", "workers", "validation_clips")
         names = {*own, *(entry.name for entry in dataclasses.fields(PretrainConfig))}
         terms = {entry.name for entry in dataclasses.fields(LossWeights)}
@@ -114,7 +120,9 @@ class Pretrain:
                     hint = did_you_mean(key, known, f"its settings are {', '.join(sorted(known))}.")
                     raise ValueError(f"Expected settings of pretrain in the recipe {name}, got {key!r}; {hint}")
         mine = {key: settings.pop(key) for key in own if key in settings}
-        return cls(recipe=name, config=PretrainConfig(**settings, weights=LossWeights(**weights)), **mine)
+        command = cls(recipe=name, config=PretrainConfig(**settings, weights=LossWeights(**weights)), **mine)
+        check_fields(command)
+        return command
 
     def run(self, console: Console) -> None:
         """Runs the command."""

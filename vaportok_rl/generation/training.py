@@ -25,11 +25,11 @@ from vaportok_rl.tokenizer.pretraining.resuming import (
     MODEL_FOLDER,
     STATE_FILE,
     DeferredInterrupt,
+    NonFiniteLossError,
     check_unchanged,
     read_state,
     write_state,
 )
-from vaportok_rl.tokenizer.pretraining.trainer import NonFiniteLossError
 
 # Sequences of similar length that are computed together, because padding costs as much as kept tokens.
 _PART = 16
@@ -185,10 +185,7 @@ class GeneratorTrainer:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.training.max_grad_norm)
         found = {"loss": float(self.processes.sum(loss)), "gradient_norm": float(norm)}
         if not all(map(math.isfinite, found.values())):
-            raise NonFiniteLossError(
-                f"Expected a finite loss and gradient, got {found} at step {self.step}; lower the learning rates and "
-                "start again or resume from the last checkpoint."
-            )
+            raise NonFiniteLossError.of(f"Expected a finite loss and gradient, got {found}", self.folder, self.step)
         factor = self.training.rate(self.step)
         peaks = {"muon": self.training.muon_learning_rate, "adamw": self.training.adam_learning_rate}
         step_optimizers(self.optimizers, {name: peaks[name] * factor for name in peaks})
@@ -208,7 +205,7 @@ class GeneratorTrainer:
 
         Raises:
             KeyboardInterrupt: on Ctrl-C, after saving.
-            NonFiniteLossError: see `train_step`.
+            NonFiniteLossError: see `train_step` and `write_state`.
         """
         if self.step and self.processes.is_main:
             self.model.save(self.folder / MODEL_FOLDER)  # a kill may have left older weights

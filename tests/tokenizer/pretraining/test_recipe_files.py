@@ -32,11 +32,18 @@ def test_a_recipe_holds_every_setting(name: str) -> None:
         ("[weights]\nsquared_eror = 1.0", "got 'squared_eror'; did you mean 'squared_error'"),
         ("steps = 0", "steps ≥ 1, got 0"),
         ("steps =", "TOML in .*mine.toml"),
+        ("weights = 3", "table .*got 3; write"),
+        ("weights = [1, 2]", "table .*got .1, 2.; write"),
+        ("[weights]\nl1 = 'much'", "l1 .*got 'much'; "),
+        ("workers = 'many'", "workers .*got 'many'; "),
+        ("steps = '9'", "steps .*got '9'; "),
+        ("clips = 'procedural'", "clips .*got 'procedural'; "),
+        ("preset = 7", "preset .*got 7; "),
     ],
 )
 def test_mistakes_in_a_recipe_are_named(tmp_path: Path, text: str, named: str) -> None:
     (tmp_path / "mine.toml").write_text(text)
-    with pytest.raises(ValueError, match=rf"Expected .*{named}"):
+    with pytest.raises((ValueError, TypeError), match=rf"Expected .*{named}"):
         Pretrain.from_recipe(str(tmp_path / "mine.toml"))
 
 

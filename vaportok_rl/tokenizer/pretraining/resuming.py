@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vaportok_rl.runtime.whole_writes import whole_write
 
@@ -17,16 +18,46 @@ STATE_FILE = "training_state.pt"
 MODEL_FOLDER = "model"
 
 
+class NonFiniteLossError(RuntimeError):
+    """A loss, gradient or weight is NaN or infinite; the message names the step and the last good checkpoint."""
+
+    @classmethod
+    def of(cls, found: str, folder: Path, step: int) -> NonFiniteLossError:
+        """The error of a run folder at a step; ``found`` says what was expected and what came."""
+        state = folder / STATE_FILE
+        kept = f"the last good checkpoint is {state}" if state.is_file() else "no checkpoint was written yet"
+        return cls(
+            f"{found} at step {step}; {kept}. Lower the learning rates, or pass precision float32 if it is bfloat16, "
+            "and start again or resume."
+        )
+
+
 def write_state(folder: Path, state: Mapping[str, Any]) -> Path:
     """Writes the state atomically; returns its path.
 
     Everything a run needs is in this file, so a kill leaves either the old state or the new one.
+
+    Raises:
+        NonFiniteLossError: a weight, average or optimiser moment is not finite; nothing is written.
     """
+    for name, value in _tensors(state):
+        if not bool(torch.isfinite(value).all()):
+            found = f"Expected finite weights, got NaN or infinity in {name}"
+            raise NonFiniteLossError.of(found, folder, state["step"])
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / STATE_FILE
     with whole_write(path) as scratch:
         torch.save(dict(state), scratch)
     return path
+
+
+def _tensors(state: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """All tensors in nested dictionaries, with their path."""
+    if isinstance(state, Tensor):
+        yield name, state
+    elif isinstance(state, Mapping):
+        for key, value in state.items():
+            yield from _tensors(value, f"{name}.{key}" if name else str(key))
 
 
 def read_state(folder: Path) -> dict[str, Any]:

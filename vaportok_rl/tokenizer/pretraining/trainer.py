@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -34,16 +34,13 @@ from vaportok_rl.tokenizer.pretraining.resuming import (
     MODEL_FOLDER,
     STATE_FILE,
     DeferredInterrupt,
+    NonFiniteLossError,
     check_settings,
     read_state,
     write_state,
 )
 from vaportok_rl.tokenizer.pretraining.schedule import Phase, Schedule
 from vaportok_rl.tokenizer.pretraining.warm_start import check_frozen, freeze_encoder, start_from
-
-
-class NonFiniteLossError(RuntimeError):
-    """A loss, gradient or weight became NaN or infinite; the last checkpoint is intact."""
 
 
 class Pretrainer:
@@ -248,16 +245,8 @@ class Pretrainer:
         *found, wishes = means.tolist()
         if not bool(means.isfinite().all()):
             shown = ", ".join(f"{name} {value}" for name, value in zip(watched, found, strict=True))
-            raise NonFiniteLossError(self._failure(f"Expected a finite loss and gradient, got {shown}"))
+            raise NonFiniteLossError.of(f"Expected a finite loss and gradient, got {shown}", self.folder, self.step)
         self._stop = wishes > 0
-
-    def _failure(self, found: str) -> str:
-        state = self.folder / STATE_FILE
-        kept = f"the last good checkpoint is {state}" if state.is_file() else "no checkpoint was written yet"
-        return (
-            f"{found} at step {self.step}; {kept}. Lower the learning rates or pass precision float32, and start again "
-            "or resume."
-        )
 
     @torch.no_grad()
     def _initialize_codebook(self) -> None:
@@ -331,7 +320,7 @@ class Pretrainer:
             The state's path.
 
         Raises:
-            NonFiniteLossError: a weight, average or optimiser moment is not finite; nothing is written.
+            NonFiniteLossError: see `write_state`.
         """
         if self.processes.is_main:
             state: dict[str, Any] = {
@@ -348,9 +337,6 @@ class Pretrainer:
                 "clips": self.source.identity,
                 "machine": self.machine,
             }
-            for name, value in _tensors(state):
-                if not bool(torch.isfinite(value).all()):
-                    raise NonFiniteLossError(self._failure(f"Expected finite weights, got NaN or infinity in {name}"))
             write_state(self.folder, state)
             save_checkpoint(self.weights, self.folder / MODEL_FOLDER)
         self.processes.wait()
@@ -385,12 +371,3 @@ def _refuse_settings_of_accelerate() -> None:
         value = os.environ.get(f"ACCELERATE_{option}", neutral)
         if value.lower() != neutral:
             raise ValueError(f"Expected accelerate's {option.lower()} to be {neutral}, got {value}; {instead}.")
-
-
-def _tensors(state: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """All tensors in nested dictionaries, with their path."""
-    if isinstance(state, Tensor):
-        yield name, state
-    elif isinstance(state, Mapping):
-        for key, value in state.items():
-            yield from _tensors(value, f"{name}.{key}" if name else str(key))
