@@ -13,6 +13,7 @@ from vaportok_rl.evaluation.feature_distances import (
     TooFewClipsError,
     frechet_distance,
     polynomial_mmd,
+    resampled_frechet,
 )
 from vaportok_rl.runtime.ranks import Processes
 
@@ -113,3 +114,14 @@ def test_features_that_are_none_are_refused(features: torch.Tensor, word: str) -
 def test_other_widths_are_refused() -> None:
     with pytest.raises(ValueError, match="equal width, got 12 and 3"):
         frechet_distance(statistics(drawn(1, 40)), statistics(drawn(1, 40, 3)))
+
+
+def test_resampled_distances_are_those_of_the_rows_drawn_together() -> None:
+    sets = [drawn(seed, 40, 4) for seed in range(3)]
+    reference, *others = map(torch.from_numpy, sets)
+    found = resampled_frechet(reference, others, 25, seed=3)
+    rng = np.random.default_rng(3)
+    for row in found:
+        rows = rng.integers(0, 40, 40)
+        wanted = [reference_frechet(sets[0][rows], other[rows]) for other in sets[1:]]
+        assert row.tolist() == pytest.approx(wanted, rel=1e-6)

@@ -1,6 +1,6 @@
 """Metrics: reconstruction quality, rate–distortion, rank statistics."""
 
-from vaportok_rl.evaluation.ranks import spearman
+from vaportok_rl.evaluation.ranks import spearman, spearman_interval
 from vaportok_rl.evaluation.rate_distortion import (
     RateDistortion,
     clip_batches,
@@ -21,4 +21,5 @@ __all__ = [
     "psnr",
     "rate_distortion",
     "spearman",
+    "spearman_interval",
 ]

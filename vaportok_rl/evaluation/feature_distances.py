@@ -5,10 +5,13 @@ Both depend only on count, mean and covariance, so memory does not grow with the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vaportok_rl.runtime.ranks import Processes
@@ -119,6 +122,32 @@ def frechet_distance(one: FeatureStatistics, other: FeatureStatistics, *, allow_
     spread = one.covariance.trace() + other.covariance.trace()
     shared = torch.linalg.svdvals(_root(one.covariance) @ _root(other.covariance)).sum()
     return max(0.0, float((one.mean - other.mean).square().sum() + spread - 2 * shared))
+
+
+def resampled_frechet(
+    reference: Tensor, others: Sequence[Tensor], resamples: int = 500, seed: int = 0
+) -> NDArray[np.float64]:
+    """Fréchet distances to a reference set under bootstrap resampling of clips, for standard errors.
+
+    Row i of all sets belongs together (a clip, its reconstruction, a generated clip of its class), so rows are drawn
+    together. Resampled distances are biased upwards: use their spread, not their quantiles.
+
+    Args:
+        reference: features ``float [N, d]``.
+        others: the sets to compare with it, of the same shape.
+        resamples: R.
+        seed: of the resamples.
+
+    Returns:
+        ``float64 [R, len(others)]``.
+    """
+    rng = np.random.default_rng(seed)
+    found = np.empty((resamples, len(others)))
+    for row in found:
+        rows = torch.from_numpy(rng.integers(0, len(reference), len(reference))).to(reference.device)
+        drawn = FeatureStatistics.of(reference[rows])
+        row[:] = [frechet_distance(drawn, FeatureStatistics.of(other[rows]), allow_few=True) for other in others]
+    return found
 
 
 def polynomial_mmd(one: FeatureStatistics, other: FeatureStatistics) -> float:

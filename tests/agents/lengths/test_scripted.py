@@ -14,7 +14,8 @@ from vaportok_rl.envs import Scene, TaildropProcess, shared_world
 from vaportok_rl.tokenizer import VaporTok
 
 LENGTHS = range(1, 17)
-SPECS = ["random", "fixed:1", "fixed:16", "argmax", "complexity", "threshold:0.1", "threshold:0.1:binary", "oracle"]
+SPECS = ["random", "fixed:1", "fixed:16", "argmax", "sample", "complexity", "threshold:0.1", "threshold:0.1:binary"]
+SPECS += ["oracle"]
 
 
 def choose(spec: str, process: TaildropProcess, scene: Scene, seed: int = 0) -> LengthChoice:
@@ -59,6 +60,19 @@ def test_argmax_is_that_of_the_pretrained_module(process: TaildropProcess, scene
             probabilities = shared_world(tiny_world).taildrop(scene.latents[p, j][None]).probs[0]
             assert choice.n_tokens[p, j] == int(probabilities.argmax()) + 1
             assert choice.log_prob[p, j].exp().item() == pytest.approx(probabilities.max().item(), abs=1e-5)
+
+
+def test_sample_draws_from_the_pretrained_module(process: TaildropProcess, scene: Scene, tiny_world: str) -> None:
+    probabilities = shared_world(tiny_world).taildrop(scene.latents.flatten(0, 1)).probs
+    policy, generator = build_length_policy("sample", process), torch.Generator().manual_seed(0)
+    counts = torch.zeros(16)
+    for _ in range(400):
+        choice = policy(scene, generator)
+        counts += torch.bincount(choice.n_tokens.flatten() - 1, minlength=16)
+    wanted = 400 * probabilities.sum(0)
+    assert ((counts - wanted).abs() < 5 * wanted.sqrt() + 1).all()
+    told = probabilities.gather(1, choice.n_tokens.flatten()[:, None] - 1).log().view(4, 3)
+    torch.testing.assert_close(choice.log_prob, told)
 
 
 def test_oracle(process: TaildropProcess, scene: Scene) -> None:

@@ -77,7 +77,16 @@ def test_processes_encode_what_one_does(process: TaildropProcess, monkeypatch: p
 
 def test_the_figures_are_those_of_the_clips_one_by_one(process: TaildropProcess, generator: ClipGenerator) -> None:
     policy = build_length_policy("argmax", process)
-    found = measure_generation(process, policy, NETWORK, 16, seed=4, model=generator)
+    seen: dict[str, list[torch.Tensor]] = {}
+    found = measure_generation(
+        process,
+        policy,
+        NETWORK,
+        16,
+        seed=4,
+        model=generator,
+        on_features=lambda name, features: seen.setdefault(name, []).append(features),
+    )
     world = process.engine.world
     batch = process.source.batch(ClipOrder(len(process.source), 4).take(0, 16))
     sequences = encode_sequences(process, policy, 16, seed=4)
@@ -92,6 +101,8 @@ def test_the_figures_are_those_of_the_clips_one_by_one(process: TaildropProcess,
     video = (world.decode(written.codes, written.n_tokens) * 255).round().to(torch.uint8)
     assert found.gfvd is not None
     assert found.gfvd.frechet == pytest.approx(frechet_distance(real, FeatureStatistics.of(colours(video))), rel=1e-3)
+    for name, clips in (("real", batch.clips), ("reconstructed", decoded), ("generated", video)):
+        torch.testing.assert_close(torch.cat(seen[name]), colours(clips), atol=1e-4, rtol=1e-3)
     assert found.generated_tokens == pytest.approx(float(written.n_tokens.double().mean()))
     assert set(found.named) == {"real", "reconstructed", "generated"}
     assert "Kolmogorov" in found.markdown()

@@ -15,7 +15,7 @@ from torch import Tensor
 from vaportok_rl.agents.oracle import oracle_lengths
 from vaportok_rl.envs import Scene, TaildropProcess
 from vaportok_rl.tokenizer.error_threshold import check_error_threshold
-from vaportok_rl.tokenizer.lengths import inference_lengths
+from vaportok_rl.tokenizer.lengths import NOISE_COLUMNS, inference_lengths, training_lengths
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,21 @@ def pretrained_lengths(process: TaildropProcess) -> LengthPolicy:
         if strategy == "naive":
             return LengthChoice.certain(lengths)
         return LengthChoice(lengths, log_p.gather(-1, lengths[..., None] - 1).squeeze(-1))
+
+    return policy
+
+
+def sampled_lengths(process: TaildropProcess) -> LengthPolicy:
+    """Lengths drawn from the pretrained taildrop module's distribution, as the strategy ``sample`` does in training."""
+    world = process.engine.world
+
+    @torch.no_grad()
+    def policy(scene: Scene, generator: torch.Generator) -> LengthChoice:
+        log_p = world.taildrop(scene.latents.flatten(0, 1)).logits
+        noise = torch.rand(len(log_p), NOISE_COLUMNS, generator=generator).to(log_p.device)
+        drawn = training_lengths(log_p, "sample", noise=noise)
+        chosen = LengthChoice(drawn, log_p.gather(-1, drawn[:, None] - 1).squeeze(-1))
+        return LengthChoice(chosen.n_tokens.view(scene.shape), chosen.log_prob.view(scene.shape))
 
     return policy
 

@@ -19,6 +19,7 @@ from vaportok_rl.agents.lengths.scripted import (
     fixed_lengths,
     pretrained_lengths,
     random_lengths,
+    sampled_lengths,
     threshold_lengths,
 )
 from vaportok_rl.agents.lengths.trained import agent_lengths, run_lengths
@@ -29,6 +30,7 @@ _BY_NAME: dict[str, Callable[[TaildropProcess, Calibration], LengthPolicy]] = {
     "random": lambda process, _: random_lengths,
     "best-fixed": best_fixed_lengths,
     "argmax": lambda process, _: pretrained_lengths(process),
+    "sample": lambda process, _: sampled_lengths(process),
     "naive": lambda process, _: fixed_lengths(process.tokens, process.tokens),
     "complexity": lambda process, _: complexity_lengths(process),
     "complexity-affine": affine_lengths,
@@ -44,7 +46,7 @@ _BY_LENGTH: dict[str, Callable[[TaildropProcess, int], LengthPolicy]] = {
 
 
 def baseline_specs(calibration: Calibration) -> tuple[str, ...]:
-    """All policies without reinforcement learning except the oracle and naive; see `build_length_policy`.
+    """All policies without reinforcement learning except the oracle, naive and sample; see `build_length_policy`.
 
     Their numbers come from the best fixed length n on training scenes: budgets of n tokens per clip on average, and the
     mean error at n as the threshold.
@@ -52,7 +54,7 @@ def baseline_specs(calibration: Calibration) -> tuple[str, ...]:
     training, n_tokens = calibration.scored(), calibration.best_fixed()
     threshold = f"threshold:{training.every.mse[n_tokens - 1].mean().item():.3g}"
     by_number = (f"budget:{n_tokens}", f"lagrangian:{n_tokens}", threshold, f"{threshold}:binary")
-    return (*(name for name in _BY_NAME if name not in ("oracle", "naive")), *by_number)
+    return (*(name for name in _BY_NAME if name not in ("oracle", "naive", "sample")), *by_number)
 
 
 def build_length_policy(
@@ -66,6 +68,7 @@ def build_length_policy(
     | ``fixed:N`` | N for every clip |
     | ``best-fixed`` | the fixed length with the highest reward on training scenes |
     | ``argmax`` | argmax of the pretrained taildrop module (all K if its strategy is ``naive``) |
+    | ``sample`` | drawn from the pretrained taildrop module's distribution |
     | ``naive`` | all K, as naive taildrop decodes |
     | ``complexity`` | mean of the Gaussian prior for the clip's complexity score |
     | ``complexity-affine`` | ``round(a + b · score)``, fitted on training scenes |

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -87,16 +88,20 @@ class GenerationFigures:
 class _Set:
     """Feature statistics and correctly named classes over batches of clips."""
 
-    def __init__(self, network: FeatureNetwork, judge: StandIn | None) -> None:
-        self.network, self.judge = network, judge
+    def __init__(
+        self, network: FeatureNetwork, judge: StandIn | None, classes: int, keep: Callable[[Tensor], None]
+    ) -> None:
+        self.network, self.judge, self.classes, self.keep = network, judge, classes, keep
         self.statistics: FeatureStatistics | None = None
         self.named = 0
 
     def add(self, clips: Tensor, labels: Tensor) -> None:
-        new = FeatureStatistics.of(self.network(clips))
+        features = self.network(clips)
+        self.keep(features)
+        new = FeatureStatistics.of(features)
         self.statistics = new if self.statistics is None else self.statistics.merged(new)
         if self.judge is not None:
-            self.named += int((self.judge(clips.cpu()).argmax(-1) == labels.cpu()).sum())
+            self.named += int((self.judge(clips.cpu())[:, : self.classes].argmax(-1) == labels.cpu()).sum())
 
     def result(self, processes: Processes) -> FeatureStatistics:
         assert self.statistics is not None
@@ -119,6 +124,7 @@ def measure_generation(
     allow_few: bool = False,
     processes: Processes | None = None,
     on_clips: Callable[[int], None] = lambda clips: None,
+    on_features: Callable[[str, Tensor], None] = lambda name, features: None,
 ) -> GenerationFigures:
     """Measures reconstructions and, with a generator, generated clips against the same held-out clips.
 
@@ -133,6 +139,8 @@ def measure_generation(
         allow_few: see `frechet_distance`.
         processes: share the clips; each returns the metrics of all.
         on_clips: called with the number of clips after each batch that was reconstructed or generated.
+        on_features: called with the features of each batch of the sets ``real``, ``reconstructed`` and ``generated``,
+            whose clips have the same order.
 
     Raises:
         TooFewClipsError: see `frechet_distance`.
@@ -147,7 +155,9 @@ def measure_generation(
     classifier = StandIn.load()
     # The same label must mean the same class.
     judge = classifier if classifier.label_names[: len(names)] == names else None
-    real, again, generated = (_Set(network, judge) for _ in range(3))
+    real, again, generated = (
+        _Set(network, judge, len(names), partial(on_features, name)) for name in ("real", "reconstructed", "generated")
+    )
     errors, accuracies, kept, labels = [], [], [], []
     share = processes or Processes()
     paths = process.path_length * share.count
