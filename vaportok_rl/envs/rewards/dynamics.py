@@ -101,7 +101,7 @@ class Constraint:
 
     The reward gains the term ``-violation`` with the multiplier as its weight. After each round the multiplier λ rises
     by ``rate`` · violation for every 1,000 decisions and never falls below 0 (dual ascent). The violation is relative:
-    (measure - bound) / |bound| for ``<=``, its negative for ``>=``, and undivided where the bound is 0.
+    ``(measure - bound) / |bound|`` for ``<=``, its negative for ``>=``, and undivided where the bound is 0.
 
     Attributes:
         measure: ``tokens``, ``mse``, ``psnr``, ``accuracy``, or a further measure of the outcome.

@@ -106,7 +106,9 @@ PRESETS: Mapping[str, Preset] = {
     # Uncapped diversity drives every policy to both ends of the range.
     "spread": Preset(_EQUAL, {**_BALANCED, "diversity_cap": 0.5, "diversity_scale": 2.0}),
 }
+"""Weights and constants by name; see docs/rewards.md."""
 DEFAULT_WEIGHTS: dict[str, float] = dict(_EQUAL)
+"""Weights of the five terms in the default reward."""
 
 
 def resolved(options: RewardOptions) -> dict[str, Any]:
