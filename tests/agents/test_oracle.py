@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vaportok_rl.agents.oracle import best_fixed_length, oracle_lengths
+from vaportok_rl.agents.oracle import best_fixed_length, best_spending, oracle_lengths
 from vaportok_rl.envs import DEFAULT_WEIGHTS, OutcomeOfAllLengths, Scene, VaporReward
-from vaportok_rl.envs.token_range import TokenRange
+from vaportok_rl.envs.token_range import Purse, TokenRange
 
 OFF = dict.fromkeys(DEFAULT_WEIGHTS, 0.0)
 
@@ -119,3 +119,36 @@ def test_best_fixed_length_of_those_allowed(allowed: TokenRange) -> None:
     kept = [allowed.clip_paths(torch.full((5, 3), n)) for n in range(1, 9)]
     means = [np.mean(earned(every, reward, lengths)) for lengths in kept]
     assert best_fixed_length(every, reward, allowed) == int(np.argmax(means)) + 1
+
+
+def _spent_best(values: torch.Tensor, purse: Purse) -> list[float]:
+    """The highest sum of each path's values over all ways to spend, by trying every one of them."""
+    options, paths, length = values.shape
+    best = [-np.inf] * paths
+    for spending in product(range(options), repeat=length):
+        held = purse.start
+        for spent in spending:
+            if spent > held:
+                break
+            held = min(purse.capacity, held - spent + purse.income)
+        else:
+            for path in range(paths):
+                total = sum(values[spent, path, clip].item() for clip, spent in enumerate(spending))
+                best[path] = max(best[path], total)
+    return best
+
+
+@pytest.mark.parametrize("purse", [Purse(2, 1, 3), Purse(0, 2, 2), Purse(5, 0, 5), Purse(0, 0, 0), Purse(1, 9, 9)])
+def test_spending_against_brute_force(purse: Purse) -> None:
+    values = torch.from_numpy(np.random.default_rng(purse.capacity).normal(size=(5, 3, 4))).float()
+    spent = best_spending(values, purse)
+    held = torch.full((3,), purse.start)
+    for column in spent.T:
+        assert (column <= held).all()
+        held = purse.after(held, column)
+    total = values.gather(0, spent[None])[0].sum(-1)
+    assert total.tolist() == pytest.approx(_spent_best(values, purse), abs=1e-5)
+    # What is left is worth more than anything: nothing is spent.
+    worth = 100.0 * torch.arange(purse.capacity + 1)
+    if purse.income == 0:
+        assert not best_spending(values, purse, afterwards=worth).any()

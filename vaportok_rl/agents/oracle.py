@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vaportok_rl.envs import OutcomeOfAllLengths, VaporReward
-from vaportok_rl.envs.token_range import TokenRange
+from vaportok_rl.envs.token_range import Purse, TokenRange
 
 
 def best_fixed_length(every: OutcomeOfAllLengths, reward: VaporReward, allowed: TokenRange | None = None) -> int:
@@ -107,10 +107,7 @@ def _moves(length: int, allowed: TokenRange) -> Iterator[Callable[[Tensor], tupl
 
 
 def best_sum(values: Tensor, shortest: int, budget: int | None) -> Tensor:
-    """Lengths with the highest sum of the clips' values.
-
-    Under a budget this is a multiple-choice knapsack, solved exactly by dynamic programming over the tokens beyond the
-    minimum.
+    """Lengths with the highest sum of the clips' values; under a budget, a multiple-choice knapsack, solved exactly.
 
     Args:
         values: ``[N, P, L]``, each clip's value at the lengths ``shortest`` … ``shortest + N - 1``.
@@ -122,27 +119,46 @@ def best_sum(values: Tensor, shortest: int, budget: int | None) -> Tensor:
     """
     if budget is None:
         return values.argmax(0) + shortest
-    options, paths, length = values.shape
+    options, _, length = values.shape
     spare = min(budget - shortest * length, (options - 1) * length)
-    best = values.new_zeros(paths, spare + 1)
+    return best_spending(values, Purse(spare, 0, spare)) + shortest
+
+
+def best_spending(values: Tensor, purse: Purse, held: Tensor | None = None, afterwards: Tensor | None = None) -> Tensor:
+    """What to spend on each clip for the highest sum of values, by exact dynamic programming over the purse.
+
+    Args:
+        values: ``[N, P, L]``, each clip's value if 0 … N - 1 tokens beyond the minimum are spent on it.
+        purse: what may be spent.
+        held: ``int64 [P]``, what each path's purse holds at its first clip; the purse's start by default.
+        afterwards: ``[capacity + 1]``, the value of what is left after the last clip; 0 by default.
+
+    Returns:
+        ``int64 [P, L]``, tokens beyond the minimum.
+    """
+    options, paths, length = values.shape
+    amounts = torch.arange(purse.capacity + 1, device=values.device)
+    worth = values.new_zeros(paths, len(amounts))
+    if afterwards is not None:
+        worth = worth + afterwards
     decisions = []
-    for clip in range(length):
-        reached = torch.full_like(best, -torch.inf)
+    for clip in reversed(range(length)):
+        best = torch.full_like(worth, -torch.inf)
         decision = torch.zeros_like(best, dtype=torch.int64)
-        for extra in range(min(options, spare + 1)):
-            candidate = best[:, : spare + 1 - extra] + values[extra, :, clip, None]
-            better = candidate > reached[:, extra:]
-            reached[:, extra:] = torch.where(better, candidate, reached[:, extra:])
-            decision[:, extra:][better] = extra
-        best = reached
+        for spent in range(min(options, purse.capacity + 1)):
+            candidate = values[spent, :, clip, None] + worth[:, purse.after(amounts[spent:], spent)]
+            better = candidate > best[:, spent:]
+            best[:, spent:] = torch.where(better, candidate, best[:, spent:])
+            decision[:, spent:][better] = spent
+        worth = best
         decisions.append(decision)
-    left = torch.full((paths, 1), spare, device=values.device)
+    left = torch.full((paths,), purse.start, device=values.device) if held is None else held
     columns = []
     for decision in reversed(decisions):
-        taken = decision.gather(1, left)
-        left = left - taken
-        columns.append(taken[:, 0] + shortest)
-    return torch.stack(columns[::-1], 1)
+        spent_here = decision.gather(1, left[:, None])[:, 0]
+        left = purse.after(left, spent_here)
+        columns.append(spent_here)
+    return torch.stack(columns, 1)
 
 
 def _spread_starts(by_clip: Tensor, allowed: TokenRange) -> list[Tensor]:

@@ -18,7 +18,8 @@ from vaportok_rl.envs.settings import TaildropArguments, TaildropSettings
 from vaportok_rl.envs.table.engine import TableEngine
 from vaportok_rl.envs.table.table import OutcomeTable
 from vaportok_rl.envs.taildrop_env import TaildropEnv
-from vaportok_rl.envs.token_range import TokenRange
+from vaportok_rl.envs.tensor_env import State, TensorEnv
+from vaportok_rl.envs.token_range import Purse, TokenRange
 from vaportok_rl.envs.vector_checker.checker import check_vector_env
 from vaportok_rl.envs.vector_checker.rollouts import VectorEnvError
 from vaportok_rl.envs.vector_env import TaildropVectorEnv
@@ -33,10 +34,12 @@ __all__ = [
     "Outcome",
     "OutcomeOfAllLengths",
     "OutcomeTable",
+    "Purse",
     "RewardResult",
     "RewardTerm",
     "Scene",
     "ScoringEngine",
+    "State",
     "TableEngine",
     "TaildropArguments",
     "TaildropEnv",
@@ -44,6 +47,7 @@ __all__ = [
     "TaildropSettings",
     "TaildropVecEnv",
     "TaildropVectorEnv",
+    "TensorEnv",
     "TokenRange",
     "VaporReward",
     "VectorCurriculumWeights",

@@ -1,4 +1,4 @@
-"""The allowed lengths: a range per clip and a token budget per path."""
+"""The allowed lengths: a range per clip, and a purse of tokens per path."""
 
 from __future__ import annotations
 
@@ -10,6 +10,35 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaportok_rl.envs.actions import check_whole
+
+
+@dataclass(frozen=True)
+class Purse:
+    """Tokens that a path may spend beyond the minimum of each clip (a token bucket).
+
+    Step j spends ``n - minimum``, at most what the purse holds; then the income arrives, up to the capacity. A token
+    budget per path is a purse without income; a budget per second is one with an income and a small capacity.
+
+    Attributes:
+        start: tokens in the purse at the first clip.
+        income: tokens that arrive after each clip.
+        capacity: maximum tokens in the purse; what exceeds it is lost.
+
+    Raises:
+        ValueError: not 0 ≤ start ≤ capacity, or the income is negative.
+    """
+
+    start: int
+    income: int
+    capacity: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.capacity or self.income < 0:
+            raise ValueError(f"Expected 0 ≤ start ≤ capacity and income ≥ 0, got {self}; correct it.")
+
+    def after(self, held: Tensor, spent: Tensor | int) -> Tensor:
+        """What the purse holds at the next clip: ``int64`` of any shape."""
+        return (held - spent + self.income).clamp(max=self.capacity)
 
 
 @dataclass(frozen=True)
@@ -58,6 +87,13 @@ class TokenRange:
     def longest(self) -> int:
         """The maximum of the range, regardless of the budget."""
         return self.tokens if self.maximum is None else self.maximum
+
+    @property
+    def purse(self) -> Purse:
+        """The budget as a purse; one that never binds without a budget."""
+        most = (self.longest - self.minimum) * self.path_length
+        start = most if self.budget is None else min(most, self.budget - self.minimum * self.path_length)
+        return Purse(start, most if self.budget is None else 0, start)
 
     def highest(self, steps: NDArray[np.int64], spent: NDArray[np.int64]) -> NDArray[np.int64]:
         """The largest length allowed.

@@ -27,7 +27,7 @@ from vaportok_rl.envs.table.manifest import (
     read_manifest,
 )
 from vaportok_rl.envs.table.shards import clip_digests, own_shard, record_shard, weights_digest, write_shard
-from vaportok_rl.envs.table.table import OutcomeTable
+from vaportok_rl.envs.table.table import OutcomeTable, latent_summary
 from vaportok_rl.runtime.held_folders import LOCK_FILE, hold_run_folder, release_run_folder
 from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.runtime.whole_writes import scratch_path
@@ -54,7 +54,8 @@ class TableOptions(FrozenOptions):
     grid: int | str = "4"
     """Measure at n = 1, the multiples of this and K, and interpolate linearly; `all` for every n."""
     latents: Latents = "full"
-    """Whether to store latents, which `obs="latents"` and `TaildropPolicy` need."""
+    """Whether to store latents, which `obs="latents"` and `TaildropPolicy` need; `summary` stores their mean and
+    standard deviation over the tokens, for `TensorEnv`."""
     bits: bool = False
     """Also store the prior's bits, for the reward term `prior_bits`."""
     clip_seed: int = 0
@@ -251,8 +252,10 @@ class TableBuilder:
             "ids": batch.ids,
             "clip_sha256": clip_digests(batch.clips),
         }
-        if self.build.latents != "none":
+        if self.build.latents == "full":
             tensors["latents"] = scene.latents[0].half()
+        elif self.build.latents == "summary":
+            tensors["summary"] = latent_summary(scene.latents[0].half())
         if self.build.bits:
             tensors["bits"] = scene.bits[0]
         return {name: value.cpu() for name, value in tensors.items()}

@@ -110,6 +110,7 @@ class TableEngine:
 
     Attributes:
         table: the split.
+        whole: the table with all its splits.
         source: its clips.
         config: of the tokenizer.
         device: of the table.
@@ -139,11 +140,11 @@ class TableEngine:
                 f"Expected an outcome table with the prior's bits, got {table.folder} without; build it with `--bits`."
             )
         self._quantiles = self.complexity_scale.quantiles(self.table.complexity)
-        self._whole, self._tokenizer = table, tokenizer or build.tokenizer
+        self.whole, self._tokenizer = table, tokenizer or build.tokenizer
 
     def __reduce__(self) -> tuple[Any, ...]:
         reopen = partial(TableEngine, bits=bool(self.measures), tokenizer=self._tokenizer)
-        return reopen, (self._whole, self.source.split)
+        return reopen, (self.whole, self.source.split)
 
     @property
     def world(self) -> VaporTok:
@@ -153,8 +154,8 @@ class TableEngine:
             FileNotFoundError: it is missing.
             ValueError: its weights are not the table's.
         """
-        self._whole.check_tokenizer(self._tokenizer)
-        return shared_world(self._tokenizer, str(self.device), self._whole.manifest.build.precision)
+        self.whole.check_tokenizer(self._tokenizer)
+        return shared_world(self._tokenizer, str(self.device), self.whole.manifest.build.precision)
 
     def open(self, indices: NDArray[np.int64], apart: bool = False) -> TableScene:
         """See `Engine.open`."""
@@ -176,7 +177,11 @@ class TableEngine:
                 f"Expected rows in 0…{len(self.table) - 1}, got {int(rows.min())}…{int(rows.max())}; see "
                 f"{self.source.describe()}."
             )
-        return TableScene(self, rows.to(self.device))
+        return self.scene_of(rows.to(self.device))
+
+    def scene_of(self, rows: Tensor) -> TableScene:
+        """`scene` of rows on the device that are known to be right: no value is read on the host."""
+        return TableScene(self, rows)
 
     def quantiles(self, scene: Scene, paths: Tensor, steps: Tensor) -> Tensor:
         """See `Engine.quantiles`."""

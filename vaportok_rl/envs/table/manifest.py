@@ -16,7 +16,7 @@ MANIFEST_FILE = "manifest.json"
 FORMAT = "vaportok-outcome-table"
 VERSION = 1
 
-Latents = Literal["full", "none"]
+Latents = Literal["full", "summary", "none"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class TableBuild:
         clip_seed: of the clips.
         splits: number of clips per split (``"train"``, ``"test"``), from index 0 on.
         grid: increasing lengths n at which ``mse`` was measured, including 1 and K.
-        latents: whether latents are stored (``"full"``) or not (``"none"``).
+        latents: whether latents are stored (``"full"``), or their mean and standard deviation over the tokens
+            (``"summary"``), or neither (``"none"``).
         bits: whether the prior's negative log-likelihood is stored.
         shard_clips: clips per shard.
     """

@@ -33,6 +33,7 @@ class TableSplit:
         clip_sha256: ``uint8 [N, 32]``, of the clips' pixels.
         followed: ``bool [N]``, whether the next row is the next clip of the same video.
         latents: ``float16 [N, K, D]``, or None.
+        summary: ``float16 [N, 2, D]``, mean and standard deviation of the latents over the tokens, or None.
         prior_mean: ``float32 [N]``, mean of the clip's Gaussian length prior, in tokens.
         bits: ``float32 [N, K]``, the prior's negative log-likelihood of the tokens 1 … n - 1, or None.
     """
@@ -48,6 +49,7 @@ class TableSplit:
     followed: Tensor
     prior_mean: Tensor
     latents: Tensor | None = None
+    summary: Tensor | None = None
     bits: Tensor | None = None
 
     def __len__(self) -> int:
@@ -63,6 +65,12 @@ class TableSplit:
     def device(self) -> torch.device:
         """Device of the tensors."""
         return self.mse.device
+
+
+def latent_summary(latents: Tensor) -> Tensor:
+    """Mean and standard deviation over the tokens: ``[N, K, D]`` to ``float16 [N, 2, D]``."""
+    whole = latents.float()
+    return torch.stack([whole.mean(1), whole.std(1, correction=0)], 1).half()
 
 
 class OutcomeTable:
@@ -143,6 +151,8 @@ class OutcomeTable:
             held["accuracy"] = held["hits"].float() / predicted
             scale = ComplexityScale(self.manifest.build.config.complexity, self.tokens)
             held["prior_mean"] = scale.prior_mean(held["complexity"])
+            if "latents" in held:
+                held["summary"] = latent_summary(held["latents"])
             self._loaded[split] = TableSplit(**{name: value.to(self.device) for name, value in held.items()})
         return self._loaded[split]
 
