@@ -11,6 +11,7 @@ from vaportok_rl.clips.open import open_clips
 from vaportok_rl.clips.order import ClipOrder
 from vaportok_rl.clips.procedural.source import ProceduralClips
 from vaportok_rl.clips.source import ClipBatch, ClipOrigin, ClipSource, Split
+from vaportok_rl.clips.streams import StreamClips
 
 __all__ = [
     "UCF101",
@@ -24,6 +25,7 @@ __all__ = [
     "MixedClips",
     "ProceduralClips",
     "Split",
+    "StreamClips",
     "UnreadableVideoError",
     "VideoClips",
     "open_clips",

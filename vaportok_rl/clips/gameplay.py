@@ -23,7 +23,7 @@ os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
 # Clips are played in stretches of this many, each from its own seed: any clip is reached without replaying more than
 # its stretch, and index i is always the same clip.
-_STRETCH_CLIPS = 8
+STRETCH_CLIPS = 8
 # A random policy ends some games within a few frames; after this many of them the last frame is repeated.
 _SHORT_GAMES = 3
 
@@ -109,7 +109,7 @@ class GameplayClips(ClipSource):
         return ClipBatch(clips, torch.tensor(labels), torch.tensor(listed))
 
     def _label(self, index: int) -> int:
-        return index // _STRETCH_CLIPS % len(self.label_names)
+        return index // STRETCH_CLIPS % len(self.label_names)
 
     def origin(self, index: int) -> ClipOrigin:
         """The environment of the clip at ``index``, without playing it."""
@@ -123,7 +123,7 @@ class GameplayClips(ClipSource):
         held = self._cache.get(index)
         if held is not None:
             return held
-        stretch, place = divmod(index, _STRETCH_CLIPS)
+        stretch, place = divmod(index, STRETCH_CLIPS)
         name = self.label_names[stretch % len(self.label_names)]
         try:
             played = list(self._play(self._environment(name), stretch))
@@ -135,7 +135,7 @@ class GameplayClips(ClipSource):
                 f"{error}; {remedy}."
             ) from error
         for offset, clip in enumerate(played):
-            self._cache.put(stretch * _STRETCH_CLIPS + offset, clip)
+            self._cache.put(stretch * STRETCH_CLIPS + offset, clip)
         return played[place]
 
     def _play(self, environment: gymnasium.Env[Any, Any], stretch: int) -> Iterator[Tensor]:
@@ -144,7 +144,7 @@ class GameplayClips(ClipSource):
         draws = np.random.default_rng(int.from_bytes(digest, "little"))
         environment.action_space.seed(int(draws.integers(2**31)))
         environment.reset(seed=self._game_seed(draws))
-        for _ in range(_STRETCH_CLIPS):
+        for _ in range(STRETCH_CLIPS):
             shown: list[Tensor] = []
             for attempts_left in reversed(range(_SHORT_GAMES)):
                 shown, ended = self._watch(environment, draws)

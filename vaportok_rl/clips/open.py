@@ -12,12 +12,14 @@ from vaportok_rl.clips.gameplay import GameplayClips
 from vaportok_rl.clips.mixed import MixedClips
 from vaportok_rl.clips.procedural.source import ProceduralClips
 from vaportok_rl.clips.source import ClipSource, Split, check_split
+from vaportok_rl.clips.streams import StreamClips
 from vaportok_rl.runtime.declared import checked
 
 PROCEDURAL = "procedural"
 PROCEDURAL_PREFIX = "procedural:"
 _KNOBS = ("spatial", "temporal")
 GAMEPLAY_PREFIX = "gym:"
+STREAMS = "streams"
 UCF101_PREFIX = "ucf101:"
 KINETICS_PREFIX = "kinetics:"
 FOLD_PREFIX = "fold:"
@@ -41,6 +43,7 @@ def open_clips(
 
             - ``"procedural"``, or with complexity in ranges, ``"procedural:spatial=0.5-1,temporal=0.2-0.4"``;
             - ``"gym:ID"`` or ``"gym:ID,ID,…"``, gameplay of Gymnasium environments (`GameplayClips`);
+            - ``"streams"`` or ``"streams:ID,ID,…"``, procedural films with cuts, and gameplay of these (`StreamClips`);
             - ``"ucf101:FOLDER"``, UCF101 by its first official split (``"ucf101:FOLDER:2"`` by its second);
             - ``"kinetics:FILE.csv"`` or ``"kinetics:TRAIN.csv,VAL.csv"``, videos listed with labels (`KineticsCSV`);
             - a video file, a folder of videos or a glob pattern (`VideoClips`);
@@ -76,6 +79,9 @@ def _open_one(name: str, split: Split, frames: int, size: int, seed: int, starts
     if name.startswith(GAMEPLAY_PREFIX):
         environments = name.removeprefix(GAMEPLAY_PREFIX).split(",")
         return GameplayClips(environments, frames=frames, size=size, split=split, seed=seed)
+    if name == STREAMS or name.startswith(f"{STREAMS}:"):
+        games = [part for part in name.removeprefix(STREAMS).removeprefix(":").split(",") if part]
+        return StreamClips(games, frames=frames, size=size, split=split, seed=seed)
     if name.startswith(UCF101_PREFIX):
         folder = name.removeprefix(UCF101_PREFIX)
         before, _, last = folder.rpartition(":")

@@ -18,7 +18,7 @@ from vaportok_rl.envs.settings import TaildropArguments, TaildropSettings
 from vaportok_rl.envs.table.engine import TableEngine
 from vaportok_rl.envs.table.table import OutcomeTable
 from vaportok_rl.envs.taildrop_env import TaildropEnv
-from vaportok_rl.envs.tensor_env import State, TensorEnv
+from vaportok_rl.envs.tensor.environment import State, TensorEnv
 from vaportok_rl.envs.token_range import Purse, TokenRange
 from vaportok_rl.envs.vector_checker.checker import check_vector_env
 from vaportok_rl.envs.vector_checker.rollouts import VectorEnvError

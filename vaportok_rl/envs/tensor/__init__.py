@@ -1,0 +1,1 @@
+"""The environment as pure functions on tensors, and its faces."""
