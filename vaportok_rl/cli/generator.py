@@ -27,7 +27,7 @@ from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.tokenizer import PrecisionChoice
 from vaportok_rl.tokenizer.pretraining.resuming import MODEL_FOLDER, STATE_FILE
 
-TRAIN_FILE, HELD_OUT_FILE = "sequences.safetensors", "held_out_sequences.safetensors"
+HELD_OUT_FILE = "held_out_sequences.safetensors"
 # Clips per path, for policies that observe whole paths.
 _PATH = 8
 
@@ -126,8 +126,7 @@ class GeneratorCommand:
         """Training and (on the main process) held-out sequences, the code vectors and the generator's configuration."""
         from vaportok_rl.agents import build_length_policy
         from vaportok_rl.envs import TaildropProcess
-        from vaportok_rl.envs.table.shards import weights_digest
-        from vaportok_rl.experiments.generation.sequences import encode_sequences
+        from vaportok_rl.experiments.generation.sequences import TRAIN_FILE, encode_sequences, generator_config
 
         clips = self.clips[0] if len(self.clips) == 1 else self.clips
         found: list[CodeSequences | None] = []
@@ -162,18 +161,8 @@ class GeneratorCommand:
                 sequences.save(folder / file)
         train, held_out = found
         assert train is not None
-        world = process.engine.world
-        config = GeneratorConfig(
-            **dataclasses.asdict(self.sizes),
-            tokens=world.config.tokens,
-            codebook_size=world.config.codebook_size,
-            label_names=train.label_names,
-            tokenizer=self.tokenizer,
-            weights=weights_digest(self.tokenizer)[:16],
-            lengths=self.lengths,
-            unconditional=self.training.unconditional,
-        )
-        return train, held_out, world.bottleneck.regularizer.unit_codes(), config
+        config = generator_config(self.sizes, process, train, self.lengths, self.training.unconditional)
+        return train, held_out, process.engine.world.bottleneck.regularizer.unit_codes(), config
 
     def _watch(self, console: Console, trainer: GeneratorTrainer, held_out: CodeSequences) -> None:
         """Runs the trainer with progress bar, TensorBoard and validation."""

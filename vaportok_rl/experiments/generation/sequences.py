@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -10,10 +11,14 @@ from torch import Tensor
 from vaportok_rl.agents.lengths import LengthPolicy
 from vaportok_rl.clips.order import ClipOrder
 from vaportok_rl.envs import Scene, ScoringEngine, TaildropProcess
+from vaportok_rl.envs.table.shards import weights_digest
+from vaportok_rl.generation.config import GeneratorConfig, GeneratorSizes
 from vaportok_rl.generation.sequences import CodeSequences
 from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.runtime.seeds import derive_seed
 
+TRAIN_FILE = "sequences.safetensors"
+"""Training sequences in a generator's run folder."""
 # Scenes per batch.
 _SCENES = 8
 
@@ -89,4 +94,29 @@ def encode_sequences(
         rows[:, -1].contiguous(),
         tuple(process.source.label_names),
         process.engine.config.codebook_size,
+    )
+
+
+def generator_config(
+    sizes: GeneratorSizes, process: TaildropProcess, sequences: CodeSequences, lengths: str, unconditional: float
+) -> GeneratorConfig:
+    """The configuration of a generator of a process's codes.
+
+    Args:
+        sizes: of the network.
+        process: its tokenizer.
+        sequences: to train on.
+        lengths: name of the policy that chose their lengths.
+        unconditional: see `GeneratorTraining`.
+    """
+    config = process.engine.config
+    return GeneratorConfig(
+        **asdict(sizes),
+        tokens=config.tokens,
+        codebook_size=config.codebook_size,
+        label_names=sequences.label_names,
+        tokenizer=process.tokenizer,
+        weights=weights_digest(process.tokenizer)[:16],
+        lengths=lengths,
+        unconditional=unconditional,
     )

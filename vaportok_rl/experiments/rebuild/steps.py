@@ -105,6 +105,13 @@ def _measured(name: str, clips: str, minutes: float) -> Step:
     return Step(f"card-{name}", command, minutes, passages=(passage,))
 
 
+def _evidence(name: str, options: str, minutes: float, **more: Any) -> Step:
+    """A step that makes a section of docs/results.md, with its picture."""
+    passage = Passage("docs/results.md", name, lambda work: (work / name / f"{name}.md").read_text(encoding="utf-8"))
+    command = f"{_study('evidence.' + name)} {{out}} {options}".rstrip()
+    return Step(name, command, minutes, {f"{name}.png": f"docs/images/{name}.png"}, (passage,), **more)
+
+
 def _ablation(preset: str) -> Step:
     name = f"ablation-{preset}"
     return Step(
@@ -161,14 +168,7 @@ STEPS: tuple[Step, ...] = (
         {name: f"docs/images/{name}" for name in ("allocation.png", "rate_distortion.png", "reconstructions.png")},
         (Passage("README.md", "train", passages.scoreboard),),
     ),
-    Step(
-        "taildrop-strategies",
-        f"{_study('strategies')} --out {{out}} --docs {{out}}",
-        50,
-        _page("taildrop-strategies"),
-        weights=False,
-        resumes=True,
-    ),
+    _evidence("taildrop", "", 300, weights=False, resumes=True, alone=True),
     Step("table-test", "vaportok-rl table build --count 0 --held-out 256 --grid all --out {out}", 2, resumes=True),
     Step("table-train", "vaportok-rl table build --count 4096 --held-out 0 --out {out}", 5, resumes=True),
     *map(_ablation, ("paper", "balanced")),

@@ -1,0 +1,380 @@
+"""No taildrop, naive and probabilistic taildrop at one training budget (supplement C.3, C.4, Figure 5).
+
+``python -m vaportok_rl.experiments.evidence.taildrop OUT`` trains a tokenizer under each strategy and a generator on
+its codes, and compares gFVD / rFVD, the source's measure of the errors that autoregression accumulates. The same
+command continues after an interruption; a second process with the same OUT takes worlds that the first has not begun.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+import tyro
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from vaportok_rl.agents import build_length_policy
+from vaportok_rl.clips import open_clips
+from vaportok_rl.envs import TaildropProcess
+from vaportok_rl.envs.table.shards import weights_digest
+from vaportok_rl.evaluation import clip_batches, rate_distortion
+from vaportok_rl.evaluation.feature_distances import resampled_frechet
+from vaportok_rl.evaluation.feature_networks import STAND_IN, FeatureNetwork, open_feature_network
+from vaportok_rl.experiments.console import plain_console
+from vaportok_rl.experiments.generation.distances import measure_generation
+from vaportok_rl.experiments.generation.sequences import TRAIN_FILE, encode_sequences, generator_config
+from vaportok_rl.experiments.reports.plots import save_figure
+from vaportok_rl.experiments.run_folder import write_json
+from vaportok_rl.generation import (
+    ClipGenerator,
+    CodeSequences,
+    GeneratorSizes,
+    GeneratorTrainer,
+    GeneratorTraining,
+)
+from vaportok_rl.runtime.held_folders import hold_run_folder, release_run_folder
+from vaportok_rl.runtime.machine import processor_name
+from vaportok_rl.runtime.markdown import markdown_table
+from vaportok_rl.runtime.whole_writes import whole_write
+from vaportok_rl.tokenizer import PRESETS, VaporTok
+from vaportok_rl.tokenizer.config import Strategy
+from vaportok_rl.tokenizer.pretraining import LossWeights, PretrainConfig, Pretrainer
+from vaportok_rl.tokenizer.pretraining.recipe_files import read_recipe
+from vaportok_rl.tokenizer.pretraining.resuming import MODEL_FOLDER, STATE_FILE
+
+World = Literal["none", "naive", "argmax", "sample", "pre-sample"]
+COLOURS = dict(zip(get_args(World), ("tab:purple", "tab:gray", "tab:red", "tab:blue", "tab:green"), strict=True))
+# The source's gFVD / rFVD with 1,024 and with 512 tokens; those of the other strategies are not in the supplement.
+SOURCE_RATIOS = {"none": "2.85, 1.62", "naive": "1.26, 1.14"}
+PAGE_FILE, CSV_FILE, FIGURE_FILE = "taildrop.md", "taildrop.csv", "taildrop.png"
+_METRICS = ("tokens", "mse", "psnr", "accuracy", "rfvd", "gfvd", "ratio", "generated_tokens", "hours")
+_PATH = 8
+
+DISTANCES = ("rFVD", "gFVD", "gFVD / rFVD")
+# What the source says: of these two worlds the first has the greater value.
+CLAIMS = (
+    ("gFVD / rFVD", "none", "naive"),
+    ("gFVD / rFVD", "argmax", "sample"),
+    ("gFVD / rFVD", "sample", "pre-sample"),
+    ("rFVD", "naive", "none"),
+    ("rFVD", "naive", "sample"),
+)
+
+
+def _budget() -> PretrainConfig:
+    """The recipe of `nano`, shorter and without its mixture of lengths."""
+    recipe = read_recipe("nano")
+    own = {entry.name: recipe[entry.name] for entry in fields(PretrainConfig) if entry.name in recipe}
+    weights = LossWeights(**own.pop("weights"))
+    return PretrainConfig(**{**own, "steps": 2500, "length_mixture": (1.0, 0.0, 0.0)}, weights=weights)
+
+
+@dataclass(frozen=True)
+class Taildrop:
+    """Settings of the study; the defaults take about five hours on two cores."""
+
+    preset: str = "nano"
+    """Geometry of the tokenizers."""
+    clips: str = "procedural"
+    """Labelled clips; split `train` trains, split `test` is measured."""
+    worlds: tuple[World, ...] = get_args(World)
+    """Strategies; `none` keeps all tokens in training."""
+    seeds: tuple[int, ...] = (0,)
+    """One tokenizer and one generator of each strategy a seed."""
+    count: int = 2048
+    """Held-out clips, and as many generated ones."""
+    resamples: int = 500
+    """Of the held-out clips, for the intervals."""
+    network: str = STAND_IN
+    """Feature network, as `vaportok-rl distance` takes it."""
+    sequences: int = 16_384
+    """Clips encoded to train each generator."""
+    workers: int = 1
+    """Processes that draw clips for pretraining; 0 draws them between steps."""
+    device: str = "cpu"
+    """torch device."""
+    pretraining: PretrainConfig = field(default_factory=_budget)
+    """Budget of each tokenizer."""
+    sizes: GeneratorSizes = field(default_factory=GeneratorSizes)
+    """Of each generator."""
+    generator: GeneratorTraining = field(default_factory=lambda: GeneratorTraining(steps=1500))
+    """Budget of each generator."""
+
+    def __post_init__(self) -> None:
+        if not self.worlds or not self.seeds:
+            raise ValueError(f"Expected a world and a seed at least, got {self.worlds} and {self.seeds}; name them.")
+
+
+def world_folder(out: Path, world: str, seed: int) -> Path:
+    """Run folder of a world: the tokenizer is in ``model``, the generator in ``generator``."""
+    return out / "worlds" / f"{world}-{seed}"
+
+
+def _watched(console: Console, title: str, trainer: Pretrainer | GeneratorTrainer, total: int) -> None:
+    with Progress(console=console) as progress:
+        task = progress.add_task(title, total=total, completed=trainer.step)
+        trainer.run(lambda step, _: progress.update(task, completed=step))
+
+
+def train_world(settings: Taildrop, world: World, seed: int, folder: Path, console: Console) -> float:
+    """Trains a tokenizer and its generator, as far as they are not trained yet; returns the hours it took."""
+    strategy: Strategy = "naive" if world == "none" else world
+    preset = PRESETS[settings.preset]
+    budget = replace(settings.pretraining, seed=seed)
+    if world == "none":
+        budget = replace(budget, length_mixture=(0.0, 0.0, 1.0))
+    pretrainer = Pretrainer(
+        replace(preset, taildrop=replace(preset.taildrop, strategy=strategy)),
+        budget,
+        open_clips(settings.clips, frames=preset.frames, size=preset.size),
+        folder,
+        settings.device,
+        workers=settings.workers,
+        resume=(folder / STATE_FILE).is_file(),
+    )
+    _watched(console, f"{world}, seed {seed}: tokenizer", pretrainer, budget.steps)
+    tokenizer, own, lengths = folder / MODEL_FOLDER, folder / "generator", "naive" if strategy == "naive" else "argmax"
+    process = TaildropProcess(
+        tokenizer=str(tokenizer), clips=settings.clips, split="train", device=settings.device, path_length=_PATH
+    )
+    own.mkdir(exist_ok=True)
+    sequences = CodeSequences.load(own / TRAIN_FILE) if (own / TRAIN_FILE).is_file() else None
+    if sequences is None or len(sequences) != settings.sequences:
+        sequences = encode_sequences(process, build_length_policy(lengths, process), settings.sequences, seed)
+        sequences.save(own / TRAIN_FILE)
+    training = replace(settings.generator, seed=seed)
+    trainer = GeneratorTrainer(
+        generator_config(settings.sizes, process, sequences, lengths, training.unconditional),
+        training,
+        sequences,
+        own,
+        settings.device,
+        unit_codes=process.engine.world.bottleneck.regularizer.unit_codes(),
+        resume=(own / STATE_FILE).is_file(),
+    )
+    _watched(console, f"{world}, seed {seed}: generator", trainer, training.steps)
+    return (pretrainer.seconds + trainer.seconds) / 3600
+
+
+def measure_world(settings: Taildrop, folder: Path, network: FeatureNetwork, seed: int) -> dict[str, Any]:
+    """Metrics of a world, its PSNR by length, and logarithms of resampled distances; read if already measured.
+
+    Returns:
+        The metrics by name, ``lengths`` and ``psnr_by_length``, and ``logs``: log rFVD and log gFVD of each resample.
+    """
+    tokenizer, file = str(folder / MODEL_FOLDER), folder / "measured.json"
+    model = ClipGenerator.load(folder / "generator", settings.device)
+    depends_on = [weights_digest(tokenizer), model.fingerprint(), network.sha256, settings.count, settings.resamples]
+    if file.is_file():
+        known: dict[str, Any] = json.loads(file.read_text())
+        if known["depends_on"] == depends_on:
+            return known
+    process = TaildropProcess(
+        tokenizer=tokenizer, clips=settings.clips, split="test", device=settings.device, path_length=_PATH
+    )
+    features: dict[str, list[Tensor]] = defaultdict(list)
+    found = measure_generation(
+        process,
+        build_length_policy("argmax", process),
+        network,
+        settings.count,
+        seed,
+        model=model,
+        on_features=lambda name, part: features[name].append(part),
+    )
+    assert found.gfvd is not None
+    real, again, generated = (torch.cat(features[name]) for name in ("real", "reconstructed", "generated"))
+    world = VaporTok.from_pretrained(tokenizer, device=settings.device)
+    with torch.no_grad():
+        curve = rate_distortion(world, clip_batches(process.source, min(settings.count, 512)))
+    measured = {
+        "depends_on": depends_on,
+        "tokens": found.tokens,
+        "mse": found.mse,
+        "psnr": found.psnr,
+        "accuracy": found.accuracy,
+        "rfvd": found.rfvd.frechet,
+        "gfvd": found.gfvd.frechet,
+        "ratio": found.gfvd.frechet / found.rfvd.frechet,
+        "generated_tokens": found.generated_tokens,
+        "lengths": curve.lengths,
+        "psnr_by_length": curve.psnr,
+        "note": found.gfvd.note(),
+        "logs": np.log(resampled_frechet(real, (again, generated), settings.resamples, seed)).tolist(),
+    }
+    write_json(file, measured)
+    return measured
+
+
+@dataclass(frozen=True)
+class Logarithms:
+    """Logarithms of a world's `DISTANCES`.
+
+    Attributes:
+        value: mean over seeds, ``[3]``.
+        draws: the same of bootstrap resamples over seeds and clips, ``[R, 3]``.
+    """
+
+    value: NDArray[np.float64]
+    draws: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, runs: Sequence[Mapping[str, Any]], seed: int = 0) -> Logarithms:
+        """From the runs of `measure_world`, one a seed."""
+        both = np.log([[run["rfvd"], run["gfvd"]] for run in runs]), np.array([run["logs"] for run in runs])
+        values, draws = (np.append(logs, logs[..., 1:] - logs[..., :1], -1) for logs in both)
+        # Distances of resamples are biased upwards; only their spread is used.
+        draws += (values - draws.mean(1))[:, None]
+        resamples = draws.shape[1]
+        chosen = np.random.default_rng(seed).integers(0, len(runs), (resamples, len(runs)))
+        return cls(values.mean(0), draws[chosen, np.arange(resamples)[:, None]].mean(1))
+
+    def factor(self, distance: str, other: Logarithms | None = None) -> tuple[float, float, float]:
+        """A distance, or its quotient by another world's, with its 95 % interval.
+
+        The interval is ±1.96 standard errors of the logarithm.
+        """
+        place = DISTANCES.index(distance)
+        value, draws = self.value[place], self.draws[:, place]
+        if other is not None:
+            value, draws = value - other.value[place], draws - other.draws[:, place]
+        error = 1.96 * draws.std(ddof=1)
+        middle, low, high = np.exp([value, value - error, value + error]).tolist()
+        return middle, low, high
+
+
+def claims_table(logs: Mapping[str, Logarithms]) -> str:
+    """What the source says of pairs of worlds, and whether it holds here."""
+    rows = []
+    for distance, first, second in CLAIMS:
+        if first in logs and second in logs:
+            value, low, high = logs[first].factor(distance, logs[second])
+            verdict = "holds" if low > 1 else "does not hold" if high < 1 else "undecided"
+            rows.append((f"{distance}: {first} > {second}", verdict, f"{value:.2f} [{low:.2f}, {high:.2f}]"))
+    return markdown_table(("the source", "here", "quotient"), rows, names=2)
+
+
+def worlds_table(runs: Mapping[str, Sequence[Mapping[str, Any]]], logs: Mapping[str, Logarithms]) -> str:
+    """One row per world: means over seeds."""
+    rows = []
+    for world, own in runs.items():
+        tokens, psnr = (np.mean([run[name] for run in own]) for name in ("tokens", "psnr"))
+        factors = (logs[world].factor(distance) for distance in DISTANCES)
+        cells = (f"{value:.3g} [{low:.3g}, {high:.3g}]" for value, low, high in factors)
+        rows.append((world, SOURCE_RATIOS.get(world, "–"), f"{tokens:.1f}", f"{psnr:.2f}", *cells))
+    headings = ("taildrop", "source's gFVD / rFVD", "tokens", "PSNR (dB)", *DISTANCES)
+    return markdown_table(headings, rows)
+
+
+def figure(runs: Mapping[str, Sequence[Mapping[str, Any]]], logs: Mapping[str, Logarithms]) -> Figure:
+    """Distances of each world, their ratio, and PSNR against tokens with each world's own length marked."""
+    drawn = Figure(figsize=(12, 3.8), layout="constrained")
+    distances, ratios, curves = drawn.subplots(1, 3)
+    names = list(runs)
+    for place, name in enumerate(DISTANCES[:2]):
+        heights = [logs[world].factor(name)[0] for world in names]
+        bars = distances.bar(np.arange(len(names)) + 0.4 * place - 0.2, heights, 0.38, color=f"C{place}", label=name)
+        distances.bar_label(bars, fmt="%.3g", fontsize=7)
+    distances.set_yscale("log")
+    distances.set_title("Distance to held-out clips", fontsize=10)
+    distances.set_ylabel("Fréchet distance of features")
+    distances.legend(frameon=False, fontsize=8)
+    for place, world in enumerate(names):
+        value, low, high = logs[world].factor(DISTANCES[2])
+        ratios.errorbar(place, value, [[value - low], [high - value]], fmt="o", capsize=4, color=COLOURS[world])
+    ratios.set_title("Error that autoregression adds (95 % intervals)", fontsize=10)
+    ratios.set_ylabel("gFVD / rFVD")
+    for axis in (distances, ratios):
+        axis.set_xticks(range(len(names)), names)
+    for world, own in runs.items():
+        quality = np.mean([run["psnr_by_length"] for run in own], 0)
+        curves.plot(own[0]["lengths"], quality, color=COLOURS[world], lw=1.4, label=world)
+        tokens, psnr = (np.mean([run[name] for run in own]) for name in ("tokens", "psnr"))
+        curves.plot(tokens, psnr, "o", color=COLOURS[world], ms=7)
+    curves.set_xscale("log", base=2)
+    curves.xaxis.set_major_formatter(lambda tokens, _: f"{tokens:g}")
+    curves.set_title("Order of the tokens (dots: at the world's own lengths)", fontsize=10)
+    curves.set_xlabel("tokens kept")
+    curves.set_ylabel("PSNR (dB)")
+    curves.legend(frameon=False, fontsize=8)
+    return drawn
+
+
+def report(settings: Taildrop, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """The section of docs/results.md."""
+    logs = {world: Logarithms.of(own) for world, own in runs.items()}
+    hours = sum(run["hours"] for own in runs.values() for run in own)
+    over = "held-out clips" if len(settings.seeds) == 1 else "seeds and held-out clips"
+    return "\n\n".join(
+        (
+            worlds_table(runs, logs),
+            f"In brackets: 95 % intervals, ±1.96 standard errors of the logarithm, by bootstrap over {over}.",
+            claims_table(logs),
+            "Undecided: the interval of the quotient contains 1.",
+            f"![Fréchet distances, their ratio, and PSNR against tokens](images/{FIGURE_FILE})",
+            f"Each tokenizer (`{settings.preset}`) from nothing, {settings.pretraining.steps} steps of "
+            f"{settings.pretraining.batch_size} clips; each generator "
+            f"{settings.generator.steps} steps of {settings.generator.batch_size} sequences; seeds "
+            f"{', '.join(map(str, settings.seeds))}; {hours:.1f} h of training on {processor_name()}. "
+            f"{next(iter(runs.values()))[0]['note']}",
+        )
+    )
+
+
+def main(out: tyro.conf.Positional[Path], settings: Annotated[Taildrop, tyro.conf.arg(name="")]) -> None:
+    """Train a world under each taildrop strategy at one budget, and compare gFVD / rFVD.
+
+    Args:
+        out: folder of the worlds, the table, the CSV and the picture; worlds that are there are continued.
+        settings: the study.
+    """
+    run(out, settings, plain_console())
+
+
+def run(out: Path, settings: Taildrop, console: Console) -> None:
+    """See `main`."""
+    network = open_feature_network(settings.network, settings.device)
+    runs: dict[str, list[dict[str, Any]]] = {world: [] for world in settings.worlds}
+    busy = []
+    for seed in settings.seeds:
+        for world in settings.worlds:
+            folder = world_folder(out, world, seed)
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                hold_run_folder(folder)
+            except FileExistsError:
+                busy.append(folder.name)
+                continue
+            hours = train_world(settings, world, seed, folder, console)
+            runs[world].append({**measure_world(settings, folder, network, seed), "seed": seed, "hours": hours})
+            release_run_folder(folder)
+    if busy:
+        console.print(f"another process works on {', '.join(busy)}; run the command again when it has ended")
+        return
+    rows = [
+        {"world": world, "seed": run["seed"]} | {name: run[name] for name in _METRICS}
+        for world in runs
+        for run in runs[world]
+    ]
+    with whole_write(out / CSV_FILE) as scratch:
+        pd.DataFrame(rows).to_csv(scratch, index=False)
+    text = report(settings, runs)
+    with whole_write(out / PAGE_FILE) as scratch:
+        scratch.write_text(text + "\n")
+    save_figure(figure(runs, {world: Logarithms.of(own) for world, own in runs.items()}), out / FIGURE_FILE)
+    console.print(text, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    tyro.cli(main, prog="python -m vaportok_rl.experiments.evidence.taildrop")
