@@ -101,6 +101,32 @@ def test_at_least_one_token_and_at_most_all(tiny_generator: ClipGenerator, bias:
     assert found.n_tokens.tolist() == [length] * 4
 
 
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+def test_given_lengths_are_kept_and_a_shorter_clip_begins_the_longer_one(
+    tiny_generator: ClipGenerator, guidance: float
+) -> None:
+    model = copy.deepcopy(tiny_generator)
+    with torch.no_grad():
+        model.head.weight[model.config.stop] = -1e3 * torch.eye(16)[0]  # [stop] is drawn never or at once
+    labels, lengths = torch.arange(12) % 3, torch.arange(12) % 5 + 1
+    options = SamplingOptions(guidance=guidance)
+    found = generate_codes(model, labels, options, n_tokens=lengths, seed=3, batch_size=7)
+    whole = generate_codes(model, labels, options, n_tokens=torch.full((12,), 5), seed=3)
+    assert torch.equal(found.n_tokens, lengths)
+    assert listed(found) == [codes[:n] for codes, n in zip(listed(whole), lengths.tolist(), strict=True)]
+    # The distribution of the codes is the model's, given that it does not stop.
+    row = whole.codes[0]
+    logits = model(row[None, :1], labels[:1])[:, -1]
+    without = model(row[None, :1], torch.tensor([model.config.no_class]))[:, -1]
+    logits = guided(logits, without, guidance)
+    logits[:, model.config.stop] = -torch.inf
+    noise = torch.rand(5, generator=torch.Generator().manual_seed(derive_seed("generate", 3, 0)))
+    assert int(draw_tokens(token_probabilities(logits, options), noise[1:2])) == int(row[1])
+    for wrong in (torch.zeros(12, dtype=torch.int64), torch.full((12,), 6), torch.ones(3, dtype=torch.int64)):
+        with pytest.raises(ValueError, match=r"1…5 for each of 12 labels"):
+            generate_codes(model, labels, n_tokens=wrong)
+
+
 @pytest.mark.parametrize(
     ("labels", "word"),
     [

@@ -18,6 +18,7 @@ from vaportok_rl.generation.sampling import SamplingOptions
 from vaportok_rl.runtime.declared import AT_LEAST_1, SEED, check_fields
 from vaportok_rl.runtime.ranks import Processes
 from vaportok_rl.tokenizer import PrecisionChoice
+from vaportok_rl.tokenizer.perceptual import PerceptualDistance, PerceptualNetwork
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class Distance:
     """Measure the distance of reconstructions (rFVD) and generated clips (gFVD) to held-out clips.
 
     Prints Fréchet distance and maximum mean discrepancy of features, with the number of clips and the feature network's
-    hash, and writes them with MSE, PSNR, prior accuracy and lengths to a new folder. On several processes, which divide
-    the clips: `torchrun --nproc-per-node N -m vaportok_rl distance …`.
+    hash, and writes them with MSE, PSNR, SSIM, LPIPS, prior accuracy and lengths to a new folder. On several processes,
+    which divide the clips: `torchrun --nproc-per-node N -m vaportok_rl distance …`.
     """
 
     generator: str | None = None
@@ -42,6 +43,11 @@ class Distance:
     `vjepa:FILE` or `torchscript:FILE`."""
     count: Annotated[int, AT_LEAST_1] = 512
     """Clips in each set."""
+    same_lengths: bool = False
+    """Give each generated clip the length that the policy chose for the held-out clip of its class, instead of the
+    generator's own: one generator then serves every policy."""
+    lpips: PerceptualNetwork = "alex"
+    """Backbone of LPIPS, which is measured if its weights are at hand: `vgg`, `alex` or `squeeze`."""
     few: bool = False
     """Give a Fréchet distance even if there are no more clips than features."""
     sampling: Annotated[SamplingOptions, tyro.conf.arg(name="")] = field(default_factory=SamplingOptions)
@@ -79,6 +85,7 @@ class Distance:
         if self.generator is not None:
             model = ClipGenerator.load(self.generator, self.device)
             check_tokenizer(model, self.tokenizer, process.engine.world)
+        lpips = self._lpips(console, process.engine.config.size)
         policy = build_length_policy(self.lengths, process, trust_archives=self.trust_archives)
         folder = create_run_folder(Path("runs"), "distance", self.out) if processes.is_main else Path()
         with progress_bar(console) as progress:
@@ -92,6 +99,8 @@ class Distance:
                 self.seed,
                 model=model,
                 options=self.sampling,
+                same_lengths=self.same_lengths,
+                lpips=lpips,
                 allow_few=self.few,
                 processes=processes,
                 on_clips=partial(progress.advance, task),
@@ -104,3 +113,15 @@ class Distance:
             write_json(folder / "distances.json", figures.to_dict()),
         ]
         tell_written(console, folder, written)
+
+    def _lpips(self, console: Console, size: int) -> PerceptualDistance | None:
+        """LPIPS of frames of this size; None, and a line that says why, where it cannot be measured."""
+        import torch
+
+        try:
+            found = PerceptualDistance(self.lpips).to(self.device)
+            found(*[torch.zeros(1, 3, 1, size, size, device=self.device)] * 2)
+        except (FileNotFoundError, ValueError) as error:
+            console.print(f"no LPIPS: {error}", style="dim", highlight=False, soft_wrap=True)
+            return None
+        return found

@@ -34,6 +34,8 @@ COMMANDS = {
     "detect": "generate.Detect",
     "distance": "Distance",
     "sweep": "Sweep",
+    "ablate-rewards": "sweep.AblateRewards",
+    "sweep-weights": "sweep.SweepWeights",
     "info": "Info",
 }
 

@@ -22,6 +22,7 @@ def generate_codes(
     labels: Tensor,
     options: SamplingOptions | None = None,
     *,
+    n_tokens: Tensor | None = None,
     seed: int = 0,
     first: int = 0,
     batch_size: int = 64,
@@ -29,12 +30,15 @@ def generate_codes(
 ) -> CodeSequences:
     """Generates a code sequence for each label.
 
-    A clip's random numbers depend only on the seed and the clip's number, not on the batch.
+    A clip's random numbers depend only on the seed and the clip's number, not on the batch. With given lengths, a
+    shorter clip is therefore the beginning of a longer one.
 
     Args:
         model: a trained generator.
         labels: ``int64 [N]``, classes.
         options: of sampling; by default the model's own distribution.
+        n_tokens: ``int64 [N]`` in 1 … K, lengths of the sequences: [stop] is impossible before the length and certain
+            at it. By default the model decides.
         seed: of the samples.
         first: number of the first clip, to continue a set of clips.
         batch_size: sequences generated at once.
@@ -44,7 +48,8 @@ def generate_codes(
         N sequences; codes past the length are 0.
 
     Raises:
-        ValueError: a label is not a class, guidance is asked of a model trained without it, or logits are not finite.
+        ValueError: a label is not a class, a length is out of range, guidance is asked of a model trained without it,
+            or logits are not finite.
     """
     config, options = model.config, options or SamplingOptions()
     classes = len(config.label_names)
@@ -60,19 +65,27 @@ def generate_codes(
             f"Expected guidance 1 for a generator trained with --unconditional 0, got {options.guidance}; it knows no "
             "sequences without a class."
         )
+    if n_tokens is not None and (
+        n_tokens.shape != labels.shape or not 1 <= int(n_tokens.min()) <= int(n_tokens.max()) <= config.tokens
+    ):
+        raise ValueError(
+            f"Expected a length in 1…{config.tokens} for each of {len(labels)} labels, got {tuple(n_tokens.shape)} in "
+            f"{int(n_tokens.min())}…{int(n_tokens.max())}; a clip keeps at least one token and at most all."
+        )
     codes = torch.zeros(len(labels), config.tokens, dtype=torch.int64)
-    n_tokens = torch.zeros(len(labels), dtype=torch.int64)
+    found = torch.zeros(len(labels), dtype=torch.int64)
     for start in range(0, len(labels), batch_size):
         some = slice(start, min(start + batch_size, len(labels)))
         places = range(first + some.start, first + some.stop)
-        codes[some], n_tokens[some] = _write(model, labels[some].to(model.device), options, seed, places)
+        wanted = None if n_tokens is None else n_tokens[some].to(model.device)
+        codes[some], found[some] = _write(model, labels[some].to(model.device), wanted, options, seed, places)
         if on_clips is not None:
             on_clips(len(places))
-    return CodeSequences(codes, n_tokens, labels.cpu(), config.label_names, config.codebook_size)
+    return CodeSequences(codes, found, labels.cpu(), config.label_names, config.codebook_size)
 
 
 def _write(
-    model: ClipGenerator, labels: Tensor, options: SamplingOptions, seed: int, places: range
+    model: ClipGenerator, labels: Tensor, wanted: Tensor | None, options: SamplingOptions, seed: int, places: range
 ) -> tuple[Tensor, Tensor]:
     """One batch: codes ``int64 [B, K]`` and lengths ``int64 [B]``, on the host."""
     from transformers import DynamicCache
@@ -96,10 +109,10 @@ def _write(
             logits = guided(conditional, unconditional, options.guidance)
         if not bool(logits.isfinite().all()):
             raise ValueError(f"Expected finite logits at token {step}, got NaN or infinity; train the generator again.")
-        if step == 0:
+        if step == 0 or wanted is not None:
             logits[:, stop] = -torch.inf  # an empty clip decodes to nothing
         drawn = draw_tokens(token_probabilities(logits, options), noise[rows, step])
-        stops = ~ended & (drawn == stop)
+        stops = ~ended & (drawn == stop if wanted is None else wanted[rows] == step)
         n_tokens[rows[stops]] = step
         ended = ended | stops
         codes[rows[~ended], step] = drawn[~ended]

@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torchmetrics.image import StructuralSimilarityIndexMeasure
 
 from vaportok_rl.agents import build_length_policy
 from vaportok_rl.cli.main import main
@@ -78,6 +80,7 @@ def test_processes_encode_what_one_does(process: TaildropProcess, monkeypatch: p
 def test_the_figures_are_those_of_the_clips_one_by_one(process: TaildropProcess, generator: ClipGenerator) -> None:
     policy = build_length_policy("argmax", process)
     seen: dict[str, list[torch.Tensor]] = {}
+    shift: Any = lambda one, other: (one - other).mean((1, 2, 3, 4))  # noqa: E731  # takes the place of LPIPS
     found = measure_generation(
         process,
         policy,
@@ -85,6 +88,7 @@ def test_the_figures_are_those_of_the_clips_one_by_one(process: TaildropProcess,
         16,
         seed=4,
         model=generator,
+        lpips=shift,
         on_features=lambda name, features: seen.setdefault(name, []).append(features),
     )
     world = process.engine.world
@@ -95,6 +99,12 @@ def test_the_figures_are_those_of_the_clips_one_by_one(process: TaildropProcess,
     assert found.tokens == pytest.approx(float(sequences.n_tokens.double().mean()))
     assert found.mse == pytest.approx(float(errors.mean()), rel=1e-4)
     assert found.psnr == pytest.approx(float(psnr(errors).mean()), rel=1e-4)
+    original = batch.clips.float() / 255
+    frames = [StructuralSimilarityIndexMeasure(data_range=1.0) for _ in range(16)]
+    pairs = zip(frames, decoded.transpose(1, 2), original.transpose(1, 2), strict=True)
+    likeness = [float(metric(one, other)) for metric, one, other in pairs]
+    assert found.ssim == pytest.approx(sum(likeness) / 16, rel=1e-4)
+    assert found.lpips == pytest.approx(float((decoded - original).mean()), rel=1e-3)
     real = FeatureStatistics.of(colours(batch.clips))
     assert found.rfvd.frechet == pytest.approx(frechet_distance(real, FeatureStatistics.of(colours(decoded))), rel=1e-3)
     written = generate_codes(generator, batch.labels, seed=4)
@@ -106,6 +116,12 @@ def test_the_figures_are_those_of_the_clips_one_by_one(process: TaildropProcess,
     assert found.generated_tokens == pytest.approx(float(written.n_tokens.double().mean()))
     assert set(found.named) == {"real", "reconstructed", "generated"}
     assert "Kolmogorov" in found.markdown()
+    alike = measure_generation(process, policy, NETWORK, 16, seed=4, model=generator, same_lengths=True)
+    assert (alike.generated_tokens, alike.lengths_ks, alike.lpips) == (found.tokens, 0, None)
+    cut = generate_codes(generator, batch.labels, n_tokens=sequences.n_tokens, seed=4)
+    video = (world.decode(cut.codes, cut.n_tokens) * 255).round().to(torch.uint8)
+    assert alike.gfvd is not None
+    assert alike.gfvd.frechet == pytest.approx(frechet_distance(real, FeatureStatistics.of(colours(video))), rel=1e-3)
 
 
 def test_what_does_not_fit_is_refused(process: TaildropProcess, generator: ClipGenerator) -> None:
@@ -130,6 +146,9 @@ def test_the_command_measures_and_says_on_what(
     assert figures["rfvd"]["clips"] == 16
     assert len(figures["rfvd"]["network_sha256"]) == 64
     assert figures["gfvd"] is None
+    assert 0 < figures["ssim"] < 1
+    assert figures["lpips"] is None  # the frames are too small
+    assert "no LPIPS" in told
 
 
 @pytest.mark.slow
@@ -146,7 +165,7 @@ def test_two_processes_measure_what_one_does(tiny_world: str, generator: ClipGen
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         found.append(json.loads((out / "distances.json").read_text()))
-    for name in ("tokens", "mse", "psnr", "accuracy", "generated_tokens", "lengths_ks"):
+    for name in ("tokens", "mse", "psnr", "ssim", "accuracy", "generated_tokens", "lengths_ks"):
         assert found[0][name] == pytest.approx(found[1][name], rel=1e-5), name
     for name in ("rfvd", "gfvd"):
         for part in ("frechet", "mmd"):

@@ -64,7 +64,7 @@ def test_every_passage_is_on_its_page_and_every_one_of_a_page_is_made_by_a_step(
 
 def test_what_is_chosen_brings_what_it_needs() -> None:
     names = [step.name for step in with_needs(chosen(("ablation-*",)))]
-    assert names == ["table-test", "table-train", "ablation-paper", "ablation-balanced"]
+    assert names == ["table-test", "table-train", "generator-all", "ablation-paper", "ablation-balanced"]
     assert with_needs(chosen(())) == list(STEPS)
     with pytest.raises(ValueError, match=r"'ablatoin'.*--list"):
         chosen(("ablatoin",))

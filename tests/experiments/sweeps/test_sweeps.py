@@ -221,9 +221,3 @@ def test_two_workers_make_the_table_of_one(write: Callable[[str], Path], tmp_pat
     main(["sweep", str(file), "--out", str(tmp_path / "one")])
     for name in (CSV_FILE, PAGE_FILE):
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
-
-
-def test_the_example_is_a_sweep() -> None:
-    plan = read_plan(Path(__file__).parents[3] / "examples" / "sweep_weights.toml")
-    weights = [plan.settings(changes, 0).reward.weights for changes in plan.variants.values()]
-    assert [one.get("generation") for one in weights] == [None, "2", "4"]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vaportok_rl.agents.lengths import LengthPolicy
 from vaportok_rl.envs import TaildropProcess
+from vaportok_rl.envs.rewards.pixels import ssim
 from vaportok_rl.evaluation import mean_squared_error, psnr
 from vaportok_rl.evaluation.feature_distances import FeatureStatistics
 from vaportok_rl.evaluation.feature_networks import FeatureNetwork
@@ -25,6 +26,7 @@ from vaportok_rl.generation.model import ClipGenerator
 from vaportok_rl.generation.sampling import SamplingOptions
 from vaportok_rl.runtime.markdown import markdown_table
 from vaportok_rl.runtime.ranks import Processes
+from vaportok_rl.tokenizer.perceptual import PerceptualDistance
 from vaportok_rl.tokenizer.prior import top_k_accuracy
 
 # Clips generated and evaluated per batch.
@@ -39,6 +41,8 @@ class GenerationFigures:
         tokens: mean length of the policy.
         mse: mean over clips, pixels in [0, 1].
         psnr: mean over clips, dB.
+        ssim: mean over clips; see `ssim`.
+        lpips: mean over clips; None if it was not measured.
         accuracy: the prior's top-5 accuracy, mean over clips.
         rfvd: reconstructions against the clips.
         gfvd: generated clips of the same classes against the clips; None without a generator.
@@ -51,6 +55,8 @@ class GenerationFigures:
     tokens: float
     mse: float
     psnr: float
+    ssim: float
+    lpips: float | None
     accuracy: float
     rfvd: VideoDistance
     gfvd: VideoDistance | None
@@ -78,11 +84,28 @@ class GenerationFigures:
             lines.append(f"The stand-in classifier names the class of {self._share('real')} of the real clips.")
         if self.gfvd is not None:
             lines.append(f"Generated and kept lengths differ by {self.lengths_ks:.3f} (Kolmogorov–Smirnov).")
-        lines.append(f"PSNR {self.psnr:.2f} dB, MSE {self.mse:.2e}, prior top-5 {100 * self.accuracy:.1f} %.")
+        lpips = "not measured" if self.lpips is None else f"{self.lpips:.4f}"
+        lines.append(
+            f"PSNR {self.psnr:.2f} dB, MSE {self.mse:.2e}, SSIM {self.ssim:.4f}, LPIPS {lpips}, prior top-5 "
+            f"{100 * self.accuracy:.1f} %."
+        )
         return "\n\n".join([table, *lines])
 
     def _share(self, name: str) -> str:
         return f"{100 * self.named[name]:.1f} %" if name in self.named else "–"
+
+
+def check_classes(model: ClipGenerator, names: tuple[str, ...]) -> None:
+    """Checks that clips have a generator's classes.
+
+    Raises:
+        ValueError: they have others.
+    """
+    if model.config.label_names != names:
+        raise ValueError(
+            f"Expected clips of the generator's {len(model.config.label_names)} classes, got {len(names)} "
+            f"({', '.join(names[:5])}, …); name the --clips that it was trained on."
+        )
 
 
 class _Set:
@@ -121,6 +144,8 @@ def measure_generation(
     *,
     model: ClipGenerator | None = None,
     options: SamplingOptions | None = None,
+    same_lengths: bool = False,
+    lpips: PerceptualDistance | None = None,
     allow_few: bool = False,
     processes: Processes | None = None,
     on_clips: Callable[[int], None] = lambda clips: None,
@@ -136,6 +161,9 @@ def measure_generation(
         seed: of the clips and of the generator's samples.
         model: a generator of this tokenizer's codes.
         options: of its sampling.
+        same_lengths: give each generated clip the length that the policy chose for the held-out clip of its class,
+            instead of the generator's own.
+        lpips: measured on the reconstructions if given.
         allow_few: see `frechet_distance`.
         processes: share the clips; each returns the metrics of all.
         on_clips: called with the number of clips after each batch that was reconstructed or generated.
@@ -147,18 +175,15 @@ def measure_generation(
         ValueError: generator and clips have different classes.
     """
     world, names = process.engine.world, tuple(process.source.label_names)
-    if model is not None and model.config.label_names != names:
-        raise ValueError(
-            f"Expected clips of the generator's {len(model.config.label_names)} classes, got {len(names)} "
-            f"({', '.join(names[:5])}, …); name the --clips that it was trained on."
-        )
+    if model is not None:
+        check_classes(model, names)
     classifier = StandIn.load()
     # The same label must mean the same class.
     judge = classifier if classifier.label_names[: len(names)] == names else None
     real, again, generated = (
         _Set(network, judge, len(names), partial(on_features, name)) for name in ("real", "reconstructed", "generated")
     )
-    errors, accuracies, kept, labels = [], [], [], []
+    errors, likenesses, perceived, accuracies, kept, labels = [], [], [], [], [], []
     share = processes or Processes()
     paths = process.path_length * share.count
     for scene, n_tokens in policy_scenes(
@@ -169,19 +194,25 @@ def measure_generation(
         real.add(clips, own)
         again.add(decoded, own)
         errors.append(mean_squared_error(decoded, clips).view_as(n_tokens))
+        original = clips.float() / 255
+        likenesses.append(ssim(decoded, original).view_as(n_tokens))
+        perceived.append(torch.zeros_like(errors[-1]) if lpips is None else lpips(decoded, original).view_as(n_tokens))
         accuracies.append(top_k_accuracy(scene.hits, n_tokens))
         kept.append(n_tokens)
         labels.append(scene.labels)
         on_clips(n_tokens.numel())
-    mse, accuracy, lengths, classes = (
-        share.gather(torch.cat(parts), 0).flatten().cpu() for parts in (errors, accuracies, kept, labels)
+    mse, likeness, perception, accuracy, lengths, classes = (
+        share.gather(torch.cat(parts), 0).flatten().cpu()
+        for parts in (errors, likenesses, perceived, accuracies, kept, labels)
     )
     total = len(lengths)
     new_lengths = None
     if model is not None:
         first, end = (rank * total // share.count for rank in (share.rank, share.rank + 1))
         written: list[Tensor] = []
-        for clips, n_tokens, own in _generated(model, process, classes[first:end], options, seed, first):
+        for clips, n_tokens, own in _generated(
+            model, process, classes[first:end], lengths[first:end] if same_lengths else None, options, seed, first
+        ):
             generated.add(clips, own)
             written.append(n_tokens)
             on_clips(len(n_tokens))
@@ -192,6 +223,8 @@ def measure_generation(
         tokens=float(lengths.double().mean()),
         mse=float(mse.double().mean()),
         psnr=float(psnr(mse).double().mean()),
+        ssim=float(likeness.double().mean()),
+        lpips=None if lpips is None else float(perception.double().mean()),
         accuracy=float(accuracy.double().mean()),
         rfvd=compare(network, statistics["real"], statistics["reconstructed"], allow_few=allow_few),
         gfvd=None
@@ -207,12 +240,14 @@ def _generated(
     model: ClipGenerator,
     process: TaildropProcess,
     labels: Tensor,
+    lengths: Tensor | None,
     options: SamplingOptions | None,
     seed: int,
     first: int,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Generated clips (``uint8``), their lengths and labels, batch by batch."""
     for start in range(0, len(labels), _AT_ONCE):
-        own = labels[start : start + _AT_ONCE]
-        sequences = generate_codes(model, own, options, seed=seed, first=first + start)
+        own, wanted = (part if part is None else part[start : start + _AT_ONCE] for part in (labels, lengths))
+        assert own is not None
+        sequences = generate_codes(model, own, options, n_tokens=wanted, seed=seed, first=first + start)
         yield decode_clips(process.engine.world, sequences), sequences.n_tokens, own

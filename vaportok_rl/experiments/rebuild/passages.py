@@ -25,6 +25,11 @@ def table_of(work: Path, page: str) -> str:
     return first_table((work / page).read_text(encoding="utf-8"))
 
 
+def body_of(work: Path, page: str) -> str:
+    """A page in a step's folder without its title."""
+    return (work / page).read_text(encoding="utf-8").partition("\n\n")[2]
+
+
 def worlds_picture(work: Path) -> str:
     """The picture of the same clips under two tokenizers."""
     return "![The same eight clips from 4, 16 and 64 tokens, weights before and now](docs/images/worlds.png)"

@@ -112,15 +112,22 @@ def _evidence(name: str, options: str, minutes: float, **more: Any) -> Step:
     return Step(name, command, minutes, {f"{name}.png": f"docs/images/{name}.png"}, (passage,), **more)
 
 
-def _ablation(preset: str) -> Step:
-    name = f"ablation-{preset}"
+def _reward_study(name: str, command: str, page: str, minutes: float, *more: Passage, **files: str) -> Step:
+    """A study on the tables, whose page is a passage of docs/results.md; its gFVD is of a generator of all tokens."""
     return Step(
         name,
-        f"{_study('ablate_rewards')} {{out}} {_TABLES} --reward.preset {preset}",
-        16,
-        passages=(Passage("docs/rewards.md", name, functools.partial(passages.table_of, page=f"{name}/ablation.md")),),
+        f"vaportok-rl {command} {_TABLES} --generator {{generator-all}} --out {{out}}",
+        minutes,
+        files,
+        (Passage("docs/results.md", name, functools.partial(passages.body_of, page=f"{name}/{page}")), *more),
         resumes=True,
     )
+
+
+def _ablation(preset: str) -> Step:
+    name = f"ablation-{preset}"
+    table = Passage("docs/rewards.md", name, functools.partial(passages.table_of, page=f"{name}/ablation.md"))
+    return _reward_study(name, f"ablate-rewards --reward.preset {preset}", "ablation.md", 20, table)
 
 
 STEPS: tuple[Step, ...] = (
@@ -171,7 +178,16 @@ STEPS: tuple[Step, ...] = (
     _evidence("taildrop", "", 300, weights=False, resumes=True, alone=True),
     Step("table-test", "vaportok-rl table build --count 0 --held-out 256 --grid all --out {out}", 2, resumes=True),
     Step("table-train", "vaportok-rl table build --count 4096 --held-out 0 --out {out}", 5, resumes=True),
+    # On all tokens of every clip: it then writes as many as any policy keeps.
+    Step("generator-all", "vaportok-rl generator train --lengths fixed:64 --steps 1800 --out {out}", 55),
     *map(_ablation, ("paper", "balanced")),
+    _reward_study(
+        "sweep-weights",
+        "sweep-weights",
+        "sweep-weights.md",
+        15,
+        **{"images/sweep-weights.png": "docs/images/sweep-weights.png"},
+    ),
     Step(
         "optimisers",
         f"{_study('optimisers')} {{out}} {_TABLES} --decisions 10240 --seeds {' '.join(map(str, range(10)))}",

@@ -12,14 +12,16 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from vaportok_rl.experiments.generation.length_distances import DistanceSettings
 from vaportok_rl.experiments.run_folder import plain
 from vaportok_rl.experiments.runs.training import TrainSettings
 from vaportok_rl.runtime.declared import AT_LEAST_1, check_fields
 from vaportok_rl.runtime.messages import did_you_mean, no_such_path
 
-METRICS = ("tokens", "mse", "psnr", "accuracy", "reward", "saved", "gap_closed")
-"""Held-out metrics of a run, in the order of the CSV's columns."""
-_PARTS = ("seeds", "train", "variants", "grid", "optuna")
+DISTANCES = ("rfvd", "gfvd")
+METRICS = ("tokens", "mse", "psnr", "accuracy", *DISTANCES, "reward", "saved", "gap_closed")
+"""Held-out metrics of a run, in the order of the CSV's columns; `DISTANCES` are measured if the plan asks for them."""
+_PARTS = ("seeds", "train", "variants", "grid", "optuna", "distances")
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,35 @@ class SweepPlan:
         base: settings of `train`, by dotted name, that all runs share.
         variants: settings, by dotted name, that each variant or grid point changes.
         search: a search by Optuna instead of variants.
+        distances: measure rFVD, and with a generator gFVD, of each run's lengths.
     """
 
     seeds: tuple[int, ...]
     base: Mapping[str, Any]
     variants: Mapping[str, Mapping[str, Any]]
     search: Search | None = None
+    distances: DistanceSettings | None = None
+
+    @classmethod
+    def of(
+        cls,
+        settings: TrainSettings,
+        variants: Mapping[str, Mapping[str, Any]],
+        seeds: Sequence[int],
+        distances: DistanceSettings | None = None,
+    ) -> SweepPlan:
+        """The sweep of some variants, by dotted names, of settings; each variant is checked.
+
+        Raises:
+            ValueError: there are no seeds, or a setting is unknown or out of range.
+        """
+        if not seeds:
+            raise ValueError("Expected at least one seed, got none; name the seeds.")
+        values = {part.name: plain(getattr(settings, part.name)) for part in fields(TrainSettings)}
+        made = cls(tuple(dict.fromkeys(seeds)), _flat(values), variants, distances=distances)
+        for changes in variants.values():
+            made.settings(changes, made.seeds[0])
+        return made
 
     def settings(self, changes: Mapping[str, Any], seed: int) -> TrainSettings:
         """The settings of one run.
@@ -99,7 +124,8 @@ class SweepPlan:
     @property
     def identity(self) -> str:
         """A hash of the plan: 16 hexadecimal digits."""
-        text = json.dumps(plain([self.seeds, self.base, self.variants, self.search]), sort_keys=True)
+        parts = [self.seeds, self.base, self.variants, self.search, self.distances]
+        text = json.dumps(plain(parts), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -141,13 +167,29 @@ def read_plan(file: Path) -> SweepPlan:
                 f"{', '.join(sorted(odd))} is missing or unknown."
             )
         search = Search(**{**given, "space": _flat_space(given["space"])})
-    plan = SweepPlan(tuple(dict.fromkeys(seeds)), _flat(content.get("train", {})), _product(named, grid), search)
+    distances = DistanceSettings(**_known(content["distances"], file)) if "distances" in content else None
+    if search is not None and search.metric in DISTANCES and distances is None:
+        raise ValueError(f"Expected [distances] in {file} to search by {search.metric}, got none; add the table.")
+    base = _flat(content.get("train", {}))
+    plan = SweepPlan(tuple(dict.fromkeys(seeds)), base, _product(named, grid), search, distances)
     for changes in plan.variants.values():
         plan.settings(changes, plan.seeds[0])
     if search is not None:
         first = {name: _an_example(choices) for name, choices in search.space.items()}
         plan.settings(first, plan.seeds[0])
     return plan
+
+
+def _known(values: Any, file: Path) -> dict[str, str]:
+    """The settings of [distances], checked."""
+    names = [part.name for part in fields(DistanceSettings)]
+    for name, value in values.items() if isinstance(values, Mapping) else [(values, None)]:
+        if name not in names or not isinstance(value, str):
+            raise ValueError(
+                f"Expected {' and '.join(names)}, as texts, in [distances] of {file}, got {name!r} = {value!r}; "
+                f"{did_you_mean(str(name), names, 'see docs/sweeps.md.')}"
+            )
+    return dict(values)
 
 
 def slug(name: str) -> str:

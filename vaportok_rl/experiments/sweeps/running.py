@@ -11,6 +11,7 @@ from typing import Any
 from vaportok_rl.agents import HeldOut
 from vaportok_rl.envs import TaildropProcess
 from vaportok_rl.envs.rewards.reward import build_reward
+from vaportok_rl.experiments.generation.length_distances import LengthDistances
 from vaportok_rl.experiments.run_folder import CONFIG_FILE, plain, write_json
 from vaportok_rl.experiments.runs.training import TrainSettings, learn
 from vaportok_rl.experiments.sweeps.plan import METRICS, SweepPlan, slug
@@ -39,7 +40,7 @@ class Worker:
     plan: SweepPlan
     out: Path
     on_run: OnRun = lambda variant, seed: lambda decisions, live: None
-    _held_out: dict[str, HeldOut] = field(default_factory=dict)
+    _held_out: dict[str, tuple[HeldOut, LengthDistances | None]] = field(default_factory=dict)
 
     def work(self) -> list[Row] | None:
         """Trains all runs of the plan's variants that no other worker has finished or is training.
@@ -81,22 +82,31 @@ class Worker:
             if found is not None:
                 return found
             settings = self.plan.settings(changes, seed)
-            report = learn(
-                settings,
-                folder,
-                self._judge(settings),
-                self.on_run(variant, seed),
-                resume=(folder / CONFIG_FILE).is_file(),
-            )
+            held_out, distances = self._judge(settings)
+            resume = (folder / CONFIG_FILE).is_file()
+            report = learn(settings, folder, held_out, self.on_run(variant, seed), resume=resume)
             if report.decisions < settings.decisions:
                 raise KeyboardInterrupt
-            figures = report.points[-1]
-            terms = {name: value for name, value in figures.items() if name.startswith("reward_")}
-            row = {"variant": variant, "seed": seed, **changes, **{name: figures[name] for name in METRICS}, **terms}
-            write_json(folder / RESULT_FILE, {"settings": settings, "row": row})
+            measured = {} if distances is None else distances(report.lengths())
+            figures = report.points[-1] | {name: found.frechet for name, found in measured.items()}
+            own = {name: value for name, value in figures.items() if name in METRICS or name.startswith("reward_")}
+            row = {"variant": variant, "seed": seed, **changes, **own}
+            content = {
+                "settings": settings,
+                "row": row,
+                "distances": self.plan.distances,
+                "points": report.points,
+                "notes": {name: found.note() for name, found in measured.items()},
+            }
+            write_json(folder / RESULT_FILE, content)
             return self._read(folder / RESULT_FILE)["row"]  # type: ignore[no-any-return]
         finally:
             release_run_folder(folder)
+
+    def results(self) -> list[dict[str, Any]]:
+        """What was written of each finished run, in the plan's order: ``row``, held-out ``points`` and ``notes``."""
+        jobs = [(variant, seed) for variant in self.plan.variants for seed in self.plan.seeds]
+        return [self._read(self._folder(*job) / RESULT_FILE) for job in jobs]
 
     def _folder(self, variant: str, seed: int) -> Path:
         return self.out / "runs" / f"{slug(variant)}-{seed}"
@@ -108,6 +118,7 @@ class Worker:
         content = self._read(file)
         wanted = json.loads(json.dumps(plain(self.plan.settings(changes, seed))))
         changed = [name for name, value in wanted.items() if content["settings"].get(name) != value]
+        changed += ["distances"] if content.get("distances") != plain(self.plan.distances) else []
         if changed:
             raise ValueError(
                 f"Expected {file.parent} to be a run with these settings, got one with another {', '.join(changed)}; "
@@ -121,17 +132,21 @@ class Worker:
         content = json.loads(file.read_text())
         row = content["row"]
         front = ["variant", "seed"]
-        back = [*METRICS, *sorted(name for name in row if name.startswith("reward_"))]
+        back = [name for name in METRICS if name in row]
+        back += sorted(name for name in row if name.startswith("reward_"))
         middle = sorted(row.keys() - {*front, *back})
         content["row"] = {name: row[name] for name in (*front, *middle, *back)}
         return content
 
-    def _judge(self, settings: TrainSettings) -> HeldOut:
+    def _judge(self, settings: TrainSettings) -> tuple[HeldOut, LengthDistances | None]:
         """Held-out scenes with all lengths scored, the same for all runs on the same clips and tokenizer."""
         arguments = settings.environment("test")
         needs = sorted(build_reward(arguments["reward"]).needs)
         others = {name: value for name, value in arguments.items() if name != "reward"}
         key = json.dumps(plain([others, needs, settings.held_out_scenes]), sort_keys=True)
         if key not in self._held_out:
-            self._held_out[key] = HeldOut(TaildropProcess(**arguments), settings.held_out_scenes)
+            made = HeldOut(TaildropProcess(**arguments), settings.held_out_scenes)
+            asked = self.plan.distances
+            distances = None if asked is None else LengthDistances(asked, made.process, made.scene)
+            self._held_out[key] = made, distances
         return self._held_out[key]
