@@ -21,6 +21,7 @@ from vaportok_rl.clips.procedural.families import FAMILIES
 from vaportok_rl.experiments.generation.clip_files import read_clip, write_clip
 from vaportok_rl.generation import ClipGenerator, CodeSequences, GeneratorTrainer
 from vaportok_rl.generation.watermark import mark_clips
+from vaportok_rl.runtime.compute import Compute
 from vaportok_rl.tokenizer import VaporTok
 
 pytest.importorskip("transformers")  # the extra [generation]
@@ -113,8 +114,11 @@ def test_an_interrupted_run_goes_on_to_the_bit(
     with pytest.raises(SystemExit) as stopped:
         main(train(tiny_world, tmp_path / "run"))
     assert stopped.value.code == 130
+    cost = Compute.read(tmp_path / "run").processor_seconds
+    assert cost > 0
     monkeypatch.undo()
     main(train(tiny_world, tmp_path / "run", "--resume"))
+    assert Compute.read(tmp_path / "run").processor_seconds > cost
     file = Path("model") / "generator.safetensors"
     assert (tmp_path / "run" / file).read_bytes() == (run / file).read_bytes()
     capsys.readouterr()

@@ -101,13 +101,13 @@ def flat(value):
 
 
 def left(folder):
-    # Events and archives hold the time; half-written files are hidden.
+    # Events, archives and compute.json hold the time; half-written files are hidden.
     places = [folder, folder.with_name(folder.name + "-minari")]
     return {
         path.relative_to(root / folder.name if place == folder else place).as_posix(): content(path)
         for place in places
         for path in place.rglob("*")
-        if path.is_file() and "tfevents" not in path.name and path.suffix != ".zip"
+        if path.is_file() and "tfevents" not in path.name and path.suffix != ".zip" and path.name != "compute.json"
         and not any(part.startswith(".") for part in path.relative_to(root).parts)
     }
 

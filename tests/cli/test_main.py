@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from vaportok_rl.cli.main import main
+from vaportok_rl.runtime.compute import Compute
 
 _TINY = ["--path-length", "3", "--scenes", "2", "--group-size", "4", "--decisions", "48", "--held-out-scenes", "2"]
 
@@ -37,8 +38,9 @@ def test_train_then_evaluate_and_roll_out_the_agent(
     run = tmp_path / "run"
     main(["train", "--tokenizer", tiny_world, *_TINY, "--out", str(run)])
     printed = capsys.readouterr().out
-    for word in ("Headroom", "random", "complexity", "best fixed", "pretrained", "trained", "oracle", "saved"):
+    for word in ("Headroom", "random", "complexity", "best fixed", "pretrained", "trained", "oracle", "saved", "Wh if"):
         assert word in printed
+    assert 0 < Compute.read(run).processor_seconds < 600
     world = ["--tokenizer", tiny_world, "--path-length", "3"]
     main(["evaluate", "--agent", str(run), *world, "--scenes", "2", "--out", str(tmp_path / "eval")])
     results = json.loads((tmp_path / "eval" / "results.json").read_text())
@@ -131,9 +133,12 @@ def test_pretrain_runs_resumes_and_loads(
     settings = ["--steps", "4", "--batch-size", "2", "--calibration-clips", "4", "--codebook-clips", "2"]
     settings += ["--validation-clips", "2", "--validate-every", "4", "--save-every", "2", "--precision", "float32"]
     main(["pretrain", "--out", out, *settings])
+    cost = Compute.read(Path(out)).processor_seconds
+    assert cost > 0
     assert "Expected a new run folder" in fails("pretrain", "--out", out, *settings)
     main(["pretrain", "--out", out, "--resume", *settings])
     assert "resuming" in capsys.readouterr().out
+    assert Compute.read(Path(out)).processor_seconds > cost
     clips = tmp_path / "clips.mp4"
     imageio.imwrite(clips, np.zeros((80, 48, 64, 3), np.uint8), plugin="FFMPEG", fps=8)
     measured = tmp_path / "measured.md"

@@ -65,6 +65,7 @@ def attempt(arguments, kill=None):
 
 def left(folder):
     found = [path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json", ".md", ".png")]
+    found = [path for path in found if path.name != "compute.json"]  # times
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
     state = torch.load(folder / "training_state.pt", weights_only=True)
     tensors = [value for kind in ("model", "optimizers") for value in flat(state[kind])]

@@ -21,6 +21,7 @@ from vaportok_rl.generation.config import GeneratorConfig, GeneratorSizes
 from vaportok_rl.generation.model import GENERATOR_FILE, ClipGenerator
 from vaportok_rl.generation.sequences import CodeSequences
 from vaportok_rl.generation.training import GeneratorTrainer, GeneratorTraining, held_out_loss
+from vaportok_rl.runtime.compute import ComputeLog
 from vaportok_rl.runtime.declared import AT_LEAST_1, check_fields
 from vaportok_rl.runtime.held_folders import hold_run_folder, release_run_folder
 from vaportok_rl.runtime.ranks import Processes
@@ -74,6 +75,7 @@ class GeneratorCommand:
             raise ValueError("Expected --out with --resume or several processes, got none; name the run folder.")
         processes = Processes.start(self.device)
         folder = self._take_folder() if processes.is_main else self.out or Path()
+        compute = ComputeLog(folder, self.device) if processes.is_main else None
         train, held_out, unit_codes, config = self._prepare(folder, processes, console)
         resumes = processes.all_agree(self.resume and (folder / STATE_FILE).is_file())
         trainer = GeneratorTrainer(
@@ -86,7 +88,7 @@ class GeneratorCommand:
             processes=processes,
             resume=resumes,
         )
-        if not processes.is_main or held_out is None:
+        if compute is None or held_out is None:
             trainer.run()
             return
         if resumes:
@@ -98,7 +100,8 @@ class GeneratorCommand:
             highlight=False,
             soft_wrap=True,
         )
-        self._watch(console, trainer, held_out)
+        self._watch(console, trainer, held_out, compute)
+        console.print(compute.write().describe(), highlight=False, soft_wrap=True)
         console.print(
             f"{trainer.step} steps, {trainer.seconds / 60:.1f} min of training; weights in "
             f"{folder / MODEL_FOLDER / GENERATOR_FILE}. Next: vaportok-rl generate {folder}",
@@ -164,7 +167,7 @@ class GeneratorCommand:
         config = generator_config(self.sizes, process, train, self.lengths, self.training.unconditional)
         return train, held_out, process.engine.world.bottleneck.regularizer.unit_codes(), config
 
-    def _watch(self, console: Console, trainer: GeneratorTrainer, held_out: CodeSequences) -> None:
+    def _watch(self, console: Console, trainer: GeneratorTrainer, held_out: CodeSequences, compute: ComputeLog) -> None:
         """Runs the trainer with progress bar, TensorBoard and validation."""
         from torch.utils.tensorboard import SummaryWriter
 
@@ -186,8 +189,10 @@ class GeneratorCommand:
                         writer.add_scalar(f"train/{name}", value, step)
                     live = f"loss {found['loss']:.3f}  held out {last[0]:.3f} nats per token"
                     progress.update(task, completed=step, live=live)
+                    compute.tick()
 
-            with told_when_interrupted(console, trainer, folder / STATE_FILE):
+            with told_when_interrupted(console, trainer, folder / STATE_FILE), contextlib.ExitStack() as ending:
+                ending.callback(compute.write)
                 trainer.run(on_step, validate)
         if not math.isnan(last[0]):  # a finished run that is resumed
             console.print(f"held-out loss {last[0]:.3f} nats per token", highlight=False)

@@ -24,6 +24,7 @@ from vaportok_rl.experiments.console import show_rate_distortion
 from vaportok_rl.experiments.pretraining_pictures import draw_run
 from vaportok_rl.experiments.reports.pictures import to_frames
 from vaportok_rl.experiments.run_folder import CONFIG_FILE, create_run_folder, write_config
+from vaportok_rl.runtime.compute import ComputeLog
 from vaportok_rl.runtime.declared import check_fields
 from vaportok_rl.runtime.held_folders import hold_run_folder, release_run_folder
 from vaportok_rl.runtime.machine import usable_device
@@ -148,6 +149,7 @@ class Pretrain:
         processes = Processes.start(self.device)
         usable_device(self.device)
         folder = self._take_folder() if processes.is_main else self.out or Path()
+        compute = ComputeLog(folder, self.device) if processes.is_main else None
         # A run that ended before its first checkpoint starts again.
         resumes = self.resume and (folder / STATE_FILE).is_file()
         trainer = Pretrainer(
@@ -160,7 +162,7 @@ class Pretrain:
             self.workers,
             resumes,
         )
-        if not processes.is_main:
+        if compute is None:
             trainer.run()
             return
         if resumes:
@@ -172,7 +174,7 @@ class Pretrain:
         if trainer.left_out:
             names = ", ".join(trainer.left_out)
             console.print(f"not in the warm start, so untrained: {names}", highlight=False, soft_wrap=True)
-        self._watch(console, trainer, held_out)
+        self._watch(console, trainer, held_out, compute)
         if trainer.loader.skipped:
             names = ", ".join(path.name for path in list(trainer.loader.skipped)[:5])
             console.print(f"files with unreadable parts: {len(trainer.loader.skipped)} ({names}…)", soft_wrap=True)
@@ -183,6 +185,7 @@ class Pretrain:
             soft_wrap=True,
         )
         drawn = draw_run(folder, trainer.weights.eval(), held_out)
+        console.print(compute.write().describe(), highlight=False, soft_wrap=True)
         console.print("written: " + ", ".join(map(str, drawn)), highlight=False, soft_wrap=True)
         release_run_folder(folder)
 
@@ -198,7 +201,7 @@ class Pretrain:
             )
         return self.out
 
-    def _watch(self, console: Console, trainer: Pretrainer, held_out: ClipSource) -> None:
+    def _watch(self, console: Console, trainer: Pretrainer, held_out: ClipSource, compute: ComputeLog) -> None:
         """Runs the trainer with progress bar, TensorBoard and validation."""
         folder, steps = trainer.folder, self.config.steps
         # Steps after the last checkpoint are repeated.
@@ -230,8 +233,10 @@ class Pretrain:
                         writer.add_scalar(f"train/{name}", value, step)
                     writer.flush()
                     progress.update(task, completed=step, live=f"loss {values['loss']:.4f}  l1 {values['l1']:.4f}")
+                    compute.tick()
 
-            with told_when_interrupted(console, trainer, folder / STATE_FILE):
+            with told_when_interrupted(console, trainer, folder / STATE_FILE), contextlib.ExitStack() as ending:
+                ending.callback(compute.write)
                 trainer.run(on_step, validate)
 
 

@@ -17,6 +17,7 @@ from vaportok_rl.cli.progress import progress_bar
 from vaportok_rl.experiments.console import tell_written
 from vaportok_rl.experiments.runs.training import TrainSettings
 from vaportok_rl.experiments.runs.world_settings import RewardSettings
+from vaportok_rl.runtime.machine import processor_name
 
 if TYPE_CHECKING:
     from vaportok_rl.experiments.sweeps.running import Row, Worker
@@ -155,6 +156,7 @@ class _RewardStudy(TrainSettings):
             f"`vaportok-rl {name}`, reward `{self.reward.preset}`; {settings.algo}, {settings.decisions:,} decisions "
             f"per run, seeds {', '.join(map(str, plan.seeds))}; most probable lengths.",
             *(f"{metric}: {note}" for metric, note in first.items()),
+            f"Training: {worker.compute.describe()}; {processor_name()}.",
         ]
         return settings, worker, tuple(notes)
 

@@ -22,6 +22,7 @@ from vaportok_rl.experiments.runs.training import (
     resumable_record,
     train,
 )
+from vaportok_rl.runtime.compute import COMPUTE_FILE, ComputeLog
 from vaportok_rl.runtime.held_folders import hold_run_folder
 
 
@@ -62,6 +63,7 @@ class Train:
             console.print(f"resuming {folder} at decision {decisions}", highlight=False, soft_wrap=True)
         else:
             folder = create_run_folder(Path("runs"), self.name or settings.algo, self.out)
+        compute = ComputeLog(folder, settings.device)
         with progress_bar(console) as progress:
             held_out_task = progress.add_task("scoring held-out clips", total=settings.held_out_scenes, live="")
             pool = settings.clip_pool()
@@ -72,10 +74,12 @@ class Train:
             def on_round(decisions: int, live: dict[str, float]) -> None:
                 text = f"saved {100 * live['saved']:+.1f} %  tokens {live['tokens']:.1f}  reward {live['reward']:.3f}"
                 progress.update(task, completed=min(decisions, settings.decisions), live=text)
+                compute.tick()
                 if decisions >= settings.decisions:
                     progress.update(task, description="comparing, drawing")
 
             run = train(settings, folder, held_out, on_round, self.resume, pool, self.accept_differences)
+        cost = compute.write()
         if run.interrupted:
             console.print(
                 f"interrupted after {run.decisions} decisions; saved {folder / AGENT_FILE}. Continue with --resume.",
@@ -89,4 +93,5 @@ class Train:
         console.print(verdict(evaluation.comparison, evaluation.intervals), highlight=False, style="bold")
         for caution in cautions(evaluation.comparison, run.explained):
             console.print(caution, highlight=False, style="yellow")
-        tell_written(console, run.folder, map(run.folder.joinpath, run.files))
+        console.print(cost.describe(), style="dim", highlight=False)
+        tell_written(console, run.folder, map(run.folder.joinpath, sorted({*run.files, COMPUTE_FILE})))

@@ -73,7 +73,7 @@ def test_table_1_is_written_and_goes_on(
     terms = sum(weight * rows[f"reward_{term}"] for term, weight in PRESETS["paper"].weights.items())
     assert rows["reward"].to_numpy() == pytest.approx(terms.to_numpy())
     page = (tmp_path / "out" / "ablation.md").read_text()
-    for written in ("| without `efficiency` |", "| 577 |", "held** (", "9 clips against 9", "read the MMD"):
+    for written in ("| without `efficiency` |", "| 577 |", "held** (", "9 clips against 9", "read the MMD", "Wh if"):
         assert written in page
 
     asked: list[str] = []

@@ -15,6 +15,7 @@ from vaportok_rl.experiments.generation.length_distances import LengthDistances
 from vaportok_rl.experiments.run_folder import CONFIG_FILE, plain, write_json
 from vaportok_rl.experiments.runs.training import TrainSettings, learn
 from vaportok_rl.experiments.sweeps.plan import METRICS, SweepPlan, slug
+from vaportok_rl.runtime.compute import Compute, ComputeLog
 from vaportok_rl.runtime.held_folders import hold_run_folder, release_run_folder
 
 RESULT_FILE = "result.json"
@@ -82,9 +83,17 @@ class Worker:
             if found is not None:
                 return found
             settings = self.plan.settings(changes, seed)
+            compute = ComputeLog(folder, settings.device)
             held_out, distances = self._judge(settings)
             resume = (folder / CONFIG_FILE).is_file()
-            report = learn(settings, folder, held_out, self.on_run(variant, seed), resume=resume)
+            on_round = self.on_run(variant, seed)
+
+            def on_round_too(decisions: int, live: Mapping[str, float]) -> None:
+                on_round(decisions, live)
+                compute.tick()
+
+            report = learn(settings, folder, held_out, on_round_too, resume=resume)
+            compute.write()
             if report.decisions < settings.decisions:
                 raise KeyboardInterrupt
             measured = {} if distances is None else distances(report.lengths())
@@ -105,8 +114,16 @@ class Worker:
 
     def results(self) -> list[dict[str, Any]]:
         """What was written of each finished run, in the plan's order: ``row``, held-out ``points`` and ``notes``."""
-        jobs = [(variant, seed) for variant in self.plan.variants for seed in self.plan.seeds]
-        return [self._read(self._folder(*job) / RESULT_FILE) for job in jobs]
+        return [self._read(self._folder(*job) / RESULT_FILE) for job in self._jobs]
+
+    @property
+    def compute(self) -> Compute:
+        """What all runs cost together."""
+        return sum((Compute.read(self._folder(*job)) for job in self._jobs), Compute())
+
+    @property
+    def _jobs(self) -> list[tuple[str, int]]:
+        return [(variant, seed) for variant in self.plan.variants for seed in self.plan.seeds]
 
     def _folder(self, variant: str, seed: int) -> Path:
         return self.out / "runs" / f"{slug(variant)}-{seed}"
