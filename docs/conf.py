@@ -92,6 +92,10 @@ def _docstring(app: Sphinx, what: str, name: str, value: Any, options: Any, line
         bare = name.rpartition(".")[2]
         for module in [name for name, found in sys.modules.items() if getattr(found, bare, None) is value]:
             lines[:] = ModuleAnalyzer.for_module(module).find_attr_docs().get(("", bare), lines)
+    while "```python" in lines:
+        begin = lines.index("```python")
+        end = lines.index("```", begin)
+        lines[begin : end + 1] = [".. code-block:: python", "", *(f"   {line}" for line in lines[begin + 1 : end])]
     rows = [number for number, line in enumerate(lines) if line.startswith("| ")]
     if len(rows) > 1:  # a Markdown table
         cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", lines[row])[1:-1]] for row in rows]
