@@ -16,9 +16,6 @@ pytest.importorskip("transformers")
 
 from vaportok_rl.experiments.evidence import taildrop
 from vaportok_rl.experiments.evidence.taildrop import (
-    CSV_FILE,
-    FIGURE_FILE,
-    PAGE_FILE,
     Logarithms,
     Taildrop,
     claims_table,
@@ -74,14 +71,14 @@ def test_the_study_goes_on_where_it_was_interrupted_and_ends_the_same(
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", SETTINGS, QUIET)
     run(tmp_path / "cut", SETTINGS, QUIET)
-    whole, cut = (pd.read_csv(tmp_path / name / CSV_FILE) for name in ("whole", "cut"))
+    whole, cut = (pd.read_csv(tmp_path / name / "taildrop.csv") for name in ("whole", "cut"))
     pd.testing.assert_frame_equal(whole.drop(columns="hours"), cut.drop(columns="hours"))
     assert whole["world"].tolist() == ["none", "sample"]
     assert (whole["ratio"] == whole["gfvd"] / whole["rfvd"]).all()
-    page = (tmp_path / "cut" / PAGE_FILE).read_text()
+    page = (tmp_path / "cut" / "taildrop.md").read_text()
     assert f"{whole['psnr'][0]:.2f}" in page
     assert "2.85" in page
-    assert (tmp_path / "cut" / FIGURE_FILE).stat().st_size > 5000
+    assert (tmp_path / "cut" / "taildrop.png").stat().st_size > 5000
     # `none` sees all tokens in training and writes all; `sample` keeps its argmax.
     assert whole["tokens"][0] == 8
     state = torch.load(world_folder(tmp_path / "cut", "none", 0) / "training_state.pt", weights_only=True)
@@ -91,7 +88,7 @@ def test_the_study_goes_on_where_it_was_interrupted_and_ends_the_same(
     # A finished study is neither trained nor measured again.
     monkeypatch.setattr(taildrop, "measure_generation", None)
     run(tmp_path / "cut", SETTINGS, QUIET)
-    assert (tmp_path / "cut" / PAGE_FILE).read_text() == page
+    assert (tmp_path / "cut" / "taildrop.md").read_text() == page
     with pytest.raises(ValueError, match="other values for steps"):
         run(tmp_path / "cut", replace(SETTINGS, pretraining=replace(SETTINGS.pretraining, steps=5)), QUIET)
 
@@ -102,7 +99,7 @@ def test_a_world_that_another_process_trains_is_left_to_it(tmp_path: Path, monke
 
     monkeypatch.setattr(taildrop, "hold_run_folder", held)
     run(tmp_path, SETTINGS, QUIET)
-    assert not (tmp_path / PAGE_FILE).exists()
+    assert not (tmp_path / "taildrop.md").exists()
 
 
 def runs(rfvd: float, gfvd: float, spread: float, seeds: int = 2) -> list[dict[str, Any]]:

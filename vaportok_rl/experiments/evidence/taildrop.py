@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
-import pandas as pd
 import torch
 import tyro
 from matplotlib.figure import Figure
@@ -32,9 +31,9 @@ from vaportok_rl.evaluation import clip_batches, rate_distortion
 from vaportok_rl.evaluation.feature_distances import resampled_frechet
 from vaportok_rl.evaluation.feature_networks import STAND_IN, FeatureNetwork, open_feature_network
 from vaportok_rl.experiments.console import plain_console
+from vaportok_rl.experiments.evidence.section import picture, verdict, write_section
 from vaportok_rl.experiments.generation.distances import measure_generation
 from vaportok_rl.experiments.generation.sequences import TRAIN_FILE, encode_sequences, generator_config
-from vaportok_rl.experiments.reports.plots import save_figure
 from vaportok_rl.experiments.run_folder import write_json
 from vaportok_rl.generation import (
     ClipGenerator,
@@ -46,7 +45,6 @@ from vaportok_rl.generation import (
 from vaportok_rl.runtime.held_folders import hold_run_folder, release_run_folder
 from vaportok_rl.runtime.machine import processor_name
 from vaportok_rl.runtime.markdown import markdown_table
-from vaportok_rl.runtime.whole_writes import whole_write
 from vaportok_rl.tokenizer import PRESETS, VaporTok
 from vaportok_rl.tokenizer.config import Strategy
 from vaportok_rl.tokenizer.pretraining import LossWeights, PretrainConfig, Pretrainer
@@ -57,7 +55,7 @@ World = Literal["none", "naive", "argmax", "sample", "pre-sample"]
 COLOURS = dict(zip(get_args(World), ("tab:purple", "tab:gray", "tab:red", "tab:blue", "tab:green"), strict=True))
 # The source's gFVD / rFVD with 1,024 and with 512 tokens; those of the other strategies are not in the supplement.
 SOURCE_RATIOS = {"none": "2.85, 1.62", "naive": "1.26, 1.14"}
-PAGE_FILE, CSV_FILE, FIGURE_FILE = "taildrop.md", "taildrop.csv", "taildrop.png"
+NAME = "taildrop"
 _METRICS = ("tokens", "mse", "psnr", "accuracy", "rfvd", "gfvd", "ratio", "generated_tokens", "hours")
 _PATH = 8
 
@@ -260,8 +258,9 @@ def claims_table(logs: Mapping[str, Logarithms]) -> str:
     for distance, first, second in CLAIMS:
         if first in logs and second in logs:
             value, low, high = logs[first].factor(distance, logs[second])
-            verdict = "holds" if low > 1 else "does not hold" if high < 1 else "undecided"
-            rows.append((f"{distance}: {first} > {second}", verdict, f"{value:.2f} [{low:.2f}, {high:.2f}]"))
+            rows.append(
+                (f"{distance}: {first} > {second}", verdict(low, high, 1), f"{value:.2f} [{low:.2f}, {high:.2f}]")
+            )
     return markdown_table(("the source", "here", "quotient"), rows, names=2)
 
 
@@ -311,25 +310,23 @@ def figure(runs: Mapping[str, Sequence[Mapping[str, Any]]], logs: Mapping[str, L
     return drawn
 
 
-def report(settings: Taildrop, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def report(
+    settings: Taildrop, runs: Mapping[str, Sequence[Mapping[str, Any]]], logs: Mapping[str, Logarithms]
+) -> list[str]:
     """The section of docs/results.md."""
-    logs = {world: Logarithms.of(own) for world, own in runs.items()}
     hours = sum(run["hours"] for own in runs.values() for run in own)
     over = "held-out clips" if len(settings.seeds) == 1 else "seeds and held-out clips"
-    return "\n\n".join(
-        (
-            worlds_table(runs, logs),
-            f"In brackets: 95 % intervals, ±1.96 standard errors of the logarithm, by bootstrap over {over}.",
-            claims_table(logs),
-            "Undecided: the interval of the quotient contains 1.",
-            f"![Fréchet distances, their ratio, and PSNR against tokens](images/{FIGURE_FILE})",
-            f"Each tokenizer (`{settings.preset}`) from nothing, {settings.pretraining.steps} steps of "
-            f"{settings.pretraining.batch_size} clips; each generator "
-            f"{settings.generator.steps} steps of {settings.generator.batch_size} sequences; seeds "
-            f"{', '.join(map(str, settings.seeds))}; {hours:.1f} h of training on {processor_name()}. "
-            f"{next(iter(runs.values()))[0]['note']}",
-        )
-    )
+    return [
+        worlds_table(runs, logs),
+        f"In brackets: 95 % intervals, ±1.96 standard errors of the logarithm, by bootstrap over {over}.",
+        claims_table(logs),
+        "Undecided: the interval of the quotient contains 1.",
+        picture(NAME, "Fréchet distances, their ratio, and PSNR against tokens"),
+        f"Each tokenizer (`{settings.preset}`) from nothing, {settings.pretraining.steps} steps of "
+        f"{settings.pretraining.batch_size} clips; each generator {settings.generator.steps} steps of "
+        f"{settings.generator.batch_size} sequences; seeds {', '.join(map(str, settings.seeds))}; {hours:.1f} h of "
+        f"training on {processor_name()}. {next(iter(runs.values()))[0]['note']}",
+    ]
 
 
 def main(out: tyro.conf.Positional[Path], settings: Annotated[Taildrop, tyro.conf.arg(name="")]) -> None:
@@ -367,13 +364,8 @@ def run(out: Path, settings: Taildrop, console: Console) -> None:
         for world in runs
         for run in runs[world]
     ]
-    with whole_write(out / CSV_FILE) as scratch:
-        pd.DataFrame(rows).to_csv(scratch, index=False)
-    text = report(settings, runs)
-    with whole_write(out / PAGE_FILE) as scratch:
-        scratch.write_text(text + "\n")
-    save_figure(figure(runs, {world: Logarithms.of(own) for world, own in runs.items()}), out / FIGURE_FILE)
-    console.print(text, highlight=False, soft_wrap=True)
+    logs = {world: Logarithms.of(own) for world, own in runs.items()}
+    write_section(out, NAME, report(settings, runs, logs), rows, figure(runs, logs), console)
 
 
 if __name__ == "__main__":

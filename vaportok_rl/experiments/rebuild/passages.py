@@ -35,6 +35,12 @@ def worlds_picture(work: Path) -> str:
     return "![The same eight clips from 4, 16 and 64 tokens, weights before and now](docs/images/worlds.png)"
 
 
+def generated_clips(work: Path) -> str:
+    """The animation of real and generated clips."""
+    picture = "![A real and a generated clip of each class](docs/images/evidence/generations.webp)"
+    return f"Of each class a real clip and, to its right, a generated one:\n\n{picture}"
+
+
 def scoreboard(work: Path) -> str:
     """The scoreboard of `train` without options: one row per policy, highest saving first."""
     results = _results(work / "train")

@@ -105,11 +105,12 @@ def _measured(name: str, clips: str, minutes: float) -> Step:
     return Step(f"card-{name}", command, minutes, passages=(passage,))
 
 
-def _evidence(name: str, options: str, minutes: float, **more: Any) -> Step:
+def _evidence(name: str, options: str, minutes: float, *also: Passage, animation: str = "", **more: Any) -> Step:
     """A step that makes a section of docs/results.md, with its picture."""
     passage = Passage("docs/results.md", name, lambda work: (work / name / f"{name}.md").read_text(encoding="utf-8"))
     command = f"{_study('evidence.' + name)} {{out}} {options}".rstrip()
-    return Step(name, command, minutes, {f"{name}.png": f"docs/images/{name}.png"}, (passage,), **more)
+    files = {file: f"docs/images/evidence/{file}" for file in (f"{name}.png", animation) if file}
+    return Step(name, command, minutes, files, (passage, *also), **more)
 
 
 def _reward_study(name: str, command: str, page: str, minutes: float, *more: Passage, **files: str) -> Step:
@@ -176,6 +177,15 @@ STEPS: tuple[Step, ...] = (
         (Passage("README.md", "train", passages.scoreboard),),
     ),
     _evidence("taildrop", "", 300, weights=False, resumes=True, alone=True),
+    _evidence("reconstructions", "", 0.5),
+    Step("generator", "vaportok-rl generator train --out {out}", 70),
+    _evidence(
+        "generations",
+        "--generator {generator}",
+        3,
+        Passage("README.md", "generations", passages.generated_clips),
+        animation="generations.webp",
+    ),
     Step("table-test", "vaportok-rl table build --count 0 --held-out 256 --grid all --out {out}", 2, resumes=True),
     Step("table-train", "vaportok-rl table build --count 4096 --held-out 0 --out {out}", 5, resumes=True),
     # On all tokens of every clip: it then writes as many as any policy keeps.
