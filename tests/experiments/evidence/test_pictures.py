@@ -70,7 +70,7 @@ def test_reconstructions_are_the_decoded_clips(tiny_world: str, tmp_path: Path) 
         error = (again - original.float() / 255).square().mean().item()
         assert row["psnr"] == pytest.approx(-10 * np.log10(error), abs=0.01)
     assert (tmp_path / "reconstructions.png").stat().st_size > 5000
-    assert "images/reconstructions.png" in (tmp_path / "reconstructions.md").read_text()
+    assert "images/evidence/reconstructions.png" in (tmp_path / "reconstructions.md").read_text()
 
 
 def test_generations_name_what_the_judge_names(

@@ -190,6 +190,13 @@ STEPS: tuple[Step, ...] = (
     Step("table-train", "vaportok-rl table build --count 4096 --held-out 0 --out {out}", 5, resumes=True),
     # On all tokens of every clip: it then writes as many as any policy keeps.
     Step("generator-all", "vaportok-rl generator train --lengths fixed:64 --steps 1800 --out {out}", 55),
+    _evidence(
+        "alignment",
+        "--generators {generator-all} {taildrop}/worlds/none-0/generator {taildrop}/worlds/naive-0/generator --agents "
+        "{train}",
+        25,
+        resumes=True,
+    ),
     *map(_ablation, ("paper", "balanced")),
     _reward_study(
         "sweep-weights",
