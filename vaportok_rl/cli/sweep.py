@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,9 +48,11 @@ class Sweep:
         from vaportok_rl.experiments.sweeps.running import Worker
 
         out = self.out or Path("sweeps") / self.file.stem
-        rows = _work(console, Worker(read_plan(self.file), out), PAGE_FILE)
+        worker = Worker(read_plan(self.file), out)
+        rows = _work(console, worker, PAGE_FILE)
         if rows is not None:
-            _show(console, out, write_report(out, rows, f"Sweep {self.file.stem}"))
+            notes = [f"{metric}: {note}" for metric, note in worker.notes.items()]
+            _show(console, out, write_report(out, rows, f"Sweep {self.file.stem}", *notes))
 
 
 def _work(console: Console, worker: Worker, page: str) -> list[Row] | None:
@@ -79,9 +82,10 @@ def _work(console: Console, worker: Worker, page: str) -> list[Row] | None:
 
 
 def _show(console: Console, out: Path, written: Sequence[Path]) -> None:
-    """Prints the table of the page among the written files, and the files."""
-    page = next(path for path in written if path.suffix == ".md").read_text(encoding="utf-8")
-    console.print(page.split("\n\n")[1], highlight=False, soft_wrap=True)
+    """Prints the page among the written files without title and pictures, and the files."""
+    page = next(path for path in written if path.suffix == ".md").read_text(encoding="utf-8").strip()
+    shown = [part for part in page.split("\n\n")[1:] if not part.startswith("![")]
+    console.print("\n\n".join(shown), markup=False, highlight=False, soft_wrap=True)
     tell_written(console, out, written)
 
 
@@ -104,6 +108,9 @@ class _RewardStudy(TrainSettings):
 
     def _prepared(self, name: str, console: Console) -> tuple[TrainSettings, tuple[int, ...], Path]:
         """Settings with outcome tables, seeds, and the folder."""
+        from vaportok_rl.evaluation.feature_networks import open_feature_network
+        from vaportok_rl.generation.model import ClipGenerator
+
         given = {part.name: getattr(self, part.name) for part in fields(TrainSettings)}
         settings, seeds, out = TrainSettings(**given), self.seeds, self.out or Path("sweeps") / name
         if self.quick:
@@ -112,6 +119,10 @@ class _RewardStudy(TrainSettings):
             settings = replace(settings, decisions=few, held_out_scenes=min(settings.held_out_scenes, scenes))
             out = self.out or out.with_name(f"{name}-quick")
         settings.check()
+        # Before hours of tables and training.
+        open_feature_network(self.network)
+        if self.generator is not None:
+            ClipGenerator.load(self.generator)
         return (settings if settings.table is not None else self._with_tables(settings, out, console)), seeds, out
 
     def _with_tables(self, settings: TrainSettings, out: Path, console: Console) -> TrainSettings:
@@ -122,16 +133,18 @@ class _RewardStudy(TrainSettings):
         chosen = TaildropSettings(**settings.environment("train"))
         counts, grids = (_QUICK_CLIPS, ("8", "8")) if self.quick else (_CLIPS, ("4", "all"))
         options = {name: getattr(chosen, name) for name in ("tokenizer", "clips", "clip_seed", "precision", "device")}
-        folders = []
-        for split, grid, sizes in zip(("train", "test"), grids, ((counts[0], 0), (0, counts[1])), strict=True):
-            folders.append(out / f"table-{split}")
-            builder = TableBuilder(
-                plan_table(**options, count=sizes[0], held_out=sizes[1], grid=grid), folders[-1], device=chosen.device
-            )
+        found = {"train": settings.table, "test": settings.held_out_table}
+        for place, split in enumerate(found):
+            if found[split] is not None:
+                continue
+            sizes = [count if row == place else 0 for row, count in enumerate(counts)]
+            build = plan_table(**options, count=sizes[0], held_out=sizes[1], grid=grids[place])
+            builder = TableBuilder(build, out / f"table-{split}", device=chosen.device)
             with progress_bar(console) as progress:
                 task = progress.add_task(f"decoded clips, {split}", total=builder.decodes, live="")
-                builder.run(lambda count, progress=progress, task=task: progress.advance(task, count))  # type: ignore[misc]
-        return replace(settings, table=str(folders[0]), held_out_table=str(folders[1]))
+                builder.run(partial(progress.advance, task))
+            found[split] = str(builder.folder)
+        return replace(settings, table=found["train"], held_out_table=found["test"])
 
     def _study(
         self, name: str, variants: Mapping[str, Mapping[str, Any]], page: str, console: Console
@@ -150,12 +163,11 @@ class _RewardStudy(TrainSettings):
         worker = Worker(plan, out)
         if _work(console, worker, page) is None:
             return None
-        first = worker.results()[0]["notes"]
         notes = [
             *(["**Quick**: few decisions and clips, one seed; this only tries the command."] if self.quick else []),
             f"`vaportok-rl {name}`, reward `{self.reward.preset}`; {settings.algo}, {settings.decisions:,} decisions "
             f"per run, seeds {', '.join(map(str, plan.seeds))}; most probable lengths.",
-            *(f"{metric}: {note}" for metric, note in first.items()),
+            *(f"{metric}: {note}" for metric, note in worker.notes.items()),
             f"Training: {worker.compute.describe()}; {processor_name()}.",
         ]
         return settings, worker, tuple(notes)

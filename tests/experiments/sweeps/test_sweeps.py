@@ -32,7 +32,11 @@ group_size = 2
 decisions = 24
 held_out_scenes = 2
 """
-GRID = BASE + "[variants.without-efficiency.reward.weights]\nefficiency = 0\n[grid]\nkl_coef = [0.1, 0.5]\n"
+GRID = (
+    BASE
+    + "[distances]\n"
+    + "[variants.without-efficiency.reward.weights]\nefficiency = 0\n[grid]\nkl_coef = [0.1, 0.5]\n"
+)
 OPTUNA = (
     BASE + "[optuna]\ntrials = 2\n[optuna.space]\nkl_coef = {{low = 0.01, high = 1.0, log = true}}\nn_epochs = [1, 2]\n"
 )
@@ -76,10 +80,15 @@ def test_a_grid_of_variants_is_made_once(write: Callable[[str], Path], tmp_path:
     main(["sweep", str(file), "--out", str(out)])
     rows = pd.read_csv(out / CSV_FILE)
     assert list(rows.columns[:2]) == ["variant", "seed"]
-    assert {"tokens", "mse", "psnr", "accuracy", "reward", "saved", "gap_closed", "kl_coef"} <= set(rows.columns)
+    assert {"tokens", "mse", "psnr", "accuracy", "rfvd", "reward", "saved", "gap_closed", "kl_coef"} <= set(
+        rows.columns
+    )
     assert len(rows) == len(trained) == 4
     assert set(rows["variant"]) == {f"without-efficiency kl_coef={value}" for value in (0.1, 0.5)}
     assert {path.name for path in out.iterdir()} == {"runs", CSV_FILE, PAGE_FILE, "saved.png", "pareto.png"}
+    page = (out / PAGE_FILE).read_text()
+    assert "| rFVD |" in page
+    assert "6 clips against 6; features of stand-in" in page
     files = {name: (out / name).read_bytes() for name in (CSV_FILE, PAGE_FILE)}
     main(["sweep", str(file), "--out", str(out)])
     assert len(trained) == 4
@@ -183,6 +192,8 @@ def test_an_interrupted_trial_goes_on_with_its_settings(
         ("[optuna]\ntrials = 0\n[optuna.space]\nkl_coef = [1]", "trials"),
         ("[optuna]\ntrials = 1\n[optuna.space]\nkl_coef = {{low = 1}}", "low"),
         ("[optuna]\ntrials = 1\nmetric = 'save'\n[optuna.space]\nkl_coef = [1]", "did you mean 'saved'"),
+        ("[optuna]\ntrials = 1\nmetric = 'rfvd'\n[optuna.space]\nkl_coef = [1]", "[distances]"),
+        ("[grid]\nkl_coef = [1]\n[distances]\nnetwrk = 'i3d:x'", "did you mean 'network'"),
         ("[optuna]\ntrials = 1\nstorage = 'nowhere://x'\n[optuna.space]\nkl_coef = [1]", "nowhere://x"),
     ],
 )

@@ -22,18 +22,21 @@ _COLUMNS = (
     ("tokens", "tokens", 1.0, ".1f"),
     ("MSE·10³", "mse", 1000.0, ".2f"),
     ("top-5 %", "accuracy", 100.0, ".1f"),
+    ("rFVD", "rfvd", 1.0, ".2f"),
+    ("gFVD", "gfvd", 1.0, ".2f"),
     ("saved %", "saved", 100.0, "+.1f"),
     ("reward", "reward", 1.0, ".3f"),
 )
 
 
-def write_report(out: Path, rows: Sequence[Row], title: str) -> list[Path]:
+def write_report(out: Path, rows: Sequence[Row], title: str, *notes: str) -> list[Path]:
     """Writes all files of a finished sweep; equal rows make equal files.
 
     Args:
         out: the sweep's folder.
         rows: one per variant and seed; see `Worker.work`.
         title: of the page.
+        *notes: more paragraphs.
 
     Returns:
         The files.
@@ -54,17 +57,19 @@ def write_report(out: Path, rows: Sequence[Row], title: str) -> list[Path]:
         "variant's own.",
         f"![Error saved at equal tokens]({SAVED_FILE})",
         f"![Error against tokens]({PARETO_FILE})",
+        *notes,
     )
     return [out / CSV_FILE, page, *pictures]
 
 
 def table(frame: pd.DataFrame) -> str:
     """One row per variant, in the order of ``rows``."""
+    columns = [column for column in _COLUMNS if column[1] in frame]
     lines = []
     for variant, runs in frame.groupby("variant", sort=False):
-        cells = [_cell(factor * runs[name].to_numpy(), style) for _, name, factor, style in _COLUMNS]
+        cells = [_cell(factor * runs[name].to_numpy(), style) for _, name, factor, style in columns]
         lines.append((variant, len(runs), *cells))
-    return markdown_table(("variant", "seeds", *(heading for heading, *_ in _COLUMNS)), lines)
+    return markdown_table(("variant", "seeds", *(heading for heading, *_ in columns)), lines)
 
 
 def _cell(values: NDArray[np.float64], style: str) -> str:

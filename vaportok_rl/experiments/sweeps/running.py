@@ -36,11 +36,15 @@ class Worker:
         plan: the sweep.
         out: folder of the runs, ``runs/<variant>-<seed>`` each.
         on_run: reports progress.
+
+    Attributes:
+        notes: clips, feature network and its hash of each distance that the runs measured.
     """
 
     plan: SweepPlan
     out: Path
     on_run: OnRun = lambda variant, seed: lambda decisions, live: None
+    notes: dict[str, str] = field(default_factory=dict)
     _held_out: dict[str, tuple[HeldOut, LengthDistances | None]] = field(default_factory=dict)
 
     def work(self) -> list[Row] | None:
@@ -113,7 +117,7 @@ class Worker:
             release_run_folder(folder)
 
     def results(self) -> list[dict[str, Any]]:
-        """What was written of each finished run, in the plan's order: ``row``, held-out ``points`` and ``notes``."""
+        """What was written of each finished run, in the plan's order: ``row`` and held-out ``points``."""
         return [self._read(self._folder(*job) / RESULT_FILE) for job in self._jobs]
 
     @property
@@ -143,11 +147,11 @@ class Worker:
             )
         return content["row"]  # type: ignore[no-any-return]
 
-    @staticmethod
-    def _read(file: Path) -> Any:
+    def _read(self, file: Path) -> Any:
         # The file has sorted keys, so the order of the columns is restored.
         content = json.loads(file.read_text())
         row = content["row"]
+        self.notes |= content.get("notes", {})
         front = ["variant", "seed"]
         back = [name for name in METRICS if name in row]
         back += sorted(name for name in row if name.startswith("reward_"))
