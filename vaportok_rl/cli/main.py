@@ -36,6 +36,7 @@ COMMANDS = {
     "sweep": "Sweep",
     "ablate-rewards": "sweep.AblateRewards",
     "sweep-weights": "sweep.SweepWeights",
+    "explore": "Explore",
     "info": "Info",
 }
 

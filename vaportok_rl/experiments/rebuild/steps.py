@@ -176,6 +176,18 @@ STEPS: tuple[Step, ...] = (
         {name: f"docs/images/{name}" for name in ("allocation.png", "rate_distortion.png", "reconstructions.png")},
         (Passage("README.md", "train", passages.scoreboard),),
     ),
+    Step(
+        "explorer",
+        "vaportok-rl explore --agent {train} --megabytes 2 --out {out}/nano.html",
+        0.5,
+        {"nano.html": "docs/explorer/nano.html"},
+    ),
+    Step(
+        "explorer-pictures",
+        f"{_study('explorer.screenshots')} {{explorer}}/nano.html {{out}}",
+        0.2,
+        {name: f"docs/images/{name}" for name in ("explorer.png", "explorer-narrow.png", "explorer-dark.png")},
+    ),
     _evidence("taildrop", "", 300, weights=False, resumes=True, alone=True),
     _evidence("reconstructions", "", 0.5),
     Step("generator", "vaportok-rl generator train --out {out}", 70),
