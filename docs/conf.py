@@ -24,6 +24,7 @@ exclude_patterns = ["_build", "tutorials/runs"]
 html_theme = "furo"
 html_title = f"{project} {release}"
 html_copy_source = False
+html_static_path = ["_static"]
 default_role = "py:obj"
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # the suite runs the notebooks

@@ -36,7 +36,7 @@ COMMANDS = {
     "sweep": "Sweep",
     "ablate-rewards": "sweep.AblateRewards",
     "sweep-weights": "sweep.SweepWeights",
-    "explore": "Explore",
+    "explore": "sharing.explore.Explore",
     "info": "Info",
 }
 
@@ -56,7 +56,7 @@ def command_class(command: str) -> Any:
 def _summary(command: str) -> str:
     """First line of a command's docstring, read without importing it."""
     module, name = _place(command)
-    body = ast.parse(Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")).body
+    body = ast.parse((Path(__file__).parent / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")).body
     found = next(node for node in body if isinstance(node, ast.ClassDef) and node.name == name)
     return (ast.get_docstring(found) or "").splitlines()[0]
 

@@ -126,7 +126,7 @@ def test_the_page_needs_nothing_from_elsewhere(page: Page) -> None:
 
 
 def test_the_page_of_nano_is_small() -> None:
-    file = Path(__file__).resolve().parents[3] / "docs" / "explorer" / "nano.html"
+    file = Path(__file__).resolve().parents[3] / "docs" / "_static" / "explorer.html"
     assert file.stat().st_size < 5e6
     assert len(read_data(file)["clips"]) == 3
 

@@ -178,13 +178,13 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         "explorer",
-        "vaportok-rl explore --agent {train} --megabytes 2 --out {out}/nano.html",
+        "vaportok-rl explore --agent {train} --megabytes 2 --out {out}/explorer.html",
         0.5,
-        {"nano.html": "docs/explorer/nano.html"},
+        {"explorer.html": "docs/_static/explorer.html"},
     ),
     Step(
         "explorer-pictures",
-        f"{_study('explorer.screenshots')} {{explorer}}/nano.html {{out}}",
+        f"{_study('explorer.screenshots')} {{explorer}}/explorer.html {{out}}",
         0.2,
         {name: f"docs/images/{name}" for name in ("explorer.png", "explorer-narrow.png", "explorer-dark.png")},
     ),
