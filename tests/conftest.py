@@ -1,12 +1,15 @@
 """A tiny world for all tests of the layers above the tokenizer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from hypothesis import settings
 from torch import nn
 
+from tests.hub_stand_in import StandIn, stand_in
 from vaportok_rl.tokenizer import PriorConfig, VaporTok, VaporTokConfig
 
 # The same examples in every run; no time limit per example, which a busy machine would exceed.
@@ -64,6 +67,18 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> str:
         nn.init.normal_(model.taildrop_module.head.weight, std=0.5)
         nn.init.normal_(model.taildrop_module.head.bias, std=0.5)
     return str(model.save_pretrained(folder))
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StandIn]:
+    """A stand-in of the Hugging Face hub, which huggingface_hub uses with an empty cache."""
+    with stand_in() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{server.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+        yield server
 
 
 @pytest.fixture

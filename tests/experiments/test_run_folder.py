@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -8,10 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import tyro
 import yaml
 from filelock import FileLock
 
-from vaportok_rl.experiments.run_folder import CONFIG_FILE, create_run_folder, plain, write_config, write_json
+from vaportok_rl.experiments.run_folder import (
+    CONFIG_FILE,
+    command_line,
+    create_run_folder,
+    plain,
+    write_config,
+    write_json,
+)
+from vaportok_rl.experiments.runs.training import TrainSettings
 from vaportok_rl.runtime.held_folders import LOCK_FILE, hold_run_folder, release_run_folder
 from vaportok_rl.runtime.whole_writes import UnwritableError, scratch_path
 
@@ -142,3 +152,20 @@ def test_plain_keeps_numbers_and_none() -> None:
         "d": None,
         "e": "text",
     }
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "",
+        "--decisions 64 --seed 3 --no-pretrained --path-length 4 --clips films/a.mp4 --token-budget 32",
+        "--reward.preset paper --reward.weights efficiency 2 diversity 0:1@10:20 --reward.terms mine:term other:term",
+        "--algo ppo --ppo.learning-rate 0.01",
+    ],
+)
+def test_the_command_of_settings_reads_back_as_those_settings(options: str) -> None:
+    settings = tyro.cli(TrainSettings, args=shlex.split(options))
+    words = shlex.split(command_line("train", settings))
+    assert words[:2] == ["vaportok-rl", "train"]
+    assert len(words) == 2 + len(shlex.split(options))
+    assert tyro.cli(TrainSettings, args=words[2:]) == settings

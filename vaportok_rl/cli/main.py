@@ -37,6 +37,7 @@ COMMANDS = {
     "ablate-rewards": "sweep.AblateRewards",
     "sweep-weights": "sweep.SweepWeights",
     "explore": "sharing.explore.Explore",
+    "hub": "sharing.hub.HubCommand",
     "info": "Info",
 }
 

@@ -6,8 +6,9 @@ import dataclasses
 import itertools
 import json
 import math
+import shlex
 import subprocess
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,25 @@ def write_config(folder: Path, config: Any, **extra: Any) -> Path:
     with whole_write(path) as scratch:
         scratch.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
+
+
+def command_line(command: str, settings: Any) -> str:
+    """The command with these settings: the options that differ from the defaults."""
+    return shlex.join(["vaportok-rl", command, *_options(settings, type(settings)(), "")])
+
+
+def _options(settings: Any, usual: Any, prefix: str) -> Iterator[str]:
+    for field in dataclasses.fields(settings):
+        value, default = getattr(settings, field.name), getattr(usual, field.name)
+        option = prefix + field.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            yield from _options(value, default, f"{option}.")
+        elif value != default and isinstance(value, bool):
+            yield f"--{option}" if value else f"--{prefix}no-{field.name.replace('_', '-')}"
+        elif value != default:
+            words = itertools.chain(*value.items()) if isinstance(value, Mapping) else value
+            several = isinstance(value, Mapping | tuple | list)
+            yield from (f"--{option}", *(map(str, words) if several else [str(value)]))
 
 
 def changed_settings(folder: Path, config: Any, free: Collection[str] = ()) -> dict[str, tuple[Any, Any]]:

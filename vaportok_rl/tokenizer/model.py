@@ -13,12 +13,12 @@ from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
+from vaportok_rl.runtime.hub import HubOptions
 from vaportok_rl.runtime.machine import usable_device
 from vaportok_rl.tokenizer.complexity import ComplexityScale
 from vaportok_rl.tokenizer.config import VaporTokConfig
 from vaportok_rl.tokenizer.files.checkpoints import (
     MODEL_CARD,
-    HubOptions,
     build_stored,
     read_checkpoint,
     write_checkpoint,

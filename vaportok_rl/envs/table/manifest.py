@@ -81,6 +81,11 @@ class TableBuild:
             }
         )
 
+    @property
+    def grid_step(self) -> str:
+        """The grid as `length_grid` takes it."""
+        return "all" if len(self.grid) == self.config.tokens else str(self.grid[1])
+
     def shard_files(self) -> list[tuple[str, str, range]]:
         """Split, file name and clip indices of each shard, in order."""
         shards = []

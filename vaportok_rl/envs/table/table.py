@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from vaportok_rl.clips import ClipSource, open_clips
 from vaportok_rl.envs.table.grid import interpolate
+from vaportok_rl.envs.table.hub import fetch_table, push_table
 from vaportok_rl.envs.table.manifest import SplitRecord, TableManifest, read_manifest
 from vaportok_rl.envs.table.shards import is_local, read_shard, weights_digest
+from vaportok_rl.runtime.hub import HubOptions, PushOptions
 from vaportok_rl.runtime.machine import usable_device
 from vaportok_rl.tokenizer.complexity import ComplexityScale
 
@@ -100,6 +102,36 @@ class OutcomeTable:
         """
         path = Path(folder).expanduser()
         return cls(path, read_manifest(path), device)
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, device: str | torch.device = "cpu", **hub: Unpack[HubOptions]
+    ) -> OutcomeTable:
+        """Opens a table on the hub, or a folder.
+
+        Args:
+            source: ``owner/name`` of a data set on the hub, or a folder.
+            device: where the tensors go.
+            hub: huggingface_hub's ``revision``, ``token``, ``cache_dir``, ``force_download`` and ``local_files_only``.
+
+        Raises:
+            FileNotFoundError: it is neither here nor on the hub.
+            ValueError: as for `load`; a damaged shard is found when it is read.
+        """
+        folder = Path(source).expanduser()
+        return cls.load(folder if folder.exists() else fetch_table(str(source), **hub), device)
+
+    def push_to_hub(self, repo_id: str, **push: Unpack[PushOptions]) -> str:
+        """Uploads the table with a card, as a data set.
+
+        Args:
+            repo_id: ``owner/name``; created if missing.
+            push: huggingface_hub's ``private``, ``token``, ``revision`` and ``commit_message``.
+
+        Returns:
+            The commit's address.
+        """
+        return push_table(self.folder, self.manifest, repo_id, **push)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> OutcomeTable:
         return self

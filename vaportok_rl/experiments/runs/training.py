@@ -33,7 +33,7 @@ from vaportok_rl.experiments.reports.plots import (
     reward_curves_figure,
     save_figure,
 )
-from vaportok_rl.experiments.run_folder import CONFIG_FILE, changed_settings, plain, write_config
+from vaportok_rl.experiments.run_folder import CONFIG_FILE, changed_settings, command_line, plain, write_config
 from vaportok_rl.experiments.runs.algorithms import (
     ALGORITHMS,
     A2CSettings,
@@ -209,7 +209,9 @@ def learn(
         (folder / ARCHIVE_FILE).unlink(missing_ok=True)
         warn_if_other_machine(record.get("machine", machine), machine)
     else:
-        write_config(folder, settings, reward_resolved=reward.describe(), machine=machine, inputs=inputs)
+        command = command_line("train", settings)
+        resolved = reward.describe()
+        write_config(folder, settings, command=command, reward_resolved=resolved, machine=machine, inputs=inputs)
     agent.set_logger(configure(str(folder), ["tensorboard"]))
     named = held_out.process.tokenizer
     made_on = {

@@ -7,13 +7,14 @@ import re
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack
+from typing import Any, NamedTuple, TypeVar, Unpack
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vaportok_rl.runtime.hub import HubOptions, download
 from vaportok_rl.runtime.messages import did_you_mean
 from vaportok_rl.runtime.whole_writes import order_metadata, whole_write
 from vaportok_rl.tokenizer.config import TaildropConfig, VaporTokConfig
@@ -27,16 +28,6 @@ CHECKSUMS_FILE = "checksums.json"
 _SHIPPED = Path(__file__).parents[1] / "pretrained"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _TRAINER_SUFFIXES = (".pth", ".pt")
-
-
-class HubOptions(TypedDict, total=False):
-    """Options of huggingface_hub for hub repositories; no effect on local sources."""
-
-    revision: str | None
-    token: str | bool | None
-    cache_dir: str | Path | None
-    force_download: bool
-    local_files_only: bool
 
 
 def shipped_checkpoints() -> tuple[str, ...]:
@@ -105,7 +96,7 @@ def resolve_checkpoint(source: str | Path, **hub: Unpack[HubOptions]) -> Path:
         return path
     looks_remote = isinstance(source, str) and _HUB_ID.fullmatch(name) and not is_trainer_file
     if not path.exists() and looks_remote:
-        path = _download(name, **hub)
+        path = download(name, [CONFIG_FILE, WEIGHTS_FILE], **hub)
     if not path.is_dir():
         hint = did_you_mean(name, shipped_checkpoints(), "train one with `vaportok-rl pretrain`.")
         raise FileNotFoundError(
@@ -122,19 +113,6 @@ def _incomplete(folder: Path, file: str) -> FileNotFoundError:
         f"Expected a checkpoint folder with {CONFIG_FILE} and {WEIGHTS_FILE}, got {folder} without {file}; "
         "point to the folder that save_pretrained() or `vaportok-rl pretrain` wrote."
     )
-
-
-def _download(hub_id: str, **hub: Unpack[HubOptions]) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE], **hub))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise FileNotFoundError(
-            f"Expected a checkpoint folder or a reachable hub id, got {hub_id!r}, which is neither a folder here nor "
-            f"could be downloaded ({type(error).__name__}); check the name and the network."
-        ) from error
 
 
 class Stored(NamedTuple):
