@@ -16,10 +16,17 @@ from vaportok_rl.tokenizer.precision import multiplies_bfloat16
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """How long one call takes."""
+    """How long one call takes, on an accelerator until it is done."""
+    _finish()
     started = time.perf_counter()
     run()
+    _finish()
     return time.perf_counter() - started
+
+
+def _finish() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def interleaved(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:

@@ -49,7 +49,7 @@ def _codes(world: VaporTok, clip: Tensor) -> Tensor:
 
 def _decoded(world: VaporTok, codes: Tensor, n: int) -> Tensor:
     tokens = world.config.tokens
-    visible = decoder_visible(torch.tensor([n]), tokens, world.config.patches)
+    visible = decoder_visible(torch.tensor([n], device=codes.device), tokens, world.config.patches)
     with world.autocast():
         vectors = world.bottleneck.regularizer.lookup(codes)
         latents = world.bottleneck.from_vectors(vectors) + world.get_buffer("decoder_latent_pe")
