@@ -176,7 +176,7 @@ def training(arguments: Arguments) -> str:
     if arguments.tiny:
         words += ["--decisions", "64", "--scenes", "2", "--held-out-scenes", "2", "--path-length", "2", "--pool", "8"]
     spent = seconds(lambda: vaportok_rl(["train", *words]))
-    board = (run / "table.md").read_text(encoding="utf-8").strip()
+    board = (run / "table.md").read_text(encoding="utf-8").strip().removeprefix("# ")
     return f"## A training\n\n`vaportok-rl train {' '.join(words)}` took {spent:.0f} s.\n\n{board}"
 
 

@@ -93,8 +93,8 @@ def _parts(folder: Path, repo_id: str) -> Iterator[str]:
     if inputs:
         yield "\n".join(["Hashes of what it was trained on:", "", "| input | hash |", "|---|---|", *inputs])
     if (folder / TABLE).is_file():
-        yield "## Metrics\n\nOn held-out clips, with 95 % intervals:"
-        yield (folder / TABLE).read_text(encoding="utf-8").strip()
+        yield "## Metrics"
+        yield (folder / TABLE).read_text(encoding="utf-8").strip().removeprefix("# ")
     if (folder / REPLAY).is_file():
         yield (
             "## Replay\n\nOriginal, reconstruction from the tokens that it keeps, and their difference:\n\n"
