@@ -51,8 +51,7 @@ class Sweep:
         worker = Worker(read_plan(self.file), out)
         rows = _work(console, worker, PAGE_FILE)
         if rows is not None:
-            notes = [f"{metric}: {note}" for metric, note in worker.notes.items()]
-            _show(console, out, write_report(out, rows, f"Sweep {self.file.stem}", *notes))
+            _show(console, out, write_report(out, rows, f"Sweep {self.file.stem}", *_notes(worker)))
 
 
 def _work(console: Console, worker: Worker, page: str) -> list[Row] | None:
@@ -79,6 +78,11 @@ def _work(console: Console, worker: Worker, page: str) -> list[Row] | None:
             soft_wrap=True,
         )
     return rows
+
+
+def _notes(worker: Worker) -> list[str]:
+    """Clips and feature network of each distance that the runs measured."""
+    return [f"{metric[0]}{metric[1:].upper()}: {note}" for metric, note in worker.notes.items()]
 
 
 def _show(console: Console, out: Path, written: Sequence[Path]) -> None:
@@ -167,7 +171,7 @@ class _RewardStudy(TrainSettings):
             *(["**Quick**: few decisions and clips, one seed; this only tries the command."] if self.quick else []),
             f"`vaportok-rl {name}`, reward `{self.reward.preset}`; {settings.algo}, {settings.decisions:,} decisions "
             f"per run, seeds {', '.join(map(str, plan.seeds))}; most probable lengths.",
-            *(f"{metric}: {note}" for metric, note in worker.notes.items()),
+            *_notes(worker),
             f"Training: {worker.compute.describe()}; {processor_name()}.",
         ]
         return settings, worker, tuple(notes)

@@ -68,12 +68,19 @@ def test_table_1_is_written_and_goes_on(
     assert list(rows.columns[:9]) == ["variant", "seed", "tokens", "mse", "psnr", "accuracy", "rfvd", "gfvd", "reward"]
     assert list(rows["variant"].unique()) == list(ablation.VARIANTS)
     assert list(rows["seed"]) == [3] * 6
-    assert np.isfinite(rows[["rfvd", "gfvd"]].to_numpy()).all()
+    assert np.isfinite(rows[["rfvd", "gfvd", "rfvd_mmd", "gfvd_mmd"]].to_numpy()).all()
     # One reward for all rows: of all terms with the preset's weights.
     terms = sum(weight * rows[f"reward_{term}"] for term, weight in PRESETS["paper"].weights.items())
     assert rows["reward"].to_numpy() == pytest.approx(terms.to_numpy())
     page = (tmp_path / "out" / "ablation.md").read_text()
-    for written in ("| without `efficiency` |", "| 577 |", "held** (", "9 clips against 9", "read the MMD", "Wh if"):
+    for written in (
+        "| without `efficiency` |",
+        "| 577 |",
+        "held** (",
+        "gFVD: 9 clips against 9",
+        "read the MMD",
+        "Wh if",
+    ):
         assert written in page
 
     asked: list[str] = []

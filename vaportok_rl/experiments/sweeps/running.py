@@ -24,6 +24,15 @@ OnRun = Callable[[str, int], Callable[[int, Mapping[str, float]], None]]
 """Called with variant and seed when a run starts; its result is called after each round."""
 
 
+# Ends the name of a maximum mean discrepancy.
+_MMD = "_mmd"
+
+
+def _comes_last(name: str) -> bool:
+    """Whether a figure is a raw reward term or a maximum mean discrepancy, which follow the metrics in a row."""
+    return name.startswith("reward_") or name.endswith(_MMD)
+
+
 class _HeldElsewhereError(Exception):
     """Another worker has the run."""
 
@@ -102,7 +111,8 @@ class Worker:
                 raise KeyboardInterrupt
             measured = {} if distances is None else distances(report.lengths())
             figures = report.points[-1] | {name: found.frechet for name, found in measured.items()}
-            own = {name: value for name, value in figures.items() if name in METRICS or name.startswith("reward_")}
+            figures |= {f"{name}{_MMD}": found.mmd for name, found in measured.items()}
+            own = {name: value for name, value in figures.items() if name in METRICS or _comes_last(name)}
             row = {"variant": variant, "seed": seed, **changes, **own}
             content = {
                 "settings": settings,
@@ -154,7 +164,7 @@ class Worker:
         self.notes |= content.get("notes", {})
         front = ["variant", "seed"]
         back = [name for name in METRICS if name in row]
-        back += sorted(name for name in row if name.startswith("reward_"))
+        back += sorted(filter(_comes_last, row))
         middle = sorted(row.keys() - {*front, *back})
         content["row"] = {name: row[name] for name in (*front, *middle, *back)}
         return content
