@@ -11,7 +11,8 @@ import pytest
 _PACKAGE = Path(__file__).resolve().parents[1] / "vaportok_rl"
 # From top to bottom; a folder may import itself and the folders after it.
 _MAY_IMPORT = {
-    "cli": {"experiments", "agents", "envs", "generation", "evaluation", "tokenizer", "clips", "runtime"},
+    "cli": {"benchmark", "experiments", "agents", "envs", "generation", "evaluation", "tokenizer", "clips", "runtime"},
+    "benchmark": {"experiments", "agents", "envs", "evaluation", "tokenizer", "clips", "runtime"},
     "experiments": {"agents", "envs", "generation", "evaluation", "tokenizer", "clips", "runtime"},
     "agents": {"envs", "evaluation", "tokenizer", "clips", "runtime"},
     "envs": {"evaluation", "tokenizer", "clips", "runtime"},

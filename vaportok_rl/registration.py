@@ -6,6 +6,13 @@ import gymnasium
 
 TAILDROP_ID = "vaportok/Taildrop-v0"
 MO_TAILDROP_ID = "vaportok/MO-Taildrop-v0"
+TASK_IDS = {
+    "vaportok/Procedural-v1": "procedural-v1",
+    "vaportok/Budget-v1": "budget-v1",
+    "vaportok/Stream-v1": "stream-v1",
+    "vaportok/Pareto-v1": "pareto-v1",
+}
+"""The benchmark's tasks; `Pareto-v1` has a reward vector."""
 
 
 def register_environments() -> None:
@@ -24,3 +31,11 @@ def register_environments() -> None:
             # Gymnasium's passive checker warns about every reward that is not a scalar.
             disable_env_checker=True,
         )
+    for name, task in TASK_IDS.items():
+        if name not in gymnasium.registry:
+            gymnasium.register(
+                name,
+                entry_point="vaportok_rl.benchmark.environment:TaskEnv",
+                kwargs={"task": task},
+                disable_env_checker=task == "pareto-v1",
+            )

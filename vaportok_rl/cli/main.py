@@ -38,6 +38,7 @@ COMMANDS = {
     "sweep-weights": "sweep.SweepWeights",
     "explore": "sharing.explore.Explore",
     "hub": "sharing.hub.HubCommand",
+    "benchmark": "benchmark.command.Benchmark",
     "info": "Info",
 }
 

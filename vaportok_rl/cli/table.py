@@ -1,4 +1,4 @@
-"""``vaportok-rl table``: builds, describes and verifies outcome tables, which replace the network."""
+"""``vaportok-rl table``: builds, describes, verifies and gets outcome tables, which replace the network."""
 
 from __future__ import annotations
 
@@ -89,13 +89,40 @@ class Verify:
 
 
 @dataclass(frozen=True)
+class Get:
+    """Get a table of the benchmark, verified by its hash; a table that does not match is refused."""
+
+    name: Annotated[str, tyro.conf.Positional]
+    """Its name, such as procedural-v1."""
+    source: str | None = None
+    """Folder, or data set of the Hugging Face hub (`owner/name`), to copy it from if it is not in the package."""
+    build: bool = False
+    """Build it on this machine instead. On other processors than the pinned table's, its hash may differ."""
+
+    def run(self, console: Console) -> None:
+        """Runs the command."""
+        from vaportok_rl.benchmark.tables import build_table, fetch_table, find_table, kept_at, verified
+
+        if self.build:
+            folder = kept_at(self.name)
+            with progress_bar(console) as progress:
+                task = progress.add_task("decoded clips", total=None, live="")
+                build_table(self.name, folder, lambda count: progress.advance(task, count))
+            verified(self.name, folder)
+        else:
+            folder = find_table(self.name) if self.source is None else fetch_table(self.name, self.source)
+        _describe(OutcomeTable.load(folder), console)
+
+
+@dataclass(frozen=True)
 class TableCommand:
-    """Build, describe and verify outcome tables."""
+    """Build, describe, verify and get outcome tables."""
 
     command: Annotated[
         Annotated[Build, tyro.conf.subcommand("build")]
         | Annotated[Describe, tyro.conf.subcommand("info")]
-        | Annotated[Verify, tyro.conf.subcommand("verify")],
+        | Annotated[Verify, tyro.conf.subcommand("verify")]
+        | Annotated[Get, tyro.conf.subcommand("get")],
         tyro.conf.arg(name=""),
     ]
 

@@ -69,6 +69,7 @@ class TensorEnv:
         features: ``float32 [N, F']`` of each row.
         purse: what may be spent.
         terms: names of the reward terms, in order.
+        path_terms: places of the path terms among them.
 
     Raises:
         ValueError: the process has no table, its reward compares paths or has a constraint, or the table lacks latents.
@@ -101,7 +102,7 @@ class TensorEnv:
         self._starts = self._first_rows(rows)
         self.features = self._features(features)
         self.width = self.features.shape[1] * (1 + window) + 2
-        self._paid, self._path_terms = self._payments()
+        self._paid, self.path_terms = self._payments()
 
     @property
     def device(self) -> torch.device:
@@ -238,12 +239,20 @@ class TensorEnv:
         kept = state.n_tokens.clone()
         kept[:, at] = self.minimum + spent
         payments = self._paid[state.rows[:, at] * self.tokens + kept[:, at] - 1]
-        if at == self.path_length - 1 and self._path_terms:
+        if at == self.path_length - 1 and self.path_terms:
             outcome = self.outcome(state.rows, kept)
-            for place in self._path_terms:
-                value = self.process.reward.functions[self.terms[place]](outcome)[0]
-                payments[:, place] = self.weights[place] * value
+            for place in self.path_terms:
+                payments[:, place] = self._path_payment(place, outcome)
         return State(state.rows, kept, self.purse.after(state.purse, spent), at + 1), payments
+
+    def _path_payment(self, place: int, outcome: Outcome) -> Tensor:
+        """The weighted value of one path term: ``float32 [B]``."""
+        value: Tensor = self.process.reward.functions[self.terms[place]](outcome)[0]
+        return self.weights[place] * value
+
+    def path_reward(self, outcome: Outcome) -> Tensor:
+        """The sum of the weighted path terms of whole paths: ``float32 [B]``; see `outcome`."""
+        return torch.stack([self._path_payment(place, outcome) for place in self.path_terms]).sum(0)
 
     def outcome(self, rows: Tensor, n_tokens: Tensor) -> Outcome:
         """The outcome of whole paths, both ``int64 [B, L]``, with G = 1; lengths are not checked."""
@@ -251,6 +260,11 @@ class TensorEnv:
         bits = {} if table.bits is None else {"bits": table.bits.take(places)}
         scene = self.engine.scene_of(rows)
         return Outcome(scene, n_tokens[None], table.mse.take(places), table.accuracy.take(places), bits)
+
+    def values(self, rows: Tensor) -> Tensor:
+        """Sum of the clip terms of each clip at each length of the range: ``float32 [N, *rows.shape]``."""
+        paid = self._paid.sum(1).view(-1, self.tokens)[rows]
+        return paid.movedim(-1, 0)[self.minimum - 1 : self.longest]
 
     def play(self, rows: Tensor, act: Any) -> tuple[State, Tensor]:
         """Plays the paths of given clips.
