@@ -6,13 +6,8 @@ import gymnasium
 
 TAILDROP_ID = "vaportok/Taildrop-v0"
 MO_TAILDROP_ID = "vaportok/MO-Taildrop-v0"
-TASK_IDS = {
-    "vaportok/Procedural-v1": "procedural-v1",
-    "vaportok/Budget-v1": "budget-v1",
-    "vaportok/Stream-v1": "stream-v1",
-    "vaportok/Pareto-v1": "pareto-v1",
-}
-"""The benchmark's tasks; `Pareto-v1` has a reward vector."""
+TASKS = ("procedural-v1", "budget-v1", "stream-v1", "pareto-v1")
+"""The benchmark's tasks, with ids `vaportok-benchmark/NAME`; `pareto-v1` has a reward vector."""
 
 
 def register_environments() -> None:
@@ -31,7 +26,8 @@ def register_environments() -> None:
             # Gymnasium's passive checker warns about every reward that is not a scalar.
             disable_env_checker=True,
         )
-    for name, task in TASK_IDS.items():
+    for task in TASKS:
+        name = f"vaportok-benchmark/{task}"
         if name not in gymnasium.registry:
             gymnasium.register(
                 name,

@@ -24,9 +24,10 @@ def small_tables(tiny_world: str, tmp_path_factory: pytest.TempPathFactory) -> d
     return made
 
 
-@pytest.fixture
-def pinned(small_tables: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Path]]:
+@pytest.fixture(scope="module")
+def pinned(small_tables: dict[str, Path]) -> Iterator[dict[str, Path]]:
     """The small tables as if they were the package's."""
+    monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(tables, "SHIPPED", small_tables["procedural-v1"].parent)
     found = {name: fingerprint(folder) for name, folder in small_tables.items()}
     for module in ("tables", "submissions", "report"):
@@ -34,6 +35,7 @@ def pinned(small_tables: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setattr("vaportok_rl.benchmark.arena.find_table", small_tables.__getitem__)
     arena_of.cache_clear()
     yield small_tables
+    monkeypatch.undo()
     arena_of.cache_clear()
 
 

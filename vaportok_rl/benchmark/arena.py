@@ -234,11 +234,11 @@ def score_policy(
 ) -> float:
     """The normalised score of a policy: 0 is the best fixed length, 1 the oracle.
 
-    ```python
-    arena = Arena("procedural-v1")
-    policy = torch.nn.Linear(arena.env("train").width, 64)
-    print(score_policy(policy, "procedural-v1"))
-    ```
+    For example::
+
+        arena = Arena("procedural-v1")
+        policy = torch.nn.Linear(arena.env("train").width, 64)
+        print(score_policy(policy, "procedural-v1"))
 
     Args:
         policy: from observations to logits or actions; nothing has to be wrapped.

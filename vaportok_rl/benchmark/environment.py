@@ -19,13 +19,14 @@ class TaskEnv(TensorGymEnv):
     import gymnasium
     import vaportok_rl
 
-    env = gymnasium.make("vaportok/Budget-v1")
+    env = gymnasium.make("vaportok-benchmark/budget-v1")
     observation, info = env.reset(seed=0)
     observation, reward, terminated, truncated, info = env.step(15)  # keeps 16 tokens
     ```
 
     The tasks, their observations and the protocol are described in docs/benchmark.md. With a reward vector
-    (`vaportok/Pareto-v1`), the reward is ``float32 [reward_dim]``, one entry per objective, as in MO-Gymnasium.
+    (`vaportok-benchmark/pareto-v1`), the reward is ``float32 [reward_dim]``, one entry per objective, as in
+    MO-Gymnasium.
 
     Args:
         task: its name.
@@ -62,5 +63,7 @@ class TaskEnv(TensorGymEnv):
             ValueError: the task has a scalar reward, or γ is not 1.
         """
         if not self._places or gamma != 1.0:
-            raise ValueError(f"Expected a task with objectives and gamma=1, got gamma={gamma}; use vaportok/Pareto-v1.")
+            raise ValueError(
+                f"Expected a task with objectives and gamma=1, got gamma={gamma}; use vaportok-benchmark/pareto-v1."
+            )
         return [np.array(point) for point in self.arena.front("test")]

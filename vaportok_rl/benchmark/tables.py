@@ -42,9 +42,9 @@ def fingerprint(folder: str | Path) -> str:
 
 @cache
 def pins() -> dict[str, str]:
-    """The hash of every table, by name."""
-    found: dict[str, str] = json.loads((SHIPPED / PINS_FILE).read_text())
-    return found
+    """The hash of every table, by name; "unpinned" until it is built for these weights."""
+    path = SHIPPED / PINS_FILE
+    return dict.fromkeys(TABLES, "unpinned") | (json.loads(path.read_text()) if path.is_file() else {})
 
 
 def kept_at(name: str) -> Path:

@@ -12,9 +12,7 @@ from typing import Any
 from vaportok_rl.envs import Purse
 from vaportok_rl.envs.settings import Ordering
 
-_QUALITY: Mapping[str, float] = MappingProxyType(
-    {"efficiency": 0.0, "penalty": 0.0, "diversity": 0.0, "reconstruction": 1.0, "generation": 0.0}
-)
+_QUALITY = {"efficiency": 0.0, "penalty": 0.0, "diversity": 0.0, "reconstruction": 1.0, "generation": 0.0}
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ TABLES: Mapping[str, TableSpec] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """A task: which clips, what is paid, what may be spent, and how long may be learnt.
 
@@ -78,7 +76,7 @@ class Task:
     @property
     def identity(self) -> str:
         """A hash of the settings; results with another one are of another task."""
-        plain = asdict(self) | {"weights": dict(self.weights), "asks": ""}
+        plain = asdict(self) | {"asks": ""}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
     @property

@@ -41,14 +41,14 @@ class State(NamedTuple):
 class TensorEnv:
     """`TaildropVectorEnv` on an outcome table, as pure functions.
 
-    ```python
-    env = TensorEnv(TaildropProcess(table="my-table"))
-    state = env.reset(key=0, scenes=1024, group_size=8)
-    for _ in range(env.path_length):
-        logits = policy(env.observe(state))
-        actions = torch.distributions.Categorical(logits=logits).sample()
-        state, reward = env.step(state, actions)
-    ```
+    For example::
+
+        env = TensorEnv(TaildropProcess(table="my-table"))
+        state = env.reset(key=0, scenes=1024, group_size=8)
+        for _ in range(env.path_length):
+            logits = policy(env.observe(state))
+            actions = torch.distributions.Categorical(logits=logits).sample()
+            state, reward = env.step(state, actions)
 
     All paths begin and end together: an episode is L calls of `step`, and γ = 1. Weights that change in training have
     the values of the moment at which it was made.
