@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from benchmarks.timing import seconds, table
-from vaportok_rl.envs import Outcome, TaildropProcess, TaildropVectorEnv
+from vaportok_rl.envs import Outcome, TaildropProcess, TaildropVectorEnv, TensorEnv
 from vaportok_rl.envs.scene import Scene
 from vaportok_rl.envs.table.building import TableBuilder, plan_table
 from vaportok_rl.envs.table.table import OutcomeTable, TableSplit
@@ -22,6 +22,8 @@ from vaportok_rl.envs.table.table import OutcomeTable, TableSplit
 GRID = 4
 ENVIRONMENTS = (1, 8, 64, 512, 4096)
 GROUP_SIZES = (1, 8)
+# Environments of the pure functions.
+PURE = 65_536
 # Group size G, scenes P and path length L of the tensor face.
 TENSOR_SHAPE = (8, 512, 8)
 
@@ -35,15 +37,17 @@ class Effort:
         environments: numbers of environments.
         seconds: least time a measurement.
         repeats: measurements; the median counts.
+        pure: environments of the pure functions.
     """
 
     clips: int = 1000
     environments: tuple[int, ...] = ENVIRONMENTS
     seconds: float = 1.0
     repeats: int = 3
+    pure: int = PURE
 
 
-QUICK = Effort(clips=32, environments=(1, 64), seconds=0.1, repeats=1)
+QUICK = Effort(clips=32, environments=(1, 64), seconds=0.1, repeats=1, pure=1024)
 
 
 def rate(run: Callable[[], int], effort: Effort) -> float:
@@ -113,6 +117,23 @@ def tensor_face(folder: Path, effort: Effort) -> tuple[float, float, float]:
     return rate(score, effort), rate(draw_and_score, effort), rate(loop, effort)
 
 
+def pure_face(folder: Path, effort: Effort) -> tuple[float, float]:
+    """Decisions a second through `TensorEnv.step`, default reward, resets included; the same with observations."""
+    env = TensorEnv(TaildropProcess(table=str(folder), obs="complexity"))
+    drawn = torch.randint(env.tokens, (env.path_length, effort.pure), generator=torch.Generator().manual_seed(0))
+    keys = iter(range(1_000_000))
+
+    def episode(observed: bool) -> int:
+        state = env.reset(next(keys), effort.pure)
+        for actions in drawn:
+            if observed:
+                env.observe(state)
+            state, _ = env.step(state, actions)
+        return drawn.numel()
+
+    return rate(lambda: episode(False), effort), rate(lambda: episode(True), effort)
+
+
 def build(effort: Effort, folder: Path) -> str:
     """Builds a table; says how long it took."""
     plan = plan_table(count=effort.clips, held_out=0, grid=str(GRID))
@@ -139,6 +160,7 @@ def section(quick: bool) -> str:
         folder = Path(scratch) / "table"
         built = build(effort, folder)
         score, drawn, loop = tensor_face(folder, effort)
+        pure, observed = pure_face(folder, effort)
         rows = []
         for count in effort.environments:
             rates = [
@@ -153,6 +175,8 @@ def section(quick: bool) -> str:
         f"scenes of {length} clips: **{score:,.0f} decisions/s** scored and rewarded (target 1,000,000), "
         f"{score / loop:.0f}× a Python loop over the same table ({loop:,.0f}); with drawing the scenes "
         f"{drawn:,.0f}.\n\n"
+        f"Pure functions (`TensorEnv`), {effort.pure:,} environments, default reward, resets included: **{pure:,.0f} "
+        f"decisions/s** (target 5,000,000); with the complexity observation {observed:,.0f}.\n\n"
         "Gymnasium's vector face, complexity observation, resets included (target 200,000 decisions/s):\n\n"
         + table(head, rows)
     )

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 
 import torch
+
+from vaportok_rl.envs.table.building import TableBuilder, plan_table
 
 
 def test_ppo_trains_the_taildrop_policy(tiny_world: str) -> None:
@@ -32,3 +35,14 @@ def test_the_learned_scalarisation_agrees_with_the_judge(tiny_world: str) -> Non
     figures = importlib.import_module("learned_scalarisation").main(tiny_world)
     assert figures["agreement"] > 0.75
     assert set(figures) == {"agreement", "n=1", "n=4", "n=16"}
+
+
+def test_the_compiled_loop_learns_and_compiles_once(tiny_world: str, tmp_path: Path) -> None:
+    plan = plan_table(tokenizer=tiny_world, count=80, held_out=8, grid=4, latents="summary")
+    table = TableBuilder(plan, tmp_path / "table", measure_error=False).run().folder
+    example = importlib.import_module("compiled_loop")
+    torch._dynamo.reset()
+    settings = {"table": str(table), "rounds": 12, "scenes": 8, "backend": "eager"}
+    before, after = example.main(example.Arguments(**settings))
+    assert after > before
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1

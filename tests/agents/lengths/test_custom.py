@@ -51,3 +51,24 @@ def test_a_wrong_choice_is_named(scene: Scene, choice: object, message: str) -> 
 def test_what_cannot_be_called_is_no_policy() -> None:
     with pytest.raises(ValueError, match=r"Expected a function .* as policy 'int', got int"):
         checked_policy(5)  # type: ignore[arg-type]
+
+
+class _ByFirstToken(torch.nn.Module):
+    """Logits from the first token's latents."""
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        return latents[:, 0, :16]
+
+
+def test_a_torch_module_or_a_function_of_observations_needs_no_wrapper(scene: Scene) -> None:
+    expected = scene.latents[:, :, 0, :16].argmax(-1) + 1
+    generator = torch.Generator()
+    module, function = _ByFirstToken(), lambda latents: latents[:, 0, :16].argmax(-1)
+    for policy in (module, function):
+        assert torch.equal(checked_policy(policy)(scene, generator).n_tokens, expected)
+    log_p = scene.latents[:, :, 0, :16].log_softmax(-1).max(-1).values
+    assert torch.allclose(checked_policy(module)(scene, generator).log_prob, log_p)
+    with pytest.raises(ValueError, match="logits"):
+        checked_policy(lambda latents: latents)(scene, generator)
+    with pytest.raises(ValueError, match="12…17"):
+        checked_policy(lambda latents: torch.arange(6) + 11)(scene, generator)

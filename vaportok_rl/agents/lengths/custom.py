@@ -1,11 +1,12 @@
-"""Custom length policies: plain functions whose results are checked."""
+"""Custom length policies: torch modules and plain functions, whose results are checked."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vaportok_rl.agents.lengths.scripted import LengthChoice, LengthPolicy
 from vaportok_rl.envs import Scene
@@ -13,6 +14,10 @@ from vaportok_rl.runtime.user_function import import_by_name
 
 ScriptedPolicy = Callable[[Scene, torch.Generator], LengthChoice | Tensor]
 """From a scene and a seeded host generator to lengths ``int64 [P, L]`` in 1 … K, alone or with log-probabilities."""
+
+
+ObservationPolicy = Callable[[Tensor], Tensor]
+"""From latents ``float32 [B, K, D]``, the environment's observations, to logits ``[B, K]`` or actions ``int64 [B]``."""
 
 
 def load_callable(path: str) -> LengthPolicy:
@@ -24,11 +29,12 @@ def load_callable(path: str) -> LengthPolicy:
     return checked_policy(import_by_name(path, "policy"), path)
 
 
-def checked_policy(policy: ScriptedPolicy, name: str | None = None) -> LengthPolicy:
+def checked_policy(policy: ScriptedPolicy | ObservationPolicy, name: str | None = None) -> LengthPolicy:
     """Wraps a policy so that its result is checked before anything is scored.
 
     Args:
-        policy: ``(scene, generator) -> LengthChoice`` or lengths ``int64 [P, L]``.
+        policy: ``(scene, generator) -> LengthChoice`` or lengths ``int64 [P, L]``; or a torch module or a function of
+            one argument, from observations (`ObservationPolicy`).
         name: for error messages.
 
     Returns:
@@ -44,10 +50,44 @@ def checked_policy(policy: ScriptedPolicy, name: str | None = None) -> LengthPol
             "name a function."
         )
 
+    if isinstance(policy, nn.Module) or _arguments(policy) == 1:
+        return _on_observations(policy, spoken)  # type: ignore[arg-type]  # of one argument
+
     def checked(scene: Scene, generator: torch.Generator) -> LengthChoice:
-        return _checked_choice(policy(scene, generator), scene, spoken)
+        return _checked_choice(policy(scene, generator), scene, spoken)  # type: ignore[call-arg]  # of two arguments
 
     return checked
+
+
+def _arguments(policy: Callable[..., object]) -> int | None:
+    """How many arguments a function needs; None if it does not say."""
+    try:
+        parameters = inspect.signature(policy).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(one.default is one.empty and one.kind in positional for one in parameters)
+
+
+def _on_observations(policy: ObservationPolicy, name: str) -> LengthPolicy:
+    """The most probable lengths of a policy on latents, or those of its actions."""
+
+    @torch.no_grad()
+    def chosen(scene: Scene, generator: torch.Generator) -> LengthChoice:
+        found = policy(scene.latents.flatten(0, 1))
+        clips = scene.shape[0] * scene.shape[1]
+        if isinstance(found, Tensor) and found.is_floating_point() and found.shape == (clips, scene.tokens):
+            best = torch.unflatten(found.float().log_softmax(-1), 0, scene.shape).max(-1)
+            return _checked_choice(LengthChoice(best.indices + 1, best.values), scene, name)
+        if isinstance(found, Tensor) and found.dtype == torch.int64 and found.shape == (clips,):
+            return _checked_choice(torch.unflatten(found, 0, scene.shape) + 1, scene, name)
+        got = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(
+            f"Expected policy {name!r} to return logits float [B, K] = {(clips, scene.tokens)} or actions int64 "
+            f"{(clips,)}, got {got}; it gets latents float32 [B, K, D]."
+        )
+
+    return chosen
 
 
 def _checked_choice(choice: object, scene: Scene, name: str) -> LengthChoice:

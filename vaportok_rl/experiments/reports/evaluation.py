@@ -18,6 +18,7 @@ import yaml
 from vaportok_rl.agents import Comparison, HeldOut, LengthPolicy
 from vaportok_rl.agents.agent_file import AGENT_FILE, ALGORITHMS, ARCHIVE_FILE, read_record
 from vaportok_rl.agents.comparison import BEST_FIXED, ORACLE
+from vaportok_rl.agents.lengths.custom import ObservationPolicy, checked_policy
 from vaportok_rl.agents.lengths.trained import algorithm_of, find_agent
 from vaportok_rl.envs import TaildropProcess
 from vaportok_rl.evaluation import explained_variance
@@ -250,7 +251,7 @@ class Evaluation:
 
 def evaluate(
     process: TaildropProcess,
-    policies: Mapping[str, LengthPolicy],
+    policies: Mapping[str, LengthPolicy | ObservationPolicy],
     scenes: int,
     seed: int = 0,
     *,
@@ -262,7 +263,7 @@ def evaluate(
 
     Args:
         process: clips, world and reward.
-        policies: by their names in tables.
+        policies: by their names in tables; torch modules from observations to logits or actions as they are.
         scenes: maximum number.
         seed: of the clips and of the policies' samples.
         agents: the trained policies.
@@ -272,7 +273,7 @@ def evaluate(
     held_out = HeldOut(process, scenes, seed, on_scene)
     comparison = held_out.compare(
         {
-            name: policy(held_out.scene, torch.Generator().manual_seed(seed)).n_tokens
+            name: checked_policy(policy, name)(held_out.scene, torch.Generator().manual_seed(seed)).n_tokens
             for name, policy in policies.items()
         }
     )
