@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from vaportok_rl.benchmark import TASKS
-from vaportok_rl.benchmark.methods.registry import open_method
+from vaportok_rl.benchmark.methods.registry import METHODS, open_method
 from vaportok_rl.benchmark.report import write_report
 from vaportok_rl.benchmark.running import RESULTS_FILE, read_results, run_seeds
 from vaportok_rl.benchmark.submissions import problems, write_template
 from vaportok_rl.cli.main import main
+from vaportok_rl.experiments.rebuild import steps
 
 Rows = list[dict[str, str]]
 FEW = 1024
@@ -108,6 +109,10 @@ def test_the_command_line(pinned: dict[str, Path], tmp_path: Path, capsys: pytes
     assert (out / RESULTS_FILE).read_bytes() == before
     main(["benchmark", "tasks"])
     assert "stream-v1" in capsys.readouterr().out
+
+
+def test_the_rebuild_fills_in_every_method() -> None:
+    assert tuple(METHODS) == steps._METHODS
 
 
 @pytest.mark.parametrize(

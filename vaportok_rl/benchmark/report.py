@@ -213,8 +213,8 @@ def write_report(folder: Path, out: Path) -> list[Path]:
     images = out / "images"
     images.mkdir(parents=True, exist_ok=True)
     pictures = [
-        save_figure(curves_figure(found), images / "leaderboard-curves.png"),
-        save_figure(profile_figure(found), images / "leaderboard-profiles.png"),
+        save_figure(curves_figure(found), images / "leaderboard.png"),
+        save_figure(profile_figure(found), images / "profiles.png"),
     ]
     parts = []
     for name, rows in found.items():
@@ -232,7 +232,7 @@ def write_report(folder: Path, out: Path) -> list[Path]:
         "validation scenes. *Seconds*: of training, on the submitter's machine. *Sees*: what a decision depends on.",
         *parts,
         "## All tasks",
-        "![Learning curves](images/leaderboard-curves.png)",
-        "![Performance profiles](images/leaderboard-profiles.png)",
+        "![Learning curves](images/leaderboard.png)",
+        "![Performance profiles](images/profiles.png)",
     )
     return [page, *pictures]

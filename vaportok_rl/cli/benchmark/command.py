@@ -66,7 +66,7 @@ class Run:
     seeds: str = "0"
     """Seeds, such as `0-9`."""
     out: Path | None = None
-    """Folder of the results; `leaderboard/METHOD`, or the method's own folder."""
+    """Folder of the results (for `all`, a folder of such folders); `leaderboard/METHOD`, or the method's own folder."""
     decisions: int | None = None
     """Decisions of training; the task's by default, which is what a submission must use."""
 
@@ -83,7 +83,9 @@ class Run:
         for name in METHODS if self.method == ALL else (self.method,):
             method = open_method(name)
             own = Path(name).expanduser()
-            folder = self.out or (_FOLDER / method.name if name in METHODS else own)
+            folder = (_FOLDER / method.name if name in METHODS else own) if self.out is None else self.out
+            if self.out is not None and self.method == ALL:
+                folder = self.out / method.name
             asked = TASKS.values() if self.task == (ALL,) else [task_named(task) for task in self.task]
             chosen = [task for task in asked if task.name in method.tasks or self.task != (ALL,)]
             with progress_bar(console) as progress:

@@ -90,6 +90,10 @@ def _study(module: str) -> str:
 _TABLES = "--table {table-train} --held-out-table {table-test}"
 _FOLDS, _SEEDS = (1, 2, 3), (0, 1, 2)
 _FOLD_TABLES = "--folds " + " ".join(f"{{fold-{fold}}}" for fold in _FOLDS)
+_METHODS = (
+    *("random", "best-fixed", "complexity-affine", "router", "linucb", "cem", "reinforce", "a2c", "ppo"),
+    *("maskable-ppo", "dqn", "grpo-source", "grpo", "enumerated", "value", "planner", "oracle"),
+)
 _GAMES = "gym:CarRacing-v3,LunarLander-v3,BipedalWalker-v3,CartPole-v1,MountainCar-v0,Acrobot-v1"
 
 
@@ -274,6 +278,27 @@ STEPS: tuple[Step, ...] = (
         4,
         _page("learnable-films"),
         resumes=True,
+    ),
+    Step("benchmark-tables", "python -m vaportok_rl.benchmark.pinning {out} --ship", 4, resumes=True),
+    Step(
+        "leaderboard",
+        "vaportok-rl benchmark run all --seeds 0-9 --out {out}",
+        90,
+        {
+            f"{method}/{file}": f"leaderboard/{method}/{file}"
+            for method in _METHODS
+            for file in ("README.md", "results.csv")
+        },
+        after=("benchmark-tables",),
+        resumes=True,
+        times=True,
+    ),
+    Step(
+        "leaderboard-page",
+        "vaportok-rl benchmark report --folder {leaderboard} --out {out}",
+        3,
+        _page("leaderboard") | {"images/profiles.png": "docs/images/profiles.png"},
+        times=True,
     ),
     Step(
         "benchmarks",
