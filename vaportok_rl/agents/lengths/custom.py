@@ -54,7 +54,7 @@ def checked_policy(policy: ScriptedPolicy | ObservationPolicy, name: str | None 
         return _on_observations(policy, spoken)  # type: ignore[arg-type]  # of one argument
 
     def checked(scene: Scene, generator: torch.Generator) -> LengthChoice:
-        return _checked_choice(policy(scene, generator), scene, spoken)  # type: ignore[call-arg]  # of two arguments
+        return _checked_choice(policy(scene, generator), scene, spoken)  # type: ignore[call-arg, arg-type]  # of two
 
     return checked
 
