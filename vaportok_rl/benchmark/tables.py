@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vaportok_rl.benchmark.tasks import TABLES
 from vaportok_rl.envs.table.building import TableBuilder, plan_table
+from vaportok_rl.envs.table.hub import fetch_table as from_hub
 from vaportok_rl.envs.table.manifest import MANIFEST_FILE
 from vaportok_rl.envs.table.table import OutcomeTable
 from vaportok_rl.runtime.messages import did_you_mean
@@ -94,7 +95,8 @@ def fetch_table(name: str, source: str) -> Path:
 
     Args:
         name: among `TABLES`.
-        source: a folder that holds the table or a folder of its name, or a hub id ``owner/name``.
+        source: a folder that holds the table or a folder of its name, or a hub id ``owner/name`` of a data set that
+            `OutcomeTable.push_to_hub` made.
 
     Raises:
         FileNotFoundError: there is no table.
@@ -103,16 +105,7 @@ def fetch_table(name: str, source: str) -> Path:
     check_name(name)
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-        try:
-            folder = Path(snapshot_download(source, repo_type="dataset", allow_patterns=[f"{name}/*"]))
-        except (HfHubHTTPError, LocalEntryNotFoundError, ValueError, OSError) as error:
-            raise FileNotFoundError(
-                f"Expected a folder or a reachable data set of the hub, got {source!r} ({type(error).__name__}); check "
-                f"the name and the network, or build the table: vaportok-rl table get {name} --build."
-            ) from error
+        folder = from_hub(source)
     found = verified(name, folder / name if (folder / name).is_dir() else folder)
     target = kept_at(name)
     if found.resolve() != target.resolve():
