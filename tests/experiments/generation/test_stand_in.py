@@ -1,0 +1,65 @@
+"""Training of the built-in feature network, for a few steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vaportok_rl.clips import ProceduralClips
+from vaportok_rl.evaluation.stand_in import FEATURES, StandIn
+from vaportok_rl.experiments.generation.stand_in import accuracy, train_stand_in, turned
+
+SOURCE = ProceduralClips(frames=4, size=16)
+
+
+def test_the_same_seed_trains_the_same_network_and_its_file_gives_it_back(tmp_path: Path) -> None:
+    losses: list[float] = []
+    first, again = (
+        train_stand_in(SOURCE, steps=4, batch_size=8, on_step=lambda step, loss, right: losses.append(loss))
+        for _ in range(2)
+    )
+    assert losses[:4] == losses[4:]
+    clips = SOURCE.batch(range(6)).clips
+    assert torch.equal(first(clips), again(clips))
+    file = first.save(tmp_path / "stand-in.safetensors", command="none")
+    assert file.stat().st_size <= 2_000_000
+    loaded = StandIn.load(file)
+    torch.testing.assert_close(loaded(clips), first(clips), atol=0.02, rtol=0.02)
+    assert loaded.embed(torch.zeros(1, 3, 5, 40, 24)).shape == (1, FEATURES)
+
+
+def test_motion_is_seen_where_pixels_are_alike() -> None:
+    """The same frames in another order: what a mean over frames cannot tell apart."""
+    network = train_stand_in(SOURCE, steps=1, batch_size=8)
+    frames = torch.rand(1, 3, 6, 32, 32)
+    inputs = []
+    network.trunk.register_forward_pre_hook(lambda module, given: inputs.append(given[0]))
+    network.embed(frames)
+    network.embed(frames[:, :, [0, 2, 1, 3, 4, 5]])
+    pixels, steps, apart = inputs[0].split(3, 1)
+    assert torch.equal(steps[:, :, 0], torch.zeros_like(steps[:, :, 0]))
+    torch.testing.assert_close(steps[:, :, 3], 8 * (pixels[:, :, 3] - pixels[:, :, 2]))
+    torch.testing.assert_close(apart.mean(2), torch.zeros(1, 3, 32, 32), atol=1e-5, rtol=0)
+    assert not torch.allclose(inputs[0][:, 3:6].square().sum(), inputs[1][:, 3:6].square().sum())
+
+
+def test_clips_are_turned_along_any_axis_by_halves() -> None:
+    clips = torch.arange(3 * 2 * 2 * 2).view(1, 3, 2, 2, 2).repeat(400, 1, 1, 1, 1)
+    found = turned(clips, torch.Generator().manual_seed(0))
+    kinds = {tuple(clip.flatten().tolist()) for clip in found}
+    wanted = [[axis for place, axis in enumerate((1, 2, 3)) if kind >> place & 1] for kind in range(8)]
+    assert kinds == {tuple(clips[0].flip(axes).flatten().tolist()) for axes in wanted}
+    assert (found == clips).flatten(1).all(1).sum().item() == pytest.approx(50, abs=35)
+
+
+def test_accuracy_counts_the_sources_classes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = StandIn([*SOURCE.label_names, "a game"])
+    labels = SOURCE.batch(range(70)).labels
+
+    def always(judge: StandIn, clips: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.one_hot(torch.tensor([18] * len(clips)), 19) * 2.0 + torch.eye(19)[3]
+
+    monkeypatch.setattr(StandIn, "forward", always)
+    assert accuracy(network, SOURCE, 70) == pytest.approx((labels == 3).float().mean().item())
