@@ -14,11 +14,13 @@ from scipy import stats
 from torch import Tensor
 
 from vaportok_rl.agents.oracle import best_fixed_length, oracle_lengths
+from vaportok_rl.agents.scoreboard import HEADINGS, scoreboard_rows
 from vaportok_rl.envs import Outcome, OutcomeOfAllLengths, RewardResult, TaildropProcess, VaporReward
 from vaportok_rl.envs.rewards.contract import NonFiniteRewardError, not_finite
 from vaportok_rl.envs.token_range import TokenRange
 from vaportok_rl.evaluation import spearman
 from vaportok_rl.evaluation.equal_tokens import EqualTokens, share_between
+from vaportok_rl.runtime.html import html_table
 
 BEST_FIXED, ORACLE, WORST = "best_fixed", "oracle", "worst"
 
@@ -254,3 +256,7 @@ class Comparison:
             }
             for name, score in self.scores.items()
         }
+
+    def _repr_html_(self) -> str:
+        scenes, length = self.every.scene.shape
+        return html_table(f"{scenes} scenes of {length} clips", HEADINGS, scoreboard_rows(self.results()))

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -211,11 +212,12 @@ def test_wrappers_that_would_be_lost_are_refused(tiny_world: str) -> None:
             GRPO("MlpPolicy", wrapped, group_size=2, scenes=1)
 
 
-def test_the_progress_bar_counts_decisions(monkeypatch: pytest.MonkeyPatch, tiny_world: str) -> None:
+@pytest.mark.parametrize("notebook", [False, True])
+def test_the_progress_bar_counts_decisions(monkeypatch: pytest.MonkeyPatch, tiny_world: str, notebook: bool) -> None:
     counted = []
 
     class Bar:
-        def __init__(self, total: int) -> None:
+        def __init__(self, total: int, unit: str = "") -> None:
             counted.append(-total)
 
         def update(self, steps: int) -> None:
@@ -226,7 +228,9 @@ def test_the_progress_bar_counts_decisions(monkeypatch: pytest.MonkeyPatch, tiny
 
         close = refresh
 
-    monkeypatch.setattr("stable_baselines3.common.callbacks.tqdm", Bar)
+    ours, theirs = "vaportok_rl.agents.grpo.logged", "stable_baselines3.common.callbacks"
+    monkeypatch.setattr(f"{ours if notebook else theirs}.tqdm", Bar)
+    monkeypatch.setattr(f"{ours}.Console", lambda: SimpleNamespace(is_jupyter=notebook))
     env = TaildropVecEnv(8, group_size=4, path_length=3, tokenizer=tiny_world)
     GRPO(env=env, seed=0).learn(48, progress_bar=True)
     assert counted == [-48, *[8] * 6]

@@ -271,3 +271,10 @@ def test_the_clips_behind_a_table(full_table: Path, tiny_world: str) -> None:
     source.__dict__["_source"] = ProceduralClips(1, "test", frames=source.frames, size=source.size)
     with pytest.raises(ValueError, match="got other pixels for clip 4"):
         source.batch([4])
+
+
+def test_a_notebook_shows_the_splits(full_table: Path) -> None:
+    shown = OutcomeTable.load(full_table)._repr_html_()
+    assert ">12<" in shown
+    assert ">7<" in shown
+    assert "16 of K = 16 lengths" in shown

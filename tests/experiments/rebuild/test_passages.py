@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from vaportok_rl.agents.scoreboard import SCOREBOARD
 from vaportok_rl.experiments.rebuild.figures import figures
 from vaportok_rl.experiments.rebuild.passages import films, scoreboard, table_of
-from vaportok_rl.experiments.reports.tables import SCOREBOARD
 
 
 def results(saved: float) -> dict[str, Any]:

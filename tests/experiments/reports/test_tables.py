@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import math
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from vaportok_rl.agents import Comparison, HeldOut
 from vaportok_rl.envs import TaildropProcess
-from vaportok_rl.experiments.reports.evaluation import policy_intervals
+from vaportok_rl.experiments.reports.evaluation import Evaluation, judged, policy_intervals
 from vaportok_rl.experiments.reports.tables import (
     SCOREBOARD,
     cautions,
@@ -23,9 +24,12 @@ from vaportok_rl.experiments.reports.tables import (
 
 
 @pytest.fixture(scope="module")
-def comparison(tiny_world: str) -> Comparison:
-    process = TaildropProcess(tokenizer=tiny_world, path_length=3, split="test")
-    held_out = HeldOut(process, scenes=2)
+def held_out(tiny_world: str) -> HeldOut:
+    return HeldOut(TaildropProcess(tokenizer=tiny_world, path_length=3, split="test"), scenes=2)
+
+
+@pytest.fixture(scope="module")
+def comparison(held_out: HeldOut) -> Comparison:
     return held_out.compare(
         {"loss-proportional": held_out.scene.ids * 0 + 16, "threshold:0.005:binary": held_out.scene.ids % 16 + 1}
     )
@@ -97,3 +101,22 @@ def test_runs_with_their_intervals() -> None:
     console.print(runs_table({"grpo": dict.fromkeys(("tokens", "saved", "saved_share", "reward"), metric)}, width=100))
     row = " ".join(console.file.getvalue().splitlines()[-1].split())
     assert row == "grpo 3 0.5 [0.2, 0.8] +50.0 [+25.0, +75.0] 50 [25, 75] 0.500 [0.250, 0.750]"
+
+
+@pytest.mark.parametrize("intervals", [False, True])
+def test_a_notebook_shows_the_scoreboard_and_escapes_names(
+    held_out: HeldOut, comparison: Comparison, intervals: bool
+) -> None:
+    shown: Comparison | Evaluation = replace(
+        comparison,
+        scores={"<b>mine": comparison.scores["loss-proportional"], **comparison.scores},
+        spearman={"<b>mine": 0.0, **comparison.spearman},
+    )
+    if intervals:
+        shown = judged(held_out, shown)
+    text = shown._repr_html_()
+    assert "<b>" not in text
+    assert "&lt;b&gt;mine" in text
+    assert text.count("<tr>") == 1 + len(comparison.scores) + 1
+    assert all(f">{SCOREBOARD[0][2](row['tokens'])}<" in text for row in comparison.results().values())
+    assert (" [" in text) == intervals

@@ -35,6 +35,10 @@ def test_one_row_a_decision_in_order(tiny_world: str) -> None:
     assert rows["scene"].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     assert rows["step"].tolist() == [0, 1, 2] * 4
     assert (rows["n_tokens"] == 5).all()
+    shown = rollout(process, "fixed:5", episodes=1)._repr_html_()
+    assert ">n_tokens</td>" in shown
+    assert ">5</td>" in shown
+    assert "1 of 1 scenes, 1 paths, 3 decisions" in shown
     assert set(rows["label"]) <= set(process.source.label_names)
 
 

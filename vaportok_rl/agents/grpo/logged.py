@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
+from rich.console import Console
 from stable_baselines3.common.callbacks import ProgressBarCallback
 from torch import Tensor
+from tqdm.std import tqdm
 
 from vaportok_rl.agents.grpo.rollout import GroupRollout, SceneRollout
 from vaportok_rl.envs import TokenRange
@@ -54,10 +56,13 @@ def to_numbers(metrics: dict[str, Tensor]) -> dict[str, float]:
 
 
 class DecisionBar(ProgressBarCallback):
-    """Stable-Baselines3's progress bar, counting all decisions of a step."""
+    """Stable-Baselines3's progress bar, counting all decisions of a step; in a notebook, tqdm's."""
 
     def _on_training_start(self) -> None:
-        super()._on_training_start()
+        if Console().is_jupyter:  # there, the bar of Stable-Baselines3 is not drawn without ipywidgets
+            self.pbar = tqdm(total=self.locals["total_timesteps"] - self.model.num_timesteps, unit="decisions")
+        else:
+            super()._on_training_start()
         self._counted = self.model.num_timesteps
 
     def _on_step(self) -> bool:

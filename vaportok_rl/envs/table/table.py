@@ -15,6 +15,7 @@ from vaportok_rl.envs.table.grid import interpolate
 from vaportok_rl.envs.table.hub import fetch_table, push_table
 from vaportok_rl.envs.table.manifest import SplitRecord, TableManifest, read_manifest
 from vaportok_rl.envs.table.shards import is_local, read_shard, weights_digest
+from vaportok_rl.runtime.html import html_table
 from vaportok_rl.runtime.hub import HubOptions, PushOptions
 from vaportok_rl.runtime.machine import usable_device
 from vaportok_rl.tokenizer.complexity import ComplexityScale
@@ -153,6 +154,13 @@ class OutcomeTable:
     def tokens(self) -> int:
         """K."""
         return self.manifest.build.config.tokens
+
+    def _repr_html_(self) -> str:
+        build = self.manifest.build
+        clips = build.clips if isinstance(build.clips, str) else ", ".join(build.clips)
+        title = f"{self.folder}: {build.tokenizer}, {clips}; {len(self.grid)} of K = {self.tokens} lengths measured"
+        rows = ((split, f"{self.record(split).clips:,}", f"{self.record(split).available:,}") for split in self.splits)
+        return html_table(title, ("split", "clips", "in the source"), rows)
 
     def record(self, split: str) -> SplitRecord:
         """The manifest's entry for a split.

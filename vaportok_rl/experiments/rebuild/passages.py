@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vaportok_rl.agents.grpo.options import GRPOOptions
-from vaportok_rl.experiments.reports.tables import SCOREBOARD, spoken
+from vaportok_rl.agents.scoreboard import HEADINGS, SCOREBOARD, spoken
 from vaportok_rl.runtime.declared import options_table
 from vaportok_rl.runtime.markdown import first_table, markdown_table
 
@@ -50,7 +50,7 @@ def scoreboard(work: Path) -> str:
         place = [metric for _, metric, _ in SCOREBOARD].index("saved")
         cells[place] = _with_ends(results[name]["saved"], results["intervals"][name]["saved"])
         rows.append((spoken(name), *cells))
-    return markdown_table(("policy", *(heading for heading, _, _ in SCOREBOARD)), rows)
+    return markdown_table(HEADINGS, rows)
 
 
 def films(work: Path, folds: Sequence[int], seeds: Sequence[int]) -> str:

@@ -20,6 +20,7 @@ from vaportok_rl.agents.agent_file import AGENT_FILE, ALGORITHMS, ARCHIVE_FILE, 
 from vaportok_rl.agents.comparison import BEST_FIXED, ORACLE
 from vaportok_rl.agents.lengths.custom import ObservationPolicy, checked_policy
 from vaportok_rl.agents.lengths.trained import algorithm_of, find_agent
+from vaportok_rl.agents.scoreboard import HEADINGS, scoreboard_rows
 from vaportok_rl.envs import TaildropProcess
 from vaportok_rl.evaluation import explained_variance
 from vaportok_rl.evaluation.equal_tokens import share_between
@@ -42,6 +43,7 @@ from vaportok_rl.experiments.reports.tables import report_tables
 from vaportok_rl.experiments.run_folder import CONFIG_FILE, write_json
 from vaportok_rl.experiments.runs.inputs import REWARD, reward_hash
 from vaportok_rl.experiments.runs.world_settings import RewardSettings
+from vaportok_rl.runtime.html import html_table
 from vaportok_rl.runtime.markdown import write_page
 from vaportok_rl.tokenizer.perceptual import PerceptualNetwork
 
@@ -236,6 +238,9 @@ class Evaluation:
                 {label: points for label, points in curves.items() if points is not None}, comparison
             )
         return written + [save_figure(figure, folder / f"{name}.png") for name, figure in figures.items()]
+
+    def _repr_html_(self) -> str:
+        return html_table(self.title(), HEADINGS, scoreboard_rows(self.comparison.results(), self.intervals))
 
     def title(self) -> str:
         """One line: the clips and the headroom."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vaportok_rl.agents import Comparison
 from vaportok_rl.agents.comparison import BEST_FIXED, ORACLE
-from vaportok_rl.experiments.reports.tables import spoken
+from vaportok_rl.agents.scoreboard import spoken
 from vaportok_rl.runtime.whole_writes import whole_write
 
 COLOURS = {

@@ -3,48 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
 
 from vaportok_rl.agents import Comparison
-from vaportok_rl.evaluation.intervals import Interval
+from vaportok_rl.agents.scoreboard import (
+    HEADINGS,
+    SCOREBOARD,
+    Column,
+    Intervals,
+    percent,
+    ranked,
+    scoreboard_rows,
+    spoken,
+    with_interval,
+)
 from vaportok_rl.experiments.console import terminal_table
 from vaportok_rl.runtime.markdown import markdown_table
 
-Column = tuple[str, str, Callable[[float], str]]
-"""Heading, metric, and format of its value."""
-Intervals = Mapping[str, Mapping[str, Interval]]
-"""By policy and metric."""
-
-
-def _percent(digits: int, sign: str = "") -> Callable[[float], str]:
-    # Adding zero turns a rounded -0 into 0.
-    return lambda share: f"{round(100 * share, digits) + 0.0:{sign}.{digits}f}"
-
-
-SCOREBOARD: tuple[Column, ...] = (
-    ("tokens", "tokens", "{:.1f}".format),
-    ("MSE·10³", "mse", lambda mse: f"{1000 * mse:.2f}"),
-    ("saved %", "saved", _percent(1, "+")),
-    ("of best %", "saved_share", _percent(0)),
-    ("top-5 %", "accuracy", _percent(1)),
-    ("reward", "reward", "{:.3f}".format),
-    ("gap %", "gap_closed", _percent(0)),
-)
 READING = (
     "saved: MSE below that of a fixed length with as many tokens, in per cent. of best: share of what the best "
     "allocation saves. gap: share of the reward from best fixed (0) to oracle (100)."
 )
 _ALLOCATION: tuple[Column, ...] = (
     ("median tokens", "median_tokens", "{:g}".format),
-    ("share at n_min %", "share_smallest", _percent(0)),
-    ("share at n_max %", "share_largest", _percent(0)),
+    ("share at n_min %", "share_smallest", percent(0)),
+    ("share at n_max %", "share_largest", percent(0)),
     ("ρ", "spearman_complexity", "{:+.2f}".format),
     ("ρ SC", "spearman_spatial", "{:+.2f}".format),
     ("ρ TC", "spearman_temporal", "{:+.2f}".format),
-    ("percentile %", "proxy_percentile", _percent(1)),
+    ("percentile %", "proxy_percentile", percent(1)),
 )
 
 
@@ -56,17 +46,7 @@ def scoreboard(comparison: Comparison, intervals: Intervals, width: int = 80) ->
         intervals: of ``saved`` at least.
         width: the terminal's columns.
     """
-    rows = [
-        [
-            spoken(name),
-            *(
-                _with_interval(write, row[metric], intervals[name].get(metric) if metric == "saved" else None)
-                for _, metric, write in SCOREBOARD
-            ),
-        ]
-        for name, row in _ranked(comparison)
-    ]
-    return terminal_table("", ["policy", *(heading for heading, _, _ in SCOREBOARD)], rows, width)
+    return terminal_table("", HEADINGS, scoreboard_rows(comparison.results(), intervals), width)
 
 
 def runs_table(runs: Mapping[str, Mapping[str, Mapping[str, Any]]], width: int = 80) -> Table:
@@ -77,7 +57,7 @@ def runs_table(runs: Mapping[str, Mapping[str, Mapping[str, Any]]], width: int =
             name,
             str(len(metrics["reward"]["values"])),
             *(
-                _with_interval(write, metrics[metric]["interquartile_mean"], metrics[metric]["interval"])
+                with_interval(write, metrics[metric]["interquartile_mean"], metrics[metric]["interval"])
                 for _, metric, write in shown
             ),
         ]
@@ -89,7 +69,7 @@ def runs_table(runs: Mapping[str, Mapping[str, Mapping[str, Any]]], width: int =
 
 def report_tables(comparison: Comparison, intervals: Intervals) -> list[str]:
     """All metrics as Markdown tables, with explanations."""
-    rows = _ranked(comparison)
+    rows = ranked(comparison.results())
     quality = [("PSNR (dB)", "psnr", "{:.2f}".format), ("LPIPS", "lpips", "{:.3f}".format)]
     more = [column for column in quality if column[1] in rows[0][1]]
     terms = [
@@ -100,7 +80,7 @@ def report_tables(comparison: Comparison, intervals: Intervals) -> list[str]:
         cells = (
             [
                 spoken(name),
-                *(_with_interval(write, row[metric], intervals[name].get(metric)) for _, metric, write in columns),
+                *(with_interval(write, row[metric], intervals[name].get(metric)) for _, metric, write in columns),
             ]
             for name, row in rows
         )
@@ -163,21 +143,3 @@ def cautions(comparison: Comparison, explained: float | None, name: str = "train
             "mean little there. Pretrain a tokenizer on such clips."
         )
     return found
-
-
-def spoken(name: str) -> str:
-    """A policy's name without underscores."""
-    return name.replace("_", " ")
-
-
-def _ranked(comparison: Comparison) -> list[tuple[str, dict[str, float]]]:
-    return sorted(comparison.results().items(), key=lambda entry: -entry[1]["saved"])
-
-
-def _with_interval(write: Callable[[float], str], value: float, interval: Interval | None) -> str:
-    # A constant length has no rank correlation, and without a gap none is closed.
-    cell = "–" if math.isnan(value) else write(value)
-    if interval is None or any(map(math.isnan, interval)):
-        return cell
-    low, high = map(write, interval)
-    return f"{cell} [{low}, {high}]"

@@ -30,6 +30,7 @@ from vaportok_rl.envs import (
 )
 from vaportok_rl.envs.actions import check_seed
 from vaportok_rl.experiments.run_folder import write_json
+from vaportok_rl.runtime.html import html_table
 from vaportok_rl.runtime.whole_writes import whole_write
 
 ROWS_FILE, SUMMARY_FILE = "decisions.parquet", "summary.json"
@@ -145,6 +146,13 @@ class Rollout:
             "mean": {name: None if pd.isna(value) else value for name, value in means.items()},
             "median_tokens": float(self.rows["n_tokens"].median()),
         }
+
+    def _repr_html_(self) -> str:
+        means = self.summary()
+        played = f"{means['episodes']} of {self.asked} scenes, {means['paths']} paths, {means['decisions']} decisions"
+        title = f"{played}; path reward {means['reward']:.3f} ± {means['reward_std']:.3f}"
+        shown = ((name, "–" if value is None else f"{value:.4g}") for name, value in means["mean"].items())
+        return html_table(title, ("", "mean per decision"), shown)
 
     def write(self, folder: Path) -> tuple[Path, Path]:
         """Writes ``decisions.parquet`` and ``summary.json``, each whole or not at all; returns their paths."""
