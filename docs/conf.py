@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ html_static_path = ["_static"]
 default_role = "py:obj"
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # the suite runs the notebooks
+nb_output_stderr = "remove"
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 napoleon_use_ivar = True
@@ -106,7 +110,29 @@ def _docstring(app: Sphinx, what: str, name: str, value: Any, options: Any, line
         lines[rows[0] : rows[-1] + 1] = [*table, ""]
 
 
+def _repository() -> str | None:
+    """``OWNER/NAME`` of the repository on GitHub, if it is known."""
+    asked = ("git", "config", "--get", "remote.origin.url")
+    remote = subprocess.run(asked, cwd=_DOCS, capture_output=True, text=True, check=False).stdout
+    found = re.search(r"github\.com[:/](\S+?)(?:\.git)?\s*$", remote)
+    return os.environ.get("GITHUB_REPOSITORY") or (found and found[1])
+
+
+def _badge(app: Sphinx, page: str, source: list[str]) -> None:
+    """Puts the badge of Colab below a tutorial's title; without a known repository it leads to an upload."""
+    if not page.startswith("tutorials/"):
+        return
+    notebook, place = json.loads(source[0]), _repository()
+    address = f"github/{place}/blob/main/docs/{page}.ipynb" if place else "#upload=true"
+    badge = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+    name = page.rpartition("/")[2]
+    links = f"\n{badge}(https://colab.research.google.com/{address}) {{download}}`the notebook <{name}.ipynb>`\n"
+    notebook["cells"][0]["source"].insert(1, links)
+    source[0] = json.dumps(notebook)
+
+
 def setup(app: Sphinx) -> None:
     """Sphinx calls this before it looks for pages."""
     write_reference(_DOCS / "api")
     app.connect("autodoc-process-docstring", _docstring)
+    app.connect("source-read", _badge)

@@ -94,6 +94,7 @@ _METHODS = (
     *("random", "best-fixed", "complexity-affine", "router", "linucb", "cem", "reinforce", "a2c", "ppo"),
     *("maskable-ppo", "dqn", "grpo-source", "grpo", "enumerated", "value", "planner", "oracle"),
 )
+_TUTORIALS = ("first-policy", "own-optimiser", "design-a-reward", "train-a-world")
 _GAMES = "gym:CarRacing-v3,LunarLander-v3,BipedalWalker-v3,CartPole-v1,MountainCar-v0,Acrobot-v1"
 
 
@@ -201,6 +202,12 @@ STEPS: tuple[Step, ...] = (
         3,
         Passage("README.md", "generations", passages.generated_clips),
         animation="generations.webp",
+    ),
+    Step(
+        "tutorials",
+        "python docs/execute.py {out}",
+        12,
+        {f"{name}.ipynb": f"docs/tutorials/{name}.ipynb" for name in _TUTORIALS},
     ),
     Step("table-test", "vaportok-rl table build --count 0 --held-out 256 --grid all --out {out}", 2, resumes=True),
     Step("table-train", "vaportok-rl table build --count 4096 --held-out 0 --out {out}", 5, resumes=True),

@@ -1,0 +1,50 @@
+"""The tutorials run in a short form, and hold no place of the machine that ran them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pytest
+from matplotlib import pyplot as plt
+
+from vaportok_rl.cli.main import main
+
+_FOLDER = Path(__file__).resolve().parents[1] / "docs" / "tutorials"
+# What the cell tagged `parameters` assigns, but short.
+_QUICK = {
+    "design-a-reward": "clips, held_out_clips, decisions, scenes = 16, 8, 1, 1",
+    "first-policy": "decisions, scenes, held_out_scenes = 1, 1, 1",
+    "own-optimiser": "clips, held_out_clips, rounds = 16, 8, 2",
+    "train-a-world": "steps, batch_size, clips = 4, 4, 4",
+}
+
+
+def _command(line: str) -> None:
+    main(shlex.split(line)[1:])
+
+
+@pytest.mark.filterwarnings("ignore:rich is experimental")  # tqdm, which Stable-Baselines3 silences when it is imported
+@pytest.mark.parametrize("name", sorted(path.stem for path in _FOLDER.glob("*.ipynb")))
+def test_a_tutorial_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (_FOLDER / f"{name}.ipynb").read_text(encoding="utf-8")
+    assert len(text) < 500_000
+    assert str(Path.home()) + "/" not in text
+    monkeypatch.chdir(tmp_path)
+    mpl.use("agg")
+    names: dict[str, Any] = {"_command": _command, "__name__": "tutorial"}
+    for cell in json.loads(text)["cells"]:
+        tags = cell["metadata"].get("tags", [])
+        if cell["cell_type"] != "code" or "install" in tags:
+            continue
+        source = re.sub(r"^!(vaportok-rl .*)$", r"_command(f'\1')", "".join(cell["source"]), flags=re.MULTILINE)
+        exec(compile(source, name, "exec"), names)
+        if "parameters" in tags:
+            before = set(names)
+            exec(_QUICK[name], names)
+            assert set(names) == before, "a short form of names that the notebook does not have"
+    plt.close("all")
