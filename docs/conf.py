@@ -95,7 +95,8 @@ def _docstring(app: Sphinx, what: str, name: str, value: Any, options: Any, line
         lines[lines.index("## Description") :] = [f"Everything about it: :doc:`/environments/{page}`."]
     if what == "data":  # a constant is described where it is assigned
         bare = name.rpartition(".")[2]
-        for module in [name for name, found in sys.modules.items() if getattr(found, bare, None) is value]:
+        ours = {name: found for name, found in sys.modules.items() if name.startswith("vaportok_rl.")}
+        for module in [name for name, found in ours.items() if getattr(found, bare, None) is value]:
             lines[:] = ModuleAnalyzer.for_module(module).find_attr_docs().get(("", bare), lines)
     while "```python" in lines:
         begin = lines.index("```python")

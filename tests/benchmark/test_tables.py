@@ -1,4 +1,4 @@
-"""The benchmark's tables: found by name, refused if they do not match, and shipped for these weights."""
+"""The benchmark's tables: found by name, and refused if they do not match."""
 
 import shutil
 from collections.abc import Callable
@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 
 from vaportok_rl.benchmark import tables
-from vaportok_rl.benchmark.tables import SHIPPED, fetch_table, find_table, fingerprint, kept_at
-from vaportok_rl.benchmark.tasks import TABLES
+from vaportok_rl.benchmark.tables import fetch_table, find_table, kept_at
 from vaportok_rl.cli.main import main
-from vaportok_rl.envs import OutcomeTable
 
 NAME = "procedural-v1"
 
@@ -39,17 +37,3 @@ def test_what_does_not_match_is_refused(elsewhere: Path, pinned: dict[str, Path]
     assert shard.name in fails("table", "get", NAME, "--source", str(elsewhere))
     assert not kept_at(NAME).exists()
     assert NAME in fails("table", "get", "procedural-v2")
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_the_shipped_tables_are_the_pinned_ones_of_the_shipped_weights(name: str) -> None:
-    """If the weights have changed: python -m vaportok_rl.benchmark.pinning OUT --ship."""
-    if tables.pins()[name] == "unpinned":
-        pytest.skip("not built for these weights yet")
-    assert find_table(name) == SHIPPED / name
-    assert fingerprint(SHIPPED / name) == tables.pins()[name]
-    table, spec = OutcomeTable.load(SHIPPED / name), TABLES[name]
-    assert table.check_own_tokenizer()
-    assert len(table["train"]) == spec.train + spec.validation
-    assert len(table["test"]) == spec.test
-    assert sum(shard.size for split in table.splits for shard in table.record(split).shards) < 2**21

@@ -35,7 +35,7 @@ def test_an_error_names_the_path_in_one_piece(marked: Path, capsys: pytest.Captu
 
 def test_an_error_of_torchs_own_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
-        torch.distributions.Categorical(logits=torch.tensor([float("nan")]))
+        torch.distributions.Categorical(logits=torch.tensor([float("nan")]), validate_args=True)
 
     monkeypatch.setattr("vaportok_rl.cli.info.Info.run", fail)
     with pytest.raises(ValueError, match="Expected parameter logits"):
