@@ -136,21 +136,13 @@ def best_spending(values: Tensor, purse: Purse, held: Tensor | None = None, afte
     Returns:
         ``int64 [P, L]``, tokens beyond the minimum.
     """
-    options, paths, length = values.shape
-    amounts = torch.arange(purse.capacity + 1, device=values.device)
-    worth = values.new_zeros(paths, len(amounts))
+    _, paths, length = values.shape
+    worth = values.new_zeros(paths, purse.capacity + 1)
     if afterwards is not None:
         worth = worth + afterwards
     decisions = []
     for clip in reversed(range(length)):
-        best = torch.full_like(worth, -torch.inf)
-        decision = torch.zeros_like(best, dtype=torch.int64)
-        for spent in range(min(options, purse.capacity + 1)):
-            candidate = values[spent, :, clip, None] + worth[:, purse.after(amounts[spent:], spent)]
-            better = candidate > best[:, spent:]
-            best[:, spent:] = torch.where(better, candidate, best[:, spent:])
-            decision[:, spent:][better] = spent
-        worth = best
+        worth, decision = spend_once(values[:, :, clip], purse, worth)
         decisions.append(decision)
     left = torch.full((paths,), purse.start, device=values.device) if held is None else held
     columns = []
@@ -159,6 +151,29 @@ def best_spending(values: Tensor, purse: Purse, held: Tensor | None = None, afte
         left = purse.after(left, spent_here)
         columns.append(spent_here)
     return torch.stack(columns, 1)
+
+
+def spend_once(values: Tensor, purse: Purse, worth: Tensor) -> tuple[Tensor, Tensor]:
+    """One step of the dynamic programme: the best to spend on one clip, for everything the purse may hold.
+
+    Args:
+        values: ``[N, P]``, the clip's value if 0 … N - 1 tokens beyond the minimum are spent on it.
+        purse: what may be spent.
+        worth: ``[P, capacity + 1]`` or ``[1, capacity + 1]``, what the purse is worth after the clip.
+
+    Returns:
+        What it is worth before the clip, and the tokens to spend, both ``[P, capacity + 1]``.
+    """
+    options, paths = values.shape
+    amounts = torch.arange(purse.capacity + 1, device=values.device)
+    best = values.new_full((paths, len(amounts)), -torch.inf)
+    decision = torch.zeros_like(best, dtype=torch.int64)
+    for spent in range(min(options, len(amounts))):
+        candidate = values[spent, :, None] + worth[:, purse.after(amounts[spent:], spent)]
+        better = candidate > best[:, spent:]
+        best[:, spent:] = torch.where(better, candidate, best[:, spent:])
+        decision[:, spent:][better] = spent
+    return best, decision
 
 
 def _spread_starts(by_clip: Tensor, allowed: TokenRange) -> list[Tensor]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from vaportok_rl.agents.lengths.custom import checked_answer
 from vaportok_rl.agents.oracle import best_spending, oracle_lengths
 from vaportok_rl.benchmark.scoring import hypervolume
 from vaportok_rl.benchmark.tables import find_table
@@ -35,17 +36,11 @@ def as_act(policy: Policy) -> Act:
 
     @torch.no_grad()
     def act(env: TensorEnv, state: State) -> Tensor:
-        found = policy(env.observe(state))
-        count = len(state.purse)
-        if isinstance(found, Tensor) and found.dtype == torch.int64 and found.shape == (count,):
-            return found
-        if isinstance(found, Tensor) and found.is_floating_point() and found.shape == (count, env.tokens):
+        seen = f"observations float32 [B, {env.width}]"
+        found = checked_answer(policy(env.observe(state)), len(state.purse), env.tokens, "the policy", seen)
+        if found.is_floating_point():
             return found.masked_fill(~env.action_masks(state), -torch.inf).argmax(-1)
-        got = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        raise ValueError(
-            f"Expected a policy from observations float32 [B, {env.width}] to logits float [B, {env.tokens}] or "
-            f"actions int64 [B], got {got}; return one of the two."
-        )
+        return found
 
     return act
 

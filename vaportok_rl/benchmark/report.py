@@ -87,12 +87,7 @@ def standings(folder: Path) -> dict[str, list[Standing]]:
     for task in TASKS.values():
         rows = []
         for method, some in results.items():
-            current = [
-                result
-                for result in some
-                if (result.task, result.identity) == (task.name, task.identity)
-                and result.table == pins()[task.table][:12]
-            ]
+            current = [result for result in some if result.belongs_to(task, pins()[task.table])]
             runs = {seed: of_seed for (_, seed), of_seed in by_seed(current).items()}
             if runs:
                 rows.append(standing(task, method, runs))

@@ -77,6 +77,10 @@ class Result:
         pairs = [point.split(":") for point in self.curve.split()]
         return [(int(decisions), float(score)) for decisions, score in pairs]
 
+    def belongs_to(self, task: Task, table: str) -> bool:
+        """Whether it was measured on this version of the task, and on the table with this hash."""
+        return (self.task, self.identity, self.table) == (task.name, task.identity, table[:12])
+
     @property
     def part(self) -> tuple[float, ...]:
         """The weights as numbers."""
@@ -202,8 +206,7 @@ def run_seeds(
     held = {
         (old.seed, old.decisions)
         for old in read_results(folder)
-        if (old.task, old.identity) == (task.name, task.identity)
-        and old.table == fingerprint(arena_of(task).table)[:12]
+        if old.belongs_to(task, fingerprint(arena_of(task).table))
     }
     for seed in seeds:
         if (seed, asked // len(task.sweep)) not in held:

@@ -129,7 +129,7 @@ def _faults(method: str, name: str, some: list[Result]) -> Iterator[str]:
     first = some[0]
     if first.method != method:
         yield f"expected the method {method!r}, as the folder is called, got {first.method!r}: rename one"
-    if first.identity != task.identity or first.table != pins()[task.table][:12]:
+    if not first.belongs_to(task, pins()[task.table]):
         yield "was measured on another version of the task or its table: run it again"
         return
     if sorted(result.part for result in some) != sorted(task.sweep):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from functools import cache
@@ -14,6 +13,7 @@ from vaportok_rl.envs.table.building import TableBuilder, plan_table
 from vaportok_rl.envs.table.hub import fetch_table as from_hub
 from vaportok_rl.envs.table.manifest import MANIFEST_FILE
 from vaportok_rl.envs.table.table import OutcomeTable
+from vaportok_rl.runtime.machine import user_cache
 from vaportok_rl.runtime.messages import did_you_mean
 
 TOKENIZER = "nano"
@@ -51,8 +51,7 @@ def pins() -> dict[str, str]:
 def kept_at(name: str) -> Path:
     """Where a fetched or built table is kept: in the user's cache folder, under its hash."""
     check_name(name)
-    cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cached / "vaportok_rl" / "tables" / f"{name}-{pins()[name][:12]}"
+    return user_cache() / "tables" / f"{name}-{pins()[name][:12]}"
 
 
 def verified(name: str, folder: Path) -> Path:

@@ -6,6 +6,7 @@ on equal machines only.
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,11 @@ def processor_name() -> str:
         [line for line in listed.read_text().splitlines() if line.startswith("model name")] if listed.exists() else []
     )
     return names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
+
+
+def user_cache() -> Path:
+    """Folder of what is kept between runs on this machine: ``vaportok_rl`` in ``XDG_CACHE_HOME``, or ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vaportok_rl"
 
 
 def usable_device(device: str | torch.device) -> torch.device:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from vaportok_rl.runtime.machine import processor_name
+from vaportok_rl.runtime.machine import processor_name, user_cache
 from vaportok_rl.runtime.whole_writes import whole_write
 from vaportok_rl.tokenizer.config import VaporTokConfig
 
@@ -152,12 +152,12 @@ def fastest_on_cpu() -> Fastest:
     """The fastest implementations on this processor, measured once per machine.
 
     Kernels differ in the last bits, so a choice that changed between two runs would change their results. The first
-    process that needs it measures and saves the choice in the user's cache folder (``XDG_CACHE_HOME``, or
-    ``~/.cache``); later ones read it. Delete the file to measure again. If the folder cannot be written, every process
-    measures; `MARGIN` and the use of one thread's processor time keep the choice stable.
+    process that needs it measures and saves the choice in the `user_cache`; later ones read it. Delete the file to
+    measure again. If the folder cannot be written, every process measures; `MARGIN` and the use of one thread's
+    processor time keep the choice stable.
     """
     machine = f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vaportok_rl"
+    folder = user_cache()
     file = folder / f"fastest-{sha256(machine.encode()).hexdigest()[:12]}.json"
     kept = _read(file)
     if kept is not None:

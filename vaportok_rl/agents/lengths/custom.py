@@ -74,20 +74,41 @@ def _on_observations(policy: ObservationPolicy, name: str) -> LengthPolicy:
 
     @torch.no_grad()
     def chosen(scene: Scene, generator: torch.Generator) -> LengthChoice:
-        found = policy(scene.latents.flatten(0, 1))
         clips = scene.shape[0] * scene.shape[1]
-        if isinstance(found, Tensor) and found.is_floating_point() and found.shape == (clips, scene.tokens):
+        found = checked_answer(
+            policy(scene.latents.flatten(0, 1)), clips, scene.tokens, f"policy {name!r}", "latents float32 [B, K, D]"
+        )
+        if found.is_floating_point():
             best = torch.unflatten(found.float().log_softmax(-1), 0, scene.shape).max(-1)
             return _checked_choice(LengthChoice(best.indices + 1, best.values), scene, name)
-        if isinstance(found, Tensor) and found.dtype == torch.int64 and found.shape == (clips,):
-            return _checked_choice(torch.unflatten(found, 0, scene.shape) + 1, scene, name)
-        got = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        raise ValueError(
-            f"Expected policy {name!r} to return logits float [B, K] = {(clips, scene.tokens)} or actions int64 "
-            f"{(clips,)}, got {got}; it gets latents float32 [B, K, D]."
-        )
+        return _checked_choice(torch.unflatten(found, 0, scene.shape) + 1, scene, name)
 
     return chosen
+
+
+def checked_answer(found: object, clips: int, tokens: int, policy: str, seen: str) -> Tensor:
+    """What a policy on observations returned: logits ``float [B, K]`` or actions ``int64 [B]``.
+
+    Args:
+        found: the answer.
+        clips: B.
+        tokens: K.
+        policy: what answered, for the message.
+        seen: what it was given, for the message.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(found, Tensor):
+        if found.is_floating_point() and found.shape == (clips, tokens):
+            return found
+        if found.dtype == torch.int64 and found.shape == (clips,):
+            return found
+    got = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+    raise ValueError(
+        f"Expected {policy} to return logits float [B, K] = {(clips, tokens)} or actions int64 {(clips,)}, got {got}; "
+        f"it gets {seen}."
+    )
 
 
 def _checked_choice(choice: object, scene: Scene, name: str) -> LengthChoice:

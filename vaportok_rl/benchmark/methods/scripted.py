@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaportok_rl.agents.oracle import best_spending
+from vaportok_rl.agents.oracle import best_spending, spend_once
 from vaportok_rl.benchmark.arena import Act, Arena, as_act
 from vaportok_rl.benchmark.methods.method import Run, network
 from vaportok_rl.envs import State, TensorEnv
@@ -141,13 +141,9 @@ def expected_worth(env: TensorEnv, earned: Tensor) -> Tensor:
     Returns:
         ``[L + 1, capacity + 1]``, the expected reward of the clips from each place on.
     """
-    amounts = torch.arange(env.purse.capacity + 1, device=earned.device)
-    worth = [torch.zeros(len(amounts), device=earned.device)]
+    worth = [torch.zeros(env.purse.capacity + 1, device=earned.device)]
     for _ in range(env.path_length):
-        best = torch.full((len(earned), len(amounts)), -torch.inf, device=earned.device)
-        for spent in range(min(earned.shape[1], len(amounts))):
-            ahead = worth[-1][env.purse.after(amounts[spent:], spent)]
-            best[:, spent:] = torch.maximum(best[:, spent:], earned[:, spent, None] + ahead)
+        best, _ = spend_once(earned.T, env.purse, worth[-1][None])
         worth.append(best.mean(0))
     return torch.stack(worth[::-1])
 

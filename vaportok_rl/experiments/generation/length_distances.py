@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -79,8 +80,5 @@ class LengthDistances:
         }
 
     def _features(self, clips: Tensor) -> FeatureStatistics:
-        parts = [FeatureStatistics.of(self.network(some)) for some in clips.split(_AT_ONCE)]
-        first, *others = parts
-        for part in others:
-            first = first.merged(part)
-        return first
+        parts = (FeatureStatistics.of(self.network(some)) for some in clips.split(_AT_ONCE))
+        return reduce(FeatureStatistics.merged, parts)
