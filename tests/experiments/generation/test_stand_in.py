@@ -30,6 +30,27 @@ def test_the_same_seed_trains_the_same_network_and_its_file_gives_it_back(tmp_pa
     assert loaded.embed(torch.zeros(1, 3, 5, 40, 24)).shape == (1, FEATURES)
 
 
+def test_an_interrupted_run_continues_to_the_same_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vaportok_rl.experiments.generation.stand_in.SAVE_EVERY", 2)
+    whole, seen = train_stand_in(SOURCE, steps=5, batch_size=4), []
+
+    def interrupt(step: int, loss: float, right: float) -> None:
+        seen.append(step)
+        if seen == [1, 2, 3]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_stand_in(SOURCE, steps=5, batch_size=4, on_step=interrupt, folder=tmp_path)
+    parts = train_stand_in(SOURCE, steps=5, batch_size=4, on_step=interrupt, folder=tmp_path)
+    assert seen == [1, 2, 3, 3, 4, 5]
+    clips = SOURCE.batch(range(6)).clips
+    assert torch.equal(parts(clips), whole(clips))
+    train_stand_in(SOURCE, steps=5, batch_size=4, on_step=interrupt, folder=tmp_path)
+    assert len(seen) == 6  # nothing was left to do
+    with pytest.raises(ValueError, match="batch_size: 4 then, 8 now"):
+        train_stand_in(SOURCE, steps=5, batch_size=8, folder=tmp_path)
+
+
 def test_motion_is_seen_where_pixels_are_alike() -> None:
     """The same frames in another order: what a mean over frames cannot tell apart."""
     network = train_stand_in(SOURCE, steps=1, batch_size=8)

@@ -113,6 +113,17 @@ def test_a_failed_or_interrupted_step_goes_on_and_the_rest_is_kept(root: Path) -
     assert (root / "work" / "first" / "parts.txt").read_text() == "part "
 
 
+def test_a_command_is_told_to_resume_once_its_folder_holds_something(root: Path) -> None:
+    steps = (made("generator", "fresh", resumes=True, resume_option="--resume"),)
+    pages = []
+    for _ in range(2):
+        rebuild(root, steps).run()
+        pages.append((root / "work" / "generator" / "page.md").read_text())
+        rebuild(root, steps).reopen(steps)
+    assert [" fresh |" in page for page in pages] == [True, False]
+    assert "fresh --resume |" in pages[1]
+
+
 def test_ctrl_c_ends_the_commands_and_nothing_counts_as_done(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "stand_in.py").write_text("import time; time.sleep(60)")
     monkeypatch.setattr("vaportok_rl.experiments.rebuild.running._PATIENCE", 0.01)

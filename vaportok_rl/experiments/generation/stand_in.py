@@ -18,6 +18,7 @@ from vaportok_rl.clips import ClipSource, open_clips
 from vaportok_rl.clips.order import ClipOrder
 from vaportok_rl.evaluation.stand_in import STAND_IN_FILE, StandIn
 from vaportok_rl.runtime.seeds import derive_seed
+from vaportok_rl.tokenizer.pretraining.resuming import STATE_FILE, check_unchanged, read_state, write_state
 
 COMMAND = "python -m vaportok_rl.experiments.generation.stand_in"
 GAMES = (
@@ -26,6 +27,7 @@ GAMES = (
 )
 CLIPS = (*("procedural",) * 5, GAMES)
 WARMUP = 0.05
+SAVE_EVERY = 200
 
 
 def turned(clips: Tensor, generator: torch.Generator) -> Tensor:
@@ -46,8 +48,11 @@ def train_stand_in(
     learning_rate: float = 2e-3,
     seed: int = 0,
     on_step: Callable[[int, float, float], None] | None = None,
+    folder: Path | None = None,
 ) -> StandIn:
     """Trains the network as a classifier (AdamW, cross-entropy, warm-up and half-cosine).
+
+    With the same folder an interrupted run continues and gives bitwise the same network.
 
     Args:
         source: labelled clips.
@@ -56,16 +61,29 @@ def train_stand_in(
         learning_rate: its maximum.
         seed: of the weights, the order of the clips and how they are turned.
         on_step: called after each step with its number, loss and accuracy.
+        folder: of the state, written every 200 steps and at the end.
 
     Returns:
         The network in evaluation mode; the global random state is unchanged.
+
+    Raises:
+        ValueError: the folder's run has other settings or clips.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = StandIn(source.label_names)
     order = ClipOrder(len(source), seed)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.05)
-    for step in range(steps):
+    facts = {"clips": source.describe(), "steps": steps, "batch_size": batch_size}
+    facts |= {"learning_rate": learning_rate, "seed": seed}
+    first = 0
+    if folder is not None and (folder / STATE_FILE).is_file():
+        state = read_state(folder)
+        check_unchanged(folder, state["facts"], facts)
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        first = state["step"]
+    for step in range(first, steps):
         done = (step + 1) / steps
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(done / WARMUP, 0.5 * (1 + math.cos(math.pi * done)))
@@ -77,6 +95,9 @@ def train_stand_in(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
+        if folder is not None and (not (step + 1) % SAVE_EVERY or step + 1 == steps):
+            state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+            write_state(folder, {**state, "facts": facts, "step": step + 1})
         if on_step is not None:
             on_step(step + 1, float(loss.detach()), float((logits.argmax(-1) == batch.labels).float().mean()))
     return network.eval().requires_grad_(False)
@@ -94,6 +115,7 @@ def accuracy(network: StandIn, source: ClipSource, count: int, batch_size: int =
 
 def main(
     out: Path = STAND_IN_FILE,
+    folder: Path = Path("runs/stand-in"),
     clips: Sequence[str] = CLIPS,
     steps: int = 8000,
     batch_size: int = 64,
@@ -102,8 +124,11 @@ def main(
 ) -> None:
     """Trains the built-in feature network and prints its accuracy on held-out clips.
 
+    The same command continues an interrupted run.
+
     Args:
         out: file of the weights.
+        folder: of the run's state.
         clips: sources of clips, each as ``--clips`` of ``train`` takes them; their labels are the classes.
         steps: optimiser steps.
         batch_size: clips per step.
@@ -115,7 +140,7 @@ def main(
         if step % 50 == 0 or step == steps:
             print(f"step {step} of {steps}: loss {loss:.3f}, accuracy {100 * right:.0f} %", flush=True)
 
-    network = train_stand_in(open_clips(clips), steps, batch_size, seed=seed, on_step=tell)
+    network = train_stand_in(open_clips(clips), steps, batch_size, seed=seed, on_step=tell, folder=folder)
     shares = [
         f"{100 * accuracy(network, source, held_out):.1f} % of {held_out} in {len(source.label_names)} classes"
         for source in (open_clips(part, split="test") for part in (clips[0], clips))

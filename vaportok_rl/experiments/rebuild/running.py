@@ -151,6 +151,8 @@ class Rebuild:
         self._write({**self.record, step.name: begun})
         folders = {name: str(self.work / name) for name in step.needs}
         words = step.arguments({**folders, **self.places, "out": str(folder)})
+        if step.resume_option and any(folder.iterdir()):
+            words.append(step.resume_option)
         program = [sys.executable, *(["-m", "vaportok_rl"] if words[0] == "vaportok-rl" else []), *words[1:]]
         # One thread: the same numbers on any number of cores.
         threads = {} if step.alone else {"OMP_NUM_THREADS": "1"}

@@ -52,7 +52,8 @@ class Step:
         passages: parts of pages.
         after: steps that the passages need and the command does not name.
         weights: whether the result depends on the weights of `nano`.
-        resumes: whether the same command continues after an interruption.
+        resumes: whether the command continues after an interruption.
+        resume_option: what it needs for that, if its folder holds anything.
         alone: whether nothing may run in parallel.
         times: whether its pages hold times, which differ between runs.
     """
@@ -65,6 +66,7 @@ class Step:
     after: tuple[str, ...] = ()
     weights: bool = True
     resumes: bool = False
+    resume_option: str = ""
     alone: bool = False
     times: bool = False
 
@@ -116,6 +118,11 @@ def _evidence(name: str, options: str, minutes: float, *also: Passage, animation
     command = f"{_study('evidence.' + name)} {{out}} {options}".rstrip()
     files = {file: f"docs/images/evidence/{file}" for file in (f"{name}.png", animation) if file}
     return Step(name, command, minutes, files, (passage, *also), **more)
+
+
+def _generator(name: str, options: str, minutes: float) -> Step:
+    command = f"vaportok-rl generator train {options} --out {{out}}"
+    return Step(name, command, minutes, resumes=True, resume_option="--resume")
 
 
 def _reward_study(name: str, command: str, page: str, minutes: float, *more: Passage, **files: str) -> Step:
@@ -195,7 +202,7 @@ STEPS: tuple[Step, ...] = (
     ),
     _evidence("taildrop", "", 300, weights=False, resumes=True, alone=True),
     _evidence("reconstructions", "", 0.5),
-    Step("generator", "vaportok-rl generator train --out {out}", 70),
+    _generator("generator", "", 70),
     _evidence(
         "generations",
         "--generator {generator}",
@@ -212,7 +219,7 @@ STEPS: tuple[Step, ...] = (
     Step("table-test", "vaportok-rl table build --count 0 --held-out 256 --grid all --out {out}", 2, resumes=True),
     Step("table-train", "vaportok-rl table build --count 4096 --held-out 0 --out {out}", 5, resumes=True),
     # On all tokens of every clip: it then writes as many as any policy keeps.
-    Step("generator-all", "vaportok-rl generator train --lengths fixed:64 --steps 1800 --out {out}", 55),
+    _generator("generator-all", "--lengths fixed:64 --steps 1800", 55),
     _evidence(
         "alignment",
         "--generators {generator-all} {taildrop}/worlds/none-0/generator {taildrop}/worlds/naive-0/generator --agents "
