@@ -30,7 +30,7 @@ def pinned(small_tables: dict[str, Path]) -> Iterator[dict[str, Path]]:
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(tables, "SHIPPED", small_tables["procedural-v1"].parent)
     found = {name: fingerprint(folder) for name, folder in small_tables.items()}
-    for module in ("tables", "submissions", "report"):
+    for module in ("tables", "submissions", "standings"):
         monkeypatch.setattr(f"vaportok_rl.benchmark.{module}.pins", lambda: found)
     monkeypatch.setattr("vaportok_rl.benchmark.arena.find_table", small_tables.__getitem__)
     arena_of.cache_clear()

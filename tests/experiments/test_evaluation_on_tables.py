@@ -1,9 +1,8 @@
-"""Evaluation and the learnable gap on an outcome table: every policy, and nothing decoded."""
+"""Evaluation on an outcome table: every policy, and nothing decoded."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from vaportok_rl.agents import HeldOut
 from vaportok_rl.cli.main import main
 from vaportok_rl.envs import TaildropProcess
 from vaportok_rl.envs.table.building import TableBuilder, plan_table
-from vaportok_rl.experiments.learnable import LearnableSettings, learnable_gap
 from vaportok_rl.experiments.runs.training import TrainSettings, open_held_out
 from vaportok_rl.tokenizer import VaporTok
 
@@ -59,54 +57,3 @@ def test_train_holds_out_the_clips_of_another_table(table: str, tiny_world: str,
     direct = HeldOut(TaildropProcess(table=str(other), path_length=3, split="test"), scenes=2)
     assert torch.equal(held_out.every.mse, direct.every.mse)
     assert settings.environment("train")["table"] == table
-
-
-BRIEF = LearnableSettings(
-    path_length=3,
-    decisions=48,
-    scenes=2,
-    group_size=4,
-    epochs=1,
-    training_scenes=5,
-    held_out_scenes=3,
-    points=1,
-    seeds=(0,),
-)
-
-
-def test_the_learnable_gap(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(VaporTok, "decode", None)
-    curves = learnable_gap(replace(BRIEF, table=table))
-    methods = ("grpo", "enumerated", "router")
-    assert [(curve.start, curve.method) for curve in curves] == [
-        (start, method) for start in ("pretrained", "fresh") for method in methods
-    ]
-
-
-def test_held_out_clips_of_another_table(table: str, tiny_world: str, tmp_path: Path) -> None:
-    other = str(tmp_path / "other")
-    plan = plan_table(clips="procedural:spatial=0.9-1", tokenizer=tiny_world, count=9, held_out=9, grid=1)
-    TableBuilder(plan, Path(other)).run()
-    settings = LearnableSettings(table=table, held_out_table=other, path_length=3)
-    assert settings.process("train").source.describe() == TaildropProcess(table=table, split="train").source.describe()
-    assert settings.process("test").source.describe() == TaildropProcess(table=other, split="test").source.describe()
-
-
-def test_each_fold_is_trained_and_judged_on_its_own_table(table: str, tiny_world: str, tmp_path: Path) -> None:
-    other = str(tmp_path / "other")
-    TableBuilder(plan_table(tokenizer=tiny_world, clip_seed=1, count=18, held_out=9, grid=1), Path(other)).run()
-    brief = replace(BRIEF, starts=("pretrained",))
-    together = learnable_gap(replace(brief, folds=(table, other)))
-    one, two = (learnable_gap(replace(brief, table=name)) for name in (table, other))
-    assert [curve.method for curve in together] == ["grpo", "enumerated", "router"]
-    for found, first, second in zip(together, one, two, strict=True):
-        assert found.folds == (first.figures["gap_closed"], second.figures["gap_closed"])
-        assert found.figures["reward"] == pytest.approx((first.figures["reward"] + second.figures["reward"]) / 2)
-        means = [sum(gaps) / 2 for gaps in zip(first.held_out, second.held_out, strict=True)]
-        assert found.held_out == pytest.approx(means)
-    swapped = replace(brief, folds=(table, other), fold_training=(other, table)).by_fold()
-    assert [(fold.table, fold.held_out_table) for fold in swapped] == [(other, table), (table, other)]
-    with pytest.raises(ValueError, match="Expected as many tables in --fold-training as in --folds, got 1 and 2"):
-        LearnableSettings(folds=("a", "b"), fold_training=("c",))
-    with pytest.raises(ValueError, match=r"Expected --folds or else a table, got --folds a b beside --table c"):
-        LearnableSettings(folds=("a", "b"), table="c")

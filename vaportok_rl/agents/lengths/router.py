@@ -29,7 +29,6 @@ def train_router(
     learning_rate: float = LEARNING_RATE,
     pretrained: bool = True,
     seed: int = 0,
-    on_epoch: Callable[[int, TaildropPolicy], None] | None = None,
 ) -> TaildropPolicy:
     """Trains the taildrop network, by cross-entropy, to predict the oracle's lengths on training clips.
 
@@ -44,7 +43,6 @@ def train_router(
         learning_rate: Adam's.
         pretrained: start from the tokenizer's own taildrop module rather than from a fresh policy.
         seed: of the initial weights and the order of the clips.
-        on_epoch: called before training and after each epoch with the number of epochs and the policy.
 
     Returns:
         The policy of the epoch whose most probable lengths have the highest reward on the last fifth of the scenes,
@@ -82,8 +80,6 @@ def train_router(
         reward = training.evaluate(chosen).rewards.total[0, judged].mean().item()
         if reward > best_reward:
             best_reward, best_weights = reward, copy.deepcopy(policy.state_dict())
-        if on_epoch is not None:
-            on_epoch(epoch, policy)
     policy.load_state_dict(best_weights)
     return policy
 

@@ -144,12 +144,12 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """Write the leaderboard: a page, and plots, of all methods' folders."""
+    """Write the leaderboard, and two views of it: pages and plots of all methods' folders."""
 
     folder: Path = _FOLDER
     """Of the methods' folders."""
     out: Path = Path("docs")
-    """Where `leaderboard.md` and `images/` are written."""
+    """Where `leaderboard.md`, `optimisers.md`, `learnable.md` and `images/` are written."""
 
     def run(self, console: Console) -> None:
         """Runs the command."""

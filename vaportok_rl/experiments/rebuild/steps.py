@@ -91,7 +91,6 @@ def _study(module: str) -> str:
 
 _TABLES = "--table {table-train} --held-out-table {table-test}"
 _FOLDS, _SEEDS = (1, 2, 3), (0, 1, 2)
-_FOLD_TABLES = "--folds " + " ".join(f"{{fold-{fold}}}" for fold in _FOLDS)
 _METHODS = (
     *("random", "best-fixed", "complexity-affine", "router", "linucb", "cem", "reinforce", "a2c", "ppo"),
     *("maskable-ppo", "dqn", "grpo-source", "grpo", "enumerated", "value", "planner", "oracle"),
@@ -235,14 +234,6 @@ STEPS: tuple[Step, ...] = (
         15,
         **{"images/sweep-weights.png": "docs/images/sweep-weights.png"},
     ),
-    Step(
-        "optimisers",
-        f"{_study('optimisers')} {{out}} {_TABLES} --decisions 10240 --seeds {' '.join(map(str, range(10)))}",
-        50,
-        _page("optimisers"),
-        resumes=True,
-    ),
-    Step("learnable", f"{_study('learnable')} {{out}} {_TABLES}", 40, _page("learnable"), resumes=True),
     *(
         Step(
             f"fold-{fold}",
@@ -276,23 +267,6 @@ STEPS: tuple[Step, ...] = (
         passages=(Passage("README.md", "films", functools.partial(passages.films, folds=_FOLDS, seeds=_SEEDS)),),
         after=tuple(f"film-{fold}-{seed}" for fold in _FOLDS for seed in _SEEDS),
     ),
-    Step(
-        "learnable-footage",
-        f"{_study('learnable')} {{out}} --page learnable-footage {_FOLD_TABLES} --fold-training "
-        + " ".join(f"{{mixed-{fold}}}" for fold in _FOLDS)
-        + " --decisions 40960 --epochs 10 --points 5",
-        40,
-        _page("learnable-footage"),
-        resumes=True,
-    ),
-    Step(
-        "learnable-films",
-        f"{_study('learnable')} {{out}} --page learnable-films {_FOLD_TABLES} --scenes 4 --decisions 4608 "
-        "--grpo.batch-size 1 --starts pretrained --epochs 20 --points 6",
-        4,
-        _page("learnable-films"),
-        resumes=True,
-    ),
     Step("benchmark-tables", "python -m vaportok_rl.benchmark.pinning {out} --ship", 4, resumes=True),
     Step(
         "leaderboard",
@@ -311,7 +285,9 @@ STEPS: tuple[Step, ...] = (
         "leaderboard-page",
         "vaportok-rl benchmark report --folder {leaderboard} --out {out}",
         3,
-        _page("leaderboard") | {"images/profiles.png": "docs/images/profiles.png"},
+        _page("leaderboard")
+        | _page("optimisers")
+        | {"images/profiles.png": "docs/images/profiles.png", "learnable.md": "docs/learnable.md"},
         times=True,
     ),
     Step(

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,7 +46,7 @@ from vaportok_rl.experiments.runs.clip_pool import ClipPool
 from vaportok_rl.experiments.runs.inputs import check_inputs, input_hashes
 from vaportok_rl.experiments.runs.progress_report import OnRound, ProgressReport
 from vaportok_rl.experiments.runs.seeded_rounds import SeededRounds
-from vaportok_rl.experiments.runs.world_settings import StudySettings
+from vaportok_rl.experiments.runs.world_settings import WorldSettings
 from vaportok_rl.runtime.declared import AT_LEAST_1, NOT_NEGATIVE, SEED, Range, check_fields
 from vaportok_rl.runtime.held_folders import LOCK_FILE, hold_run_folder, release_run_folder
 from vaportok_rl.runtime.machine import describe_machine, warn_if_other_machine
@@ -55,9 +55,11 @@ from vaportok_rl.tokenizer.pretraining import NonFiniteLossError
 
 
 @dataclass(frozen=True)
-class TrainSettings(GRPOOptions, StudySettings):
+class TrainSettings(GRPOOptions, WorldSettings):
     """All settings of a training run."""
 
+    held_out_table: str | None = None
+    """Outcome table whose test split is held out; `--table`'s if not given."""
     algo: Algorithm = "grpo"
     """The algorithm. Options below without another algorithm's name are GRPO's or common to all."""
     decisions: Annotated[int, AT_LEAST_1] = 40_960
@@ -81,6 +83,12 @@ class TrainSettings(GRPOOptions, StudySettings):
     """A2C's own settings."""
     reinforce: ReinforceSettings = field(default_factory=ReinforceSettings)
     """REINFORCE's own settings."""
+
+    def environment(self, split: str) -> dict[str, Any]:
+        """Arguments of `TaildropEnv` for a split; the test split uses `held_out_table`."""
+        elsewhere = split == "test" and self.held_out_table is not None
+        chosen = replace(self, table=self.held_out_table) if elsewhere else self
+        return WorldSettings.environment(chosen, split)
 
     def clip_pool(self) -> ClipPool:
         """The training clips that are scored before training."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from vaportok_rl.envs.rewards.presets import RewardOptions
@@ -41,17 +41,3 @@ class WorldSettings(WorldOptions):
         values = {option.name: getattr(self, option.name) for option in fields(WorldOptions)}
         given = {name: value for name, value in values.items() if value is not None}
         return {**given, "reward": asdict(self.reward), "split": split}
-
-
-@dataclass(frozen=True)
-class StudySettings(WorldSettings):
-    """The training and held-out environments of a run or study."""
-
-    held_out_table: str | None = None
-    """Outcome table whose test split is held out; `--table`'s if not given."""
-
-    def environment(self, split: str) -> dict[str, Any]:
-        """Arguments of `TaildropEnv` for a split; the test split uses `held_out_table`."""
-        elsewhere = split == "test" and self.held_out_table is not None
-        chosen = replace(self, table=self.held_out_table) if elsewhere else self
-        return WorldSettings.environment(chosen, split)
