@@ -21,7 +21,8 @@ def main(folder: Path) -> None:
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
-        nbformat.write(notebook, folder / source.name)
+        text = nbformat.writes(notebook).replace(f"{folder.resolve()}/", "")  # some commands print whole paths
+        (folder / source.name).write_text(text, encoding="utf-8")
         print(f"{source.stem}: {time.monotonic() - started:.0f} s")
 
 

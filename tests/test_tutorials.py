@@ -17,9 +17,12 @@ from vaportok_rl.cli.main import main
 _FOLDER = Path(__file__).resolve().parents[1] / "docs" / "tutorials"
 # What the cell tagged `parameters` assigns, but short.
 _QUICK = {
+    "benchmark": "decisions = 1024",
     "design-a-reward": "clips, held_out_clips, decisions, scenes = 16, 8, 1, 1",
     "first-policy": "decisions, scenes, held_out_scenes = 1, 1, 1",
     "own-optimiser": "clips, held_out_clips, rounds = 16, 8, 2",
+    "own-videos": "films, film_clips, count, training = 2, 8, 8, '--decisions 64 --scenes 1 --held-out-scenes 1'",
+    "paper-table": "clips, held_out_clips, decisions, scenes = 16, 8, 64, 1",
     "train-a-world": "steps, batch_size, clips = 4, 4, 4",
 }
 

@@ -95,7 +95,9 @@ _METHODS = (
     *("random", "best-fixed", "complexity-affine", "router", "linucb", "cem", "reinforce", "a2c", "ppo"),
     *("maskable-ppo", "dqn", "grpo-source", "grpo", "enumerated", "value", "planner", "oracle"),
 )
-_TUTORIALS = ("first-policy", "own-optimiser", "design-a-reward", "train-a-world")
+_TUTORIALS = (
+    *("first-policy", "own-optimiser", "design-a-reward", "own-videos", "train-a-world", "paper-table", "benchmark"),
+)
 _GAMES = "gym:CarRacing-v3,LunarLander-v3,BipedalWalker-v3,CartPole-v1,MountainCar-v0,Acrobot-v1"
 
 
@@ -209,11 +211,13 @@ STEPS: tuple[Step, ...] = (
         Passage("README.md", "generations", passages.generated_clips),
         animation="generations.webp",
     ),
+    Step("benchmark-tables", "python -m vaportok_rl.benchmark.pinning {out} --ship", 4, resumes=True),
     Step(
         "tutorials",
         "python docs/execute.py {out}",
-        12,
+        20,
         {f"{name}.ipynb": f"docs/tutorials/{name}.ipynb" for name in _TUTORIALS},
+        after=("benchmark-tables",),
     ),
     Step("table-test", "vaportok-rl table build --count 0 --held-out 256 --grid all --out {out}", 2, resumes=True),
     Step("table-train", "vaportok-rl table build --count 4096 --held-out 0 --out {out}", 5, resumes=True),
@@ -267,7 +271,6 @@ STEPS: tuple[Step, ...] = (
         passages=(Passage("README.md", "films", functools.partial(passages.films, folds=_FOLDS, seeds=_SEEDS)),),
         after=tuple(f"film-{fold}-{seed}" for fold in _FOLDS for seed in _SEEDS),
     ),
-    Step("benchmark-tables", "python -m vaportok_rl.benchmark.pinning {out} --ship", 4, resumes=True),
     Step(
         "leaderboard",
         "vaportok-rl benchmark run all --seeds 0-9 --out {out}",

@@ -36,7 +36,7 @@ _METRICS = (
     ("mse", "MSE·10³", 1000.0, ".2f"),
     ("accuracy", "top-5 %", 100.0, ".2f"),
 )
-_SOURCE = dict(
+SOURCE = dict(
     zip(
         VARIANTS,
         (
@@ -109,7 +109,7 @@ def ablation_table(frame: pd.DataFrame) -> str:
             values = factor * by_seed(frame, variant, metric).to_numpy(np.float64)
             missing = metric in DISTANCES and bool(np.isnan(values).all())
             cells.append("no generator" if missing and metric == "gfvd" else median_cell(values, style))
-            cells.append(f"{factor * _SOURCE[variant][place]:g}")
+            cells.append(f"{factor * SOURCE[variant][place]:g}")
         saved = median_cell(100 * by_seed(frame, variant, "saved"), "+.1f")
         lines.append((variant.replace("without-", "without `") + "`" * (variant != FULL), *cells, saved))
     headings = [heading for _, name, *_ in _METRICS for heading in (name, "source")]
