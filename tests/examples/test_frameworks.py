@@ -1,8 +1,9 @@
-"""TorchRL, skrl and MO-Gymnasium on the environment, through the example scripts."""
+"""TorchRL, skrl, RLlib and MO-Gymnasium on the environment, through the example scripts."""
 
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -81,6 +82,18 @@ def test_skrl_ppo(tiny_world: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert memory["actions"].max() < 16
     assert memory["rewards"].isfinite().all()
     assert memory["terminated"][..., 0].tolist() == [[step % LENGTH == LENGTH - 1] * 4 for step in range(16)]
+
+
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_rllib_ppo(tiny_world: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray.rllib")
+    monkeypatch.setenv("HOME", str(tmp_path))  # where Ray keeps a token
+    example = importlib.import_module("rllib_ppo")
+    results = example.main(example.Arguments(path_length=LENGTH, tokenizer=tiny_world))
+    seen = results["env_runners"]
+    assert (seen["num_env_steps_sampled"], seen["episode_len_mean"]) == (64, LENGTH)
+    assert np.isfinite(seen["episode_return_mean"])
+    assert np.isfinite(results["learners"]["default_policy"]["total_loss"])
 
 
 def test_mo_gymnasium_wrappers(tiny_world: str) -> None:
