@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ def main(folder: Path) -> None:
             if cell.cell_type == "code":
                 cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
         text = nbformat.writes(notebook).replace(f"{folder.resolve()}/", "")  # some commands print whole paths
+        text = re.sub(r"(events\.out\.tfevents)[\w.-]+", r"\1", text)  # holds the time and the machine's name
         (folder / source.name).write_text(text, encoding="utf-8")
         print(f"{source.stem}: {time.monotonic() - started:.0f} s")
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vaportok_rl.tokenizer import VaporTok, VaporTokConfig
+from vaportok_rl.tokenizer import PRESETS, VaporTok, VaporTokConfig
 from vaportok_rl.tokenizer.transformer import PatchEmbedding
 
 
@@ -229,3 +229,16 @@ def test_an_unknown_precision_is_refused(tiny_config: VaporTokConfig) -> None:
 def test_misuse_is_explained(tiny: VaporTok, call: Callable[[VaporTok, Tensor], Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         call(tiny, random_codes(tiny, 3))
+
+
+@pytest.mark.parametrize("preset", ["nano", "small"])
+def test_tokens_begin_far_apart(preset: str) -> None:
+    """Queries and decoder positions of neighbours; where they are nearly equal, tokens come to repeat one another."""
+    torch.manual_seed(0)
+    model = VaporTok(replace(PRESETS[preset], encoder_depth=1, decoder_depth=1))
+    for table, most, scale in (
+        (model.encoder_latent_query_embed, 0.05, 1.0),
+        (model.decoder_latent_pe[0], 0.95, 0.5**0.5),
+    ):
+        assert F.cosine_similarity(table[1:], table[:-1], dim=1).mean() < most
+        torch.testing.assert_close(table.square().mean().sqrt(), torch.tensor(scale), atol=0.02, rtol=0)

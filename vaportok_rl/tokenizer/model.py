@@ -95,7 +95,7 @@ class VaporTok(
         self._initialize()
 
     def _initialize(self) -> None:
-        """Xavier-uniform linears, small normal queries and positions, an output head of zeros (as LARP)."""
+        """Xavier-uniform linears, small normal positions, an output head of zeros (as LARP); large encoder queries."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -106,12 +106,13 @@ class VaporTok(
         if bias is not None:
             nn.init.zeros_(bias)
         for table in (
-            self.encoder_latent_query_embed,
             self.decoder_patch_query_token_type_embed,
             self.prior_model.pos_emb,
             self.taildrop_module.trunk.query,
         ):
             nn.init.normal_(table, std=0.02)
+        # LARP's are small too, thus nearly equal, and tokens come to repeat one another.
+        nn.init.normal_(self.encoder_latent_query_embed)
         nn.init.kaiming_uniform_(self.bottleneck.regularizer.embedding.weight)
         nn.init.zeros_(self.final_layer.linear.weight)
         nn.init.zeros_(self.taildrop_module.head.weight)

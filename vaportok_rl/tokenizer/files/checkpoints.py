@@ -23,8 +23,6 @@ from vaportok_rl.tokenizer.lengths import TAILDROP_WEIGHTS
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-# Checksums of weights saved before files held their own; tables made with them refer to the old file's hash.
-CHECKSUMS_FILE = "checksums.json"
 _SHIPPED = Path(__file__).parents[1] / "pretrained"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _TRAINER_SUFFIXES = (".pth", ".pt")
@@ -175,9 +173,6 @@ def _read_folder(folder: Path, only: str = "") -> tuple[VaporTokConfig, dict[str
             names = [name for name in file.keys() if kept is None or name.startswith(only)]  # noqa: SIM118
             state = {name: file.get_tensor(name) for name in names}
             sums = _parse((file.metadata() or {}).get("crc32", "{}"), f"the metadata of {folder / WEIGHTS_FILE}")
-            beside = folder / CHECKSUMS_FILE
-            if not sums and beside.is_file():
-                sums = _parse(beside.read_bytes(), str(beside))
     except SafetensorError as error:
         raise ValueError(
             f"Expected a whole safetensors file at {folder / WEIGHTS_FILE}, got a damaged one ({error}); copy it again."
