@@ -84,8 +84,8 @@ class VaporTokConfig:
     Attributes:
         output_overlap: pixels by which the decoder's patches reach over each border of theirs, where they are added to
             their neighbours', so that borders do not show; 0 in the LARP format.
-        latent_position_base: of the K sinusoidal positions in the decoder, whose wavelengths in tokens are 2π to 2π times
-            this. With the LARP format's 10,000 neighbours are nearly equal, and tokens come to repeat one another.
+        latent_position_base: of the K sinusoidal positions in the decoder, whose wavelengths in tokens are 2π to 2π
+            times this. With the LARP format's 10,000 neighbours are nearly equal, and tokens repeat one another.
 
     Raises:
         ValueError: a value is of the wrong type or out of range, or the geometry is impossible (a size that the patch
