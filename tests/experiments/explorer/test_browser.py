@@ -93,8 +93,8 @@ def test_a_row_shows_its_lengths_and_other_agents_can_be_compared(shown: Chromiu
 def test_the_video_plays(shown: Chromium) -> None:
     shown.evaluate("at('play').click()")
     moved = (
-        "new Promise((done) => { const first = state.frame, timer = setInterval(() => {"
-        " if (state.frame !== first) { clearInterval(timer); done(true); } }, 20); })"
+        "new Promise((done) => { const first = state.frame; setTimeout(() => done(false), 5000);"
+        " setInterval(() => state.frame !== first && done(true), 20); })"
     )
     assert shown.evaluate(moved)
 

@@ -61,7 +61,7 @@ def train_stand_in(
         learning_rate: its maximum.
         seed: of the weights, the order of the clips and how they are turned.
         on_step: called after each step with its number, loss and accuracy.
-        folder: of the state, written every 200 steps and at the end.
+        folder: of the state, written every `SAVE_EVERY` steps and at the end.
 
     Returns:
         The network in evaluation mode; the global random state is unchanged.
