@@ -102,13 +102,17 @@ def test_other_policies_are_refused(arena: Arenas, wrong: Callable[[Tensor], Ten
 
 def test_the_front_dominates_and_its_volume_bounds_the_fixed_lengths(arena: Arenas) -> None:
     of = arena("pareto-v1")
-    front = torch.tensor(of.front("test", steps=5))
+    front = torch.tensor(of.front("test", simplex(3, 5)))
     rng = np.random.default_rng(1)
     for _ in range(50):
         point = torch.tensor(of.vector("test", torch.from_numpy(rng.integers(1, 17, of.scenes("test").shape))))
         for weights in simplex(3, 5):  # no policy earns more under any of the weightings
             assert point @ torch.tensor(weights) <= (front @ torch.tensor(weights)).max() + 1e-6
-    fixed, volume = of.fronts
-    assert 0 < fixed < volume
+    fixed, best = of.sweep_volumes.fixed, of.sweep_volumes.oracle
+    assert 0 < fixed < best < of.front_volume
+    # By hand: the single length that earns most under each weighting of the sweep.
+    every = [of.vector("test", torch.full(of.scenes("test").shape, n)) for n in range(1, 17)]
+    chosen = [max(every, key=lambda vector: np.dot(vector, weights)) for weights in of.task.sweep]
+    assert fixed == pytest.approx(of.volume(chosen))
     assert len(simplex(3, 15)) == 136
     assert all(sum(weights) == pytest.approx(1) for weights in simplex(3, 15))

@@ -21,6 +21,7 @@ def row(method: str, scores: dict[int, float], saved: float = 0.1, seconds: floa
     return Standing(
         method,
         scores=np.array(list(scores.values())),
+        share=flat,
         saved=np.array([saved + 0.01 * seed for seed in scores]),
         tokens=flat,
         area=flat,

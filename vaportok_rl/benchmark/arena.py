@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -165,22 +165,37 @@ class Arena:
         return [terms[name].double().mean().item() for name in self.task.objectives]
 
     @cached_property
-    def fronts(self) -> tuple[float, float]:
-        """Hypervolumes on the test scenes: of all fixed lengths (score 0), and of the known front (score 1)."""
-        every = self.every("test")
-        fixed = [self.vector("test", lengths) for lengths in every.n_tokens]
-        return self.volume(fixed), self.volume(self.front("test"))
+    def sweep_volumes(self) -> Bounds:
+        """Hypervolumes on the test scenes of the best fixed lengths and of the best lengths for the task's weightings."""
+        return Bounds(
+            self.volume(self.front("test", self.task.sweep, fixed=True)),
+            self.volume(self.front("test", self.task.sweep)),
+        )
 
-    def front(self, part: Part, steps: int = 15) -> list[list[float]]:
-        """Points of the Pareto front: the oracle's reward vectors for weights on a grid of the simplex.
+    @cached_property
+    def front_volume(self) -> float:
+        """Hypervolume of the known front on the test scenes."""
+        return self.volume(self.front("test"))
+
+    def front(
+        self, part: Part, weightings: Iterable[Sequence[float]] | None = None, fixed: bool = False
+    ) -> list[list[float]]:
+        """Points of the Pareto front: the oracle's reward vectors for each of the weightings.
 
         The objectives are clip terms, so that for each weighting the best length of each clip is optimal, exactly.
+
+        Args:
+            part: its scenes are scored.
+            weightings: of the objectives; a grid of 136 on the simplex by default.
+            fixed: give the best single length's reward vectors instead.
         """
         every = self.every(part)
         raw = self.env(part).process.reward(every, grouped=False).raw
         terms = torch.stack([raw[name] for name in self.task.objectives], -1).double()
+        if fixed:
+            terms = terms.mean((1, 2), keepdim=True).expand_as(terms)
         found = []
-        for weights in simplex(len(self.task.objectives), steps):
+        for weights in simplex(len(self.task.objectives), 15) if weightings is None else weightings:
             best = (terms @ torch.tensor(weights, dtype=torch.float64)).argmax(0) + 1
             found.append(self.vector(part, best))
         return found

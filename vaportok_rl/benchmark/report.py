@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,27 +24,29 @@ PAGE_FILE = "leaderboard.md"
 
 def task_table(task: Task, rows: Sequence[Standing]) -> str:
     """One row per method."""
-    lines = []
-    for row in rows:
-        above = [other for other in rows if other.method not in (ORACLE, row.method) and other.middle <= row.middle]
-        better = probability_of_improvement(row.scores, above[0].scores) if above and row.method != ORACLE else np.nan
-        area = "" if np.isnan(row.area).all() else f"{row.area.mean():.3f}"
-        lines.append(
-            (
-                row.method,
-                row.sees,
-                row.score,
-                "" if np.isnan(better) else f"{better:.2f}",
-                f"{100 * row.saved.mean():+.1f} %",
-                f"{row.tokens.mean():.1f}",
-                area,
-                f"{row.seconds.mean():.1f}",
-            )
-        )
-    headings = ("method", "sees", "score", "P(better)", "saved", "tokens", "area", "seconds")
-    if task.objectives:
-        headings = (*headings[:2], "share of the front's volume", *headings[3:])
-    return markdown_table(headings, lines, names=2)
+    columns: list[tuple[str, Callable[[Standing], str]]] = [
+        ("method", lambda row: row.method),
+        ("sees", lambda row: row.sees),
+        ("score", lambda row: row.score),
+        ("P(better)", lambda row: _better(row, rows)),
+        ("saved", lambda row: f"{100 * row.saved.mean():+.1f} %"),
+        ("tokens", lambda row: f"{row.tokens.mean():.1f}"),
+        ("area", lambda row: f"{row.area.mean():.3f}"),
+        ("share of the front", lambda row: f"{100 * row.share.mean():.1f} %"),
+        ("seconds", lambda row: f"{row.seconds.mean():.1f}"),
+    ]
+    left_out = "area" if task.objectives else "share of the front"
+    columns = [column for column in columns if column[0] != left_out]
+    lines = [tuple(cell(row) for _, cell in columns) for row in rows]
+    return markdown_table(tuple(heading for heading, _ in columns), lines, names=2)
+
+
+def _better(row: Standing, rows: Sequence[Standing]) -> str:
+    """Probability that a run scores higher than one of the method below; empty for the oracle and the last."""
+    below = [other for other in rows if other.method not in (ORACLE, row.method) and other.middle <= row.middle]
+    if not below or row.method == ORACLE:
+        return ""
+    return f"{probability_of_improvement(row.scores, below[0].scores):.2f}"
 
 
 def look_ahead(task: Task, rows: Sequence[Standing]) -> str:
@@ -107,7 +109,9 @@ def write_report(folder: Path, out: Path) -> list[Path]:
         "*Score*: interquartile mean over seeds on the test scenes, with a 95 % bootstrap interval over seeds; 0 is "
         "the best fixed length, 1 the oracle. *P(better)*: probability that a run scores higher than one of the method "
         "below. *Saved*: less error than a fixed length of as many tokens. *Area*: under the learning curve on the "
-        "validation scenes. *Seconds*: of training, on the submitter's machine. *Sees*: what a decision depends on.",
+        "validation scenes. *Share of the front*: hypervolume of the sweep over that of the known front. *Seconds*: "
+        "of training, on the submitter's machine. *Sees*: what a decision depends on. The score of `pareto-v1` is that "
+        "of the sweep's hypervolume.",
         *parts,
         "## All tasks",
         "![Learning curves](images/leaderboard.png)",

@@ -16,6 +16,7 @@ from vaportok_rl.benchmark.arena import Arena
 from vaportok_rl.benchmark.methods.method import Method, Run
 from vaportok_rl.benchmark.tables import fingerprint
 from vaportok_rl.benchmark.tasks import Task
+from vaportok_rl.evaluation.equal_tokens import share_between
 from vaportok_rl.runtime.whole_writes import whole_write
 
 RESULTS_FILE = "results.csv"
@@ -143,15 +144,26 @@ def run_method(
 def score_of_seed(task: Task, results: Sequence[Result], table: str | None = None) -> float:
     """The normalised score on the test scenes of one seed's results, computed from their lengths.
 
-    With objectives: the hypervolume of the sweep's reward vectors; 0 is that of all fixed lengths, 1 the front's.
+    With objectives, it is of the sweep's hypervolume: 0 is that of the best fixed length for each weighting, 1 the
+    oracle's.
     """
     arena = arena_of(task, table=table)
+    if task.objectives:
+        bounds = arena.sweep_volumes
+        return float(share_between(arena.volume(_vectors(arena, results)), bounds.fixed, bounds.oracle))
+    return arena.score("test", results[0].n_tokens.view(arena.scenes("test").shape))
+
+
+def share_of_front(task: Task, results: Sequence[Result]) -> float:
+    """The hypervolume of one seed's sweep as a share of the known front's, between 0 and 1."""
+    arena = arena_of(task)
+    return arena.volume(_vectors(arena, results)) / arena.front_volume
+
+
+def _vectors(arena: Arena, results: Sequence[Result]) -> list[list[float]]:
+    """The reward vectors of results on the test scenes."""
     scenes = arena.scenes("test")
-    lengths = [result.n_tokens.view(scenes.shape) for result in results]
-    if not task.objectives:
-        return arena.score("test", lengths[0])
-    fixed, front = arena.fronts
-    return (arena.volume([arena.vector("test", some) for some in lengths]) - fixed) / (front - fixed)
+    return [arena.vector("test", result.n_tokens.view(scenes.shape)) for result in results]
 
 
 def read_results(folder: Path) -> list[Result]:

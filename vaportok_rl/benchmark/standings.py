@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vaportok_rl.agents.scoreboard import with_interval
 from vaportok_rl.benchmark.methods.registry import METHODS
-from vaportok_rl.benchmark.running import RESULTS_FILE, Result, arena_of, read_results, score_of_seed
+from vaportok_rl.benchmark.running import RESULTS_FILE, Result, arena_of, read_results, score_of_seed, share_of_front
 from vaportok_rl.benchmark.scoring import area_under
 from vaportok_rl.benchmark.submissions import by_seed
 from vaportok_rl.benchmark.tables import pins
@@ -30,6 +30,7 @@ class Standing:
     Attributes:
         method: its name.
         scores: on the test scenes, ``[seeds]``.
+        share: of the known front's hypervolume, ``[seeds]``; NaN without objectives.
         saved: error saved at equal tokens, ``[seeds]``; the mean over a sweep.
         tokens: mean tokens per clip, ``[seeds]``.
         area: area under the learning curve on the validation scenes, ``[seeds]``; NaN without one.
@@ -42,6 +43,7 @@ class Standing:
 
     method: str
     scores: NDArray[np.float64]
+    share: NDArray[np.float64]
     saved: NDArray[np.float64]
     tokens: NDArray[np.float64]
     area: NDArray[np.float64]
@@ -76,6 +78,7 @@ def standing(task: Task, method: str, runs: Mapping[int, list[Result]]) -> Stand
     return Standing(
         method,
         scores=np.array([score_of_seed(task, some) for some in runs.values()]),
+        share=np.array([np.nan if scalar else share_of_front(task, some) for some in runs.values()]),
         saved=np.array([np.mean([arena.saved("test", some) for some in lengths]) for lengths in kept.values()]),
         tokens=np.array([np.mean([some.double().mean() for some in lengths]) for lengths in kept.values()]),
         area=np.array([area_under(*zip(*some[0].points, strict=True)) if scalar else np.nan for some in runs.values()]),
