@@ -166,7 +166,7 @@ class Arena:
 
     @cached_property
     def sweep_volumes(self) -> Bounds:
-        """Hypervolumes on the test scenes of the best fixed lengths and of the best lengths for the task's weightings."""
+        """Hypervolumes, on the test scenes, of the best fixed and of the best lengths for the task's weightings."""
         return Bounds(
             self.volume(self.front("test", self.task.sweep, fixed=True)),
             self.volume(self.front("test", self.task.sweep)),

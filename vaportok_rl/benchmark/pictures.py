@@ -44,7 +44,8 @@ def curves_figure(found: Mapping[str, Sequence[Standing]]) -> Figure:
         axis.set_yticks([-10, -1, -0.5, 0, 0.5, 1], ["−10", "−1", "−0.5", "0", "0.5", "1"])
         axis.grid(alpha=0.2)
     panels[0].set_ylabel("validation score (logarithmic below −1)")
-    figure.legend(handles=list(lines.values()), fontsize=8, frameon=False, ncols=4 * len(panels), loc="outside lower center")
+    columns = 4 * len(panels)
+    figure.legend(handles=list(lines.values()), fontsize=8, frameon=False, ncols=columns, loc="outside lower center")
     return figure
 
 

@@ -43,7 +43,7 @@ def turned(clips: Tensor, generator: torch.Generator) -> Tensor:
 
 def train_stand_in(
     source: ClipSource,
-    steps: int = 8000,
+    steps: int = 4000,
     batch_size: int = 64,
     learning_rate: float = 2e-3,
     seed: int = 0,
@@ -117,7 +117,7 @@ def main(
     out: Path = STAND_IN_FILE,
     folder: Path = Path("runs/stand-in"),
     clips: Sequence[str] = CLIPS,
-    steps: int = 8000,
+    steps: int = 4000,
     batch_size: int = 64,
     held_out: int = 2048,
     seed: int = 0,
