@@ -47,6 +47,7 @@ def train_stand_in(
     batch_size: int = 64,
     learning_rate: float = 2e-3,
     seed: int = 0,
+    bfloat16: bool = False,
     on_step: Callable[[int, float, float], None] | None = None,
     folder: Path | None = None,
 ) -> StandIn:
@@ -60,6 +61,7 @@ def train_stand_in(
         batch_size: clips per step.
         learning_rate: its maximum.
         seed: of the weights, the order of the clips and how they are turned.
+        bfloat16: convolutions in bfloat16, twice as fast on processors with such products.
         on_step: called after each step with its number, loss and accuracy.
         folder: of the state, written every `SAVE_EVERY` steps and at the end.
 
@@ -75,7 +77,7 @@ def train_stand_in(
     order = ClipOrder(len(source), seed)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.05)
     facts = {"clips": source.describe(), "steps": steps, "batch_size": batch_size}
-    facts |= {"learning_rate": learning_rate, "seed": seed}
+    facts |= {"learning_rate": learning_rate, "seed": seed, "bfloat16": bfloat16}
     first = 0
     if folder is not None and (folder / STATE_FILE).is_file():
         state = read_state(folder)
@@ -89,7 +91,8 @@ def train_stand_in(
             group["lr"] = learning_rate * min(done / WARMUP, 0.5 * (1 + math.cos(math.pi * done)))
         batch = source.batch(order.take(step * batch_size, batch_size))
         generator = torch.Generator().manual_seed(derive_seed("turned", seed, step))
-        logits = network(turned(batch.clips, generator))
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            logits = network(turned(batch.clips, generator)).float()
         loss = F.cross_entropy(logits, batch.labels)
         optimizer.zero_grad()
         loss.backward()
@@ -121,6 +124,7 @@ def main(
     batch_size: int = 64,
     held_out: int = 2048,
     seed: int = 0,
+    bfloat16: bool = False,
 ) -> None:
     """Trains the built-in feature network and prints its accuracy on held-out clips.
 
@@ -134,19 +138,23 @@ def main(
         batch_size: clips per step.
         held_out: held-out clips for the accuracy.
         seed: of weights and order.
+        bfloat16: twice as fast on processors with such products.
     """
 
     def tell(step: int, loss: float, right: float) -> None:
         if step % 50 == 0 or step == steps:
             print(f"step {step} of {steps}: loss {loss:.3f}, accuracy {100 * right:.0f} %", flush=True)
 
-    network = train_stand_in(open_clips(clips), steps, batch_size, seed=seed, on_step=tell, folder=folder)
+    network = train_stand_in(
+        open_clips(clips), steps, batch_size, seed=seed, bfloat16=bfloat16, on_step=tell, folder=folder
+    )
     shares = [
         f"{100 * accuracy(network, source, held_out):.1f} % of {held_out} in {len(source.label_names)} classes"
         for source in (open_clips(part, split="test") for part in (clips[0], clips))
     ]
     told = f"held-out clips named: {shares[0]} (of {clips[0]}), {shares[1]} (of all)"
-    network.save(out, command=f"{COMMAND} --steps {steps} --batch-size {batch_size} --seed {seed}", accuracy=told)
+    command = f"{COMMAND} --steps {steps} --batch-size {batch_size} --seed {seed}{' --bfloat16' if bfloat16 else ''}"
+    network.save(out, command=command, accuracy=told)
     print(f"{out}: {told}")
 
 
