@@ -1,4 +1,4 @@
-"""TorchRL, skrl, RLlib and MO-Gymnasium on the environment, through the example scripts."""
+"""TorchRL, skrl, RLlib, Tianshou and MO-Gymnasium on the environment, through the example scripts."""
 
 from __future__ import annotations
 
@@ -94,6 +94,19 @@ def test_rllib_ppo(tiny_world: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (seen["num_env_steps_sampled"], seen["episode_len_mean"]) == (64, LENGTH)
     assert np.isfinite(seen["episode_return_mean"])
     assert np.isfinite(results["learners"]["default_policy"]["total_loss"])
+
+
+@pytest.mark.filterwarnings("ignore")  # Tianshou's own
+def test_tianshou_ppo(tiny_world: str) -> None:
+    pytest.importorskip("tianshou")
+    example = importlib.import_module("tianshou_ppo")
+    arguments = example.Arguments(epochs=1, decisions=64, num_envs=2, path_length=LENGTH, tokenizer=tiny_world)
+    (found, buffer), (again, _) = example.main(arguments), example.main(arguments)
+    assert found.lens.tolist() == [LENGTH] * 2
+    assert found.returns.tolist() == again.returns.tolist()
+    last = buffer.sample_indices(0)[-2 * LENGTH :]
+    assert buffer.rew[last].sum() == pytest.approx(found.returns.sum())
+    assert buffer.terminated[last].sum() == 2
 
 
 def test_mo_gymnasium_wrappers(tiny_world: str) -> None:
