@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vaportok_rl.benchmark import TASKS, Arena, as_act, score_policy
 from vaportok_rl.benchmark.arena import simplex
+from vaportok_rl.benchmark.methods.method import Run
 from vaportok_rl.envs import TensorEnv
 
 Arenas = Callable[[str], Arena]
@@ -98,6 +99,18 @@ def test_a_torch_module_is_scored_as_it_is(arena: Arenas, task: str) -> None:
 def test_other_policies_are_refused(arena: Arenas, wrong: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(ValueError, match="logits"):
         arena("budget-v1").play("validation", as_act(wrong))
+
+
+def test_a_run_measures_policies_and_acts_alike(arena: Arenas) -> None:
+    of = arena("budget-v1")
+    policy = nn.Linear(of.env("train").width, 16)
+    given = (policy, lambda seen: policy(seen), as_act(policy))  # a module, a function, and what is scored
+    run = Run(of, seed=0, decisions=30)
+    for place, one in enumerate(given):
+        run.measure(10 * place, one)
+    assert [done for done, _ in run.curve] == [0, 10, 20]
+    assert len({score for _, score in run.curve}) == 1
+    assert as_act(given[-1]) is given[-1]
 
 
 def test_the_front_dominates_and_its_volume_bounds_the_fixed_lengths(arena: Arenas) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from vaportok_rl.benchmark import TASKS
+from vaportok_rl.benchmark.methods import registry
 from vaportok_rl.benchmark.methods.registry import METHODS, open_method
 from vaportok_rl.benchmark.report import write_report
 from vaportok_rl.benchmark.running import RESULTS_FILE, read_results, run_seeds
@@ -73,6 +74,17 @@ def _longest(rows: Rows) -> None:
     ("edit", "fault"),
     [
         (_set("objective_test", "0.99"), "0.99"),
+        (_set("objective_test", "nan"), "got nan"),
+        (_set("objective_test", ""), "got nan"),
+        (_set("objective_test", "good"), "'good'"),
+        (_set("curve", ""), "curve"),
+        (_set("curve", "8:nan 16:0.1"), "curve"),
+        (_set("curve", "16:0.1 8:0.1"), "curve"),
+        (_set("curve", "16:0.1 9999:0.1"), "curve"),
+        (_set("seconds", "nan"), "seconds"),
+        (_set("weights", "one"), "weights"),
+        (_set("seed", "-1"), "seed"),
+        (lambda rows: rows.append(rows[0]), "got 2"),
         (_set("identity", "0" * 12), "another version"),
         (_set("table", "0" * 12), "another version"),
         (_set("method", "theirs"), "theirs"),
@@ -80,6 +92,8 @@ def _longest(rows: Rows) -> None:
         (_set("decisions", "99999"), "99,999"),
         (_set("lengths", "1 2 3"), "got 3"),
         (_set("lengths", "a b"), "whole numbers"),
+        (_set("lengths", "1" + 30 * "0"), "whole numbers"),
+        (_set("lengths", 200_000 * "1"), "damaged"),
         (_longest, "within the purse"),
         (lambda rows: rows.pop(), "weightings"),
     ],
@@ -107,6 +121,10 @@ def test_the_command_line(pinned: dict[str, Path], tmp_path: Path, capsys: pytes
     main(arguments)  # what is done is not done again
     assert "seed 2" not in capsys.readouterr().out
     assert (out / RESULTS_FILE).read_bytes() == before
+    with pytest.raises(SystemExit):  # fewer decisions would replace more
+        main([*arguments, "--decisions", "64"])
+    assert "40,960" in capsys.readouterr().err
+    assert (out / RESULTS_FILE).read_bytes() == before
     main(["benchmark", "tasks"])
     assert "stream-v1" in capsys.readouterr().out
 
@@ -120,12 +138,28 @@ def test_the_rebuild_fills_in_every_method() -> None:
     [
         (("run", "randon"), "random"),
         (("run", "random", "--task", "budget-v2"), "budget-v1"),
-        (("run", "planner", "--task", "budget-v1"), "stream-v1"),
+        (("run", "planner", "--task", "stream-v1", "budget-v1"), "stream-v1"),
         (("run", "random", "--seeds", "0..9"), "0-9"),
+        (("run", "random", "--seeds", "9-0"), "'9-0'"),
+        (("run", "random", "--decisions", "0"), "decisions ≥ 1"),
+        (("run", "random", "--out", __file__), "test_submissions"),
         (("report", "--folder", "nothing"), "nothing"),
     ],
 )
 def test_mistakes_are_answered(
-    pinned: dict[str, Path], fails: Callable[..., str], arguments: tuple[str, ...], found: str
+    pinned: dict[str, Path],
+    fails: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    found: str,
 ) -> None:
+    monkeypatch.setattr("vaportok_rl.benchmark.running.run_method", None)  # nothing is trained before the answer
     assert found in fails("benchmark", *arguments)
+
+
+def test_all_methods_leave_out_tasks_they_are_not_made_for(
+    pinned: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "METHODS", {name: METHODS[name] for name in ("planner", "random")})
+    main(["benchmark", "run", "all", "--task", "budget-v1", "--decisions", "8", "--out", str(tmp_path)])
+    assert [folder.name for folder in tmp_path.iterdir()] == ["random"]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vaportok_rl.agents.lengths.custom import checked_answer
+from vaportok_rl.agents.lengths.custom import arguments_of, checked_answer
 from vaportok_rl.agents.oracle import best_spending, oracle_lengths
 from vaportok_rl.benchmark.scoring import hypervolume
 from vaportok_rl.benchmark.tables import find_table
@@ -27,17 +27,20 @@ Policy = Callable[[Tensor], Tensor]
 """From observations ``float32 [B, F]`` to logits ``float [B, K]`` or actions ``int64 [B]``; a torch module, say."""
 
 
-def as_act(policy: Policy) -> Act:
-    """A policy on observations, as it is scored: the most probable allowed action.
+def as_act(policy: Policy | Act) -> Act:
+    """A policy on observations, as it is scored: the most probable allowed action. An `Act` is given back as it is.
 
     Raises:
         ValueError: when called, the policy returns neither logits nor actions.
     """
+    if not isinstance(policy, torch.nn.Module) and arguments_of(policy) == 2:
+        return policy  # type: ignore[return-value]  # of an environment and a state
+    network: Callable[[Tensor], object] = policy  # type: ignore[assignment]  # of observations
 
     @torch.no_grad()
     def act(env: TensorEnv, state: State) -> Tensor:
         seen = f"observations float32 [B, {env.width}]"
-        found = checked_answer(policy(env.observe(state)), len(state.purse), env.tokens, "the policy", seen)
+        found = checked_answer(network(env.observe(state)), len(state.purse), env.tokens, "the policy", seen)
         if found.is_floating_point():
             return found.masked_fill(~env.action_masks(state), -torch.inf).argmax(-1)
         return found

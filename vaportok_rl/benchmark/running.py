@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -20,6 +21,19 @@ from vaportok_rl.evaluation.equal_tokens import share_between
 from vaportok_rl.runtime.whole_writes import whole_write
 
 RESULTS_FILE = "results.csv"
+_NUMBER = r"[+-]?(\d+(\.\d*)?(e[+-]?\d+)?|nan|inf)"
+_WHOLE = "whole numbers"
+# What a column with numbers looks like.
+_FORMS = {
+    "seed": r"\d{1,18}",
+    "weights": rf"({_NUMBER}( {_NUMBER})*)?",
+    "decisions": r"\d{1,18}",
+    "seconds": r"\d+(\.\d*)?(e[+-]?\d+)?",
+    "objective": rf"({_NUMBER})?",
+    "objective_test": rf"({_NUMBER})?",
+    "curve": rf"\d{{1,18}}:{_NUMBER}( \d{{1,18}}:{_NUMBER})*",
+    "lengths": r"\d{1,18}( \d{1,18})*",
+}
 
 
 @dataclass(frozen=True)
@@ -61,11 +75,16 @@ class Result:
         Raises:
             ValueError: a column is missing, or not a number where there should be one.
         """
-        missing = [entry.name for entry in fields(cls) if row.get(entry.name) is None]
+        names = [entry.name for entry in fields(cls)]
+        missing = [name for name in names if row.get(name) is None]
         if missing:
             raise ValueError(f"Expected the columns of `vaportok-rl benchmark run`, got none named {missing[0]!r}.")
+        for name, form in _FORMS.items():
+            if not re.fullmatch(form, row[name], re.ASCII):
+                shown = row[name] if len(row[name]) < 60 else f"{row[name][:60]}…"
+                raise ValueError(f"Expected {_WHOLE if name == 'lengths' else 'numbers'} as {name}, got {shown!r}.")
         kinds = {"seed": int, "decisions": int, "seconds": float}
-        return cls(**{entry.name: kinds.get(entry.name, str)(row[entry.name]) for entry in fields(cls)})
+        return cls(**{name: kinds.get(name, str)(row[name]) for name in names})
 
     @property
     def n_tokens(self) -> Tensor:
@@ -178,7 +197,7 @@ def read_results(folder: Path) -> list[Result]:
     with path.open(newline="", encoding="utf-8") as file:
         try:
             return [Result.of(row) for row in csv.DictReader(file)]
-        except ValueError as error:
+        except (ValueError, csv.Error) as error:
             raise ValueError(f"Expected results in {path}, got a damaged file ({error}); write it again.") from error
 
 
@@ -203,7 +222,7 @@ def run_seeds(
     folder: Path,
     on_seed: Callable[[int, float], None] = lambda seed, score: None,
     decisions: int | None = None,
-) -> Path:
+) -> int:
     """Runs the seeds that the folder does not hold yet, and writes each as soon as it is done.
 
     Args:
@@ -212,17 +231,26 @@ def run_seeds(
         seeds: one run each.
         folder: of the method.
         on_seed: called with each seed and its score on the test scenes.
-        decisions: see `run_method`.
+        decisions: see `run_method`; no fewer than those of the results that are there.
+
+    Returns:
+        How many of the seeds the folder held already.
+
+    Raises:
+        ValueError: the folder holds longer runs, which would be replaced, or damaged results.
     """
-    asked = decisions or task.decisions
-    held = {
-        (old.seed, old.decisions)
-        for old in read_results(folder)
-        if old.belongs_to(task, fingerprint(arena_of(task).table))
-    }
+    asked = (decisions or task.decisions) // len(task.sweep)
+    table = fingerprint(arena_of(task).table)
+    held = {old.seed: old.decisions for old in read_results(folder) if old.belongs_to(task, table)}
+    longer = [seed for seed in seeds if held.get(seed, 0) > asked]
+    if longer:
+        raise ValueError(
+            f"Expected no fewer decisions than the {held[longer[0]]:,} of {task.name}, seed {longer[0]}, in "
+            f"{folder / RESULTS_FILE}, which would be replaced, got {asked:,}; choose another --out."
+        )
     for seed in seeds:
-        if (seed, asked // len(task.sweep)) not in held:
+        if held.get(seed) != asked:
             results = run_method(method, task, seed, decisions=decisions)
             write_results(folder, results)
             on_seed(seed, score_of_seed(task, results))
-    return folder / RESULTS_FILE
+    return sum(held.get(seed) == asked for seed in seeds)

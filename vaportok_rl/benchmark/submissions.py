@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,8 +28,6 @@ from __future__ import annotations
 
 import torch
 
-from vaportok_rl.benchmark import as_act
-
 
 def learn(run):
     """Linear softmax policy, trained by the score function with the mean return of a round as its baseline."""
@@ -52,7 +51,7 @@ def learn(run):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        run.measure((number + 1) * per_round, as_act(policy))  # the learning curve, on the validation scenes
+        run.measure((number + 1) * per_round, policy)  # the learning curve, on the validation scenes
     return policy  # observations [B, F] -> logits [B, K]; scored once on the test scenes
 '''
 
@@ -109,7 +108,11 @@ def problems(folder: Path, seeds: int = SEEDS) -> Iterator[str]:
         yield f"expected the command in {readme} (`{_COMMAND} …`), found none: add it"
     if folder.name not in METHODS and not (folder / METHOD_FILE).is_file():
         yield f"expected {METHOD_FILE} in {folder}, found none: the method must be there to be run again"
-    results = read_results(folder)
+    try:
+        results = read_results(folder)
+    except ValueError as error:
+        yield str(error)
+        return
     if not results:
         yield f"expected results in {folder / RESULTS_FILE}, found none: run the command"
     counts: dict[str, int] = defaultdict(int)
@@ -139,13 +142,17 @@ def _faults(method: str, name: str, some: list[Result]) -> Iterator[str]:
     if any(result.decisions > most for result in some):
         yield f"expected at most {most:,} decisions, got {max(result.decisions for result in some):,}: train less"
     for result in some:
+        done, scores = zip(*result.points, strict=True)
+        if list(done) != sorted({*done}) or done[-1] > result.decisions or not all(map(math.isfinite, scores)):
+            yield "expected a learning curve of finite scores, whose decisions rise to those of the run: run it again"
+    for result in some:
         fault = _forbidden(task, result)
         if fault:
             yield fault
             return
     if not task.objectives:
-        stated, found = float(first.objective_test), score_of_seed(task, some)
-        if abs(stated - found) > 1e-4:
+        stated, found = float(first.objective_test or "nan"), score_of_seed(task, some)
+        if not abs(stated - found) <= 1e-4:
             yield f"expected the score of its lengths, {found:.4f}, got {stated:.4f}: run it again"
 
 
@@ -153,10 +160,7 @@ def _forbidden(task: Task, result: Result) -> str:
     """What is wrong with a result's lengths, or nothing."""
     arena = arena_of(task)
     env, scenes = arena.env("test"), arena.scenes("test")
-    try:
-        lengths = result.n_tokens
-    except ValueError:
-        return "expected whole numbers as lengths: run it again"
+    lengths = result.n_tokens
     if lengths.numel() != scenes.numel():
         return f"expected {scenes.numel()} lengths, got {lengths.numel()}: run it again"
     lengths = lengths.view(scenes.shape)

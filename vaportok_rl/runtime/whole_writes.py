@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,20 @@ def whole_write(path: Path) -> Iterator[Path]:
         if full or is_unwritable(error):
             raise unwritable(path, error) from error
         raise
+
+
+def writable_folder(folder: Path) -> Path:
+    """A folder that this process can write into, made if missing: to be asked before hours of work.
+
+    Raises:
+        UnwritableError: it is a file, or cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise unwritable(folder, error) from error
 
 
 def order_metadata(file: Path) -> None:

@@ -50,7 +50,7 @@ def checked_policy(policy: ScriptedPolicy | ObservationPolicy, name: str | None 
             "name a function."
         )
 
-    if isinstance(policy, nn.Module) or _arguments(policy) == 1:
+    if isinstance(policy, nn.Module) or arguments_of(policy) == 1:
         return _on_observations(policy, spoken)  # type: ignore[arg-type]  # of one argument
 
     def checked(scene: Scene, generator: torch.Generator) -> LengthChoice:
@@ -59,7 +59,7 @@ def checked_policy(policy: ScriptedPolicy | ObservationPolicy, name: str | None 
     return checked
 
 
-def _arguments(policy: Callable[..., object]) -> int | None:
+def arguments_of(policy: Callable[..., object]) -> int | None:
     """How many arguments a function needs; None if it does not say."""
     try:
         parameters = inspect.signature(policy).parameters.values()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vaportok_rl.agents.policy import gaussian_kernel
-from vaportok_rl.benchmark.arena import Act, Arena
+from vaportok_rl.benchmark.arena import Act, Arena, Policy, as_act
 
 POINTS = 10
 """Measurements of a learning curve, at most."""
@@ -32,11 +32,12 @@ class Run:
     decisions: int
     curve: list[tuple[int, float]] = field(default_factory=list)
 
-    def measure(self, decisions: int, act: Act, always: bool = False) -> None:
+    def measure(self, decisions: int, policy: Policy | Act, always: bool = False) -> None:
         """Adds a point to the learning curve, unless the last one is nearer than a tenth of the training."""
         last = self.curve[-1][0] if self.curve else -math.inf
         if (always and decisions > last) or decisions - last >= self.decisions / POINTS:
-            self.curve.append((decisions, self.arena.score("validation", self.arena.play("validation", act))))
+            lengths = self.arena.play("validation", as_act(policy))
+            self.curve.append((decisions, self.arena.score("validation", lengths)))
 
     def generator(self) -> torch.Generator:
         """Random numbers of this run, on the host."""

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from vaportok_rl.cli.progress import progress_bar
 from vaportok_rl.experiments.console import tell_written
+from vaportok_rl.runtime.declared import AT_LEAST_1, check_fields
 
 ALL = "all"
 _FOLDER = Path("leaderboard")
@@ -22,14 +23,15 @@ def parse_seeds(text: str) -> list[int]:
     """Seeds from text such as ``0-9`` or ``3`` or ``0,2,5-7``.
 
     Raises:
-        ValueError: it is of another form.
+        ValueError: it is of another form, or a range is empty.
     """
     seeds: list[int] = []
     for part in text.split(","):
         found = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
-        if found is None:
+        some = [] if found is None else range(int(found[1]), int(found[2] or found[1]) + 1)
+        if not some:
             raise ValueError(f"Expected seeds such as 0-9 or 0,3,5, got {text!r}; correct {part!r}.")
-        seeds += range(int(found[1]), int(found[2] or found[1]) + 1)
+        seeds += some
     return list(dict.fromkeys(seeds))
 
 
@@ -56,18 +58,19 @@ class Tasks:
 class Run:
     """Train a method with several seeds, measure it once on the test scenes, and keep the results.
 
-    Results that are there already are not repeated, so an interrupted command continues.
+    Results that are there already are not repeated, so an interrupted command continues. After a change of the method,
+    delete its `results.csv`.
     """
 
     method: Annotated[str, tyro.conf.Positional]
     """A method (see `benchmark tasks`), or a folder with a `method.py`; `all` for every method."""
     task: tuple[str, ...] = (ALL,)
-    """Tasks; all that the method is made for by default."""
+    """Tasks; all that the method is made for by default. `all` leaves methods out that are made for none of them."""
     seeds: str = "0"
     """Seeds, such as `0-9`."""
     out: Path | None = None
     """Folder of the results (for `all`, a folder of such folders); `leaderboard/METHOD`, or the method's own folder."""
-    decisions: int | None = None
+    decisions: Annotated[int | None, AT_LEAST_1] = None
     """Decisions of training; the task's by default, which is what a submission must use."""
 
     def run(self, console: Console) -> None:
@@ -77,17 +80,26 @@ class Run:
         from vaportok_rl.benchmark.running import run_seeds
         from vaportok_rl.benchmark.submissions import README_FILE, describe
         from vaportok_rl.benchmark.tasks import TASKS
-        from vaportok_rl.runtime.whole_writes import whole_write
+        from vaportok_rl.runtime.whole_writes import whole_write, writable_folder
 
+        check_fields(self)
         seeds = parse_seeds(self.seeds)
+        asked = TASKS.values() if self.task == (ALL,) else [task_named(task) for task in self.task]
         for name in METHODS if self.method == ALL else (self.method,):
             method = open_method(name)
+            chosen = [task for task in asked if task.name in method.tasks]
+            if len(chosen) < len(asked) and self.task != (ALL,) and self.method != ALL:
+                raise ValueError(
+                    f"Expected tasks that {method.name} is made for ({', '.join(method.tasks)}), got "
+                    f"{' '.join(self.task)}; choose among them."
+                )
+            if not chosen:
+                continue
             own = Path(name).expanduser()
             folder = (_FOLDER / method.name if name in METHODS else own) if self.out is None else self.out
             if self.out is not None and self.method == ALL:
                 folder = self.out / method.name
-            asked = TASKS.values() if self.task == (ALL,) else [task_named(task) for task in self.task]
-            chosen = [task for task in asked if task.name in method.tasks or self.task != (ALL,)]
+            writable_folder(folder)
             with progress_bar(console) as progress:
                 bar = progress.add_task(method.name, total=len(chosen) * len(seeds), live="")
                 for task in chosen:
@@ -96,7 +108,9 @@ class Run:
                     def told(seed: int, score: float, name: str = method.name, task: str = task.name) -> None:
                         console.print(f"{name} on {task}, seed {seed}: score {score:+.3f}", highlight=False)
 
-                    run_seeds(method, task, seeds, folder, told, self.decisions)
+                    held = run_seeds(method, task, seeds, folder, told, self.decisions)
+                    if held:
+                        console.print(f"{method.name} on {task.name}: {held} seeds are there already", highlight=False)
                     progress.advance(bar, len(seeds))
             readme = folder / README_FILE
             if name in METHODS and not readme.is_file():
@@ -138,7 +152,8 @@ class Check:
         found = list(problems(self.folder))
         if found:
             listed = "\n  ".join(found)
-            raise ValueError(f"Expected a submission that can be merged, got {len(found)} faults:\n  {listed}")
+            faults = "a fault" if len(found) == 1 else f"{len(found)} faults"
+            raise ValueError(f"Expected a submission that can be merged, got {faults}:\n  {listed}")
         console.print(f"{self.folder}: every score follows from its lengths; it can be merged", highlight=False)
 
 
