@@ -48,7 +48,10 @@ class Sweep:
         from vaportok_rl.experiments.sweeps.running import Worker
 
         out = self.out or Path("sweeps") / self.file.stem
-        worker = Worker(read_plan(self.file), out)
+        plan = read_plan(self.file)
+        if plan.distances is not None:
+            plan.distances.check()
+        worker = Worker(plan, out)
         rows = _work(console, worker, PAGE_FILE)
         if rows is not None:
             _show(console, out, write_report(out, rows, f"Sweep {self.file.stem}", *_notes(worker)))
@@ -112,8 +115,7 @@ class _RewardStudy(TrainSettings):
 
     def _prepared(self, name: str, console: Console) -> tuple[TrainSettings, tuple[int, ...], Path]:
         """Settings with outcome tables, seeds, and the folder."""
-        from vaportok_rl.evaluation.feature_networks import open_feature_network
-        from vaportok_rl.generation.model import ClipGenerator
+        from vaportok_rl.experiments.generation.length_distances import DistanceSettings
 
         given = {part.name: getattr(self, part.name) for part in fields(TrainSettings)}
         settings, seeds, out = TrainSettings(**given), self.seeds, self.out or Path("sweeps") / name
@@ -123,10 +125,7 @@ class _RewardStudy(TrainSettings):
             settings = replace(settings, decisions=few, held_out_scenes=min(settings.held_out_scenes, scenes))
             out = self.out or out.with_name(f"{name}-quick")
         settings.check()
-        # Before hours of tables and training.
-        open_feature_network(self.network)
-        if self.generator is not None:
-            ClipGenerator.load(self.generator)
+        DistanceSettings(self.network, self.generator).check()
         return (settings if settings.table is not None else self._with_tables(settings, out, console)), seeds, out
 
     def _with_tables(self, settings: TrainSettings, out: Path, console: Console) -> TrainSettings:

@@ -193,6 +193,22 @@ def test_an_interrupted_trial_goes_on_with_its_settings(
         ("[optuna]\ntrials = 1\n[optuna.space]\nkl_coef = {{low = 1}}", "low"),
         ("[optuna]\ntrials = 1\nmetric = 'save'\n[optuna.space]\nkl_coef = [1]", "did you mean 'saved'"),
         ("[optuna]\ntrials = 1\nmetric = 'rfvd'\n[optuna.space]\nkl_coef = [1]", "[distances]"),
+        ("[optuna]\ntrials = 1\nmetric = 'gfvd'\n[optuna.space]\nkl_coef = [1]\n[distances]", "a generator in [dist"),
+        ("[optuna]\ntrials = 1\n[optuna.space]\nkl_coef = [0.1, -1]", "kl_coef"),
+        ("[optuna]\ntrials = 1\n[optuna.space]\nkl_coef = {{low = 0.1, high = -1}}", "low ≤ high"),
+        ("[optuna]\ntrials = 1\n[optuna.space]\nkl_coef = {{low = 'a', high = 'b'}}", "low ≤ high"),
+        ("[optuna]\ntrials = 1\n[optuna.space]\nkl_coef = {{low = 0, high = 1, log = true}}", "low > 0"),
+        ("[optuna]\ntrials = 1\n[optuna.space]\npath_length = {{low = 1, high = 4, step = 0}}", "step > 0"),
+        ("[optuna]\ntrials = 1\nspace = 3", "[optuna.space]"),
+        ("train = 3\n[grid]\nkl_coef = [1]", "tables in [train]"),
+        ("variants = 3", "tables in [variants]"),
+        ("[variants]\nfull = 3", "tables in [variants]"),
+        ("[train]\nreward = 'paper'\n[grid]\nreward.scale = [1]", "'reward' one by one"),
+        ("[train]\nreward = 'paper'\n[grid]\nkl_coef = [1]", "'reward' one by one"),
+        ("seeds = [0, -1]\n[grid]\nkl_coef = [1]", "seed"),
+        ("[variants.'a b']\n[variants.a_b]", "'a b' and 'a_b'"),
+        ("[grid]\nkl_coef = [1]\n[distances]\nnetwork = 'i3d:gone.pt'", "gone.pt"),
+        ("[grid]\nkl_coef = [1]\n[distances]\ngenerator = 'gone'", "'gone'"),
         ("[grid]\nkl_coef = [1]\n[distances]\nnetwrk = 'i3d:x'", "did you mean 'network'"),
         ("[optuna]\ntrials = 1\nstorage = 'nowhere://x'\n[optuna.space]\nkl_coef = [1]", "nowhere://x"),
     ],
@@ -203,10 +219,14 @@ def test_mistakes_are_named(write: Callable[[str], Path], fails: Callable[..., s
 
 
 def test_other_settings_in_the_folder_are_refused(write: Callable[[str], Path], tmp_path: Path) -> None:
-    one = BASE + "[grid]\nkl_coef = [0.1]\n"
+    one = BASE.replace("[0, 1]", "[0]") + "[grid]\nkl_coef = [0.1]\n"
     Worker(read_plan(write(one)), tmp_path / "out").work()
     with pytest.raises(ValueError, match="another decisions; choose another --out"):
         Worker(read_plan(write(one.replace("decisions = 24", "decisions = 36"))), tmp_path / "out").work()
+    result = tmp_path / "out" / "runs" / "kl_coef=0.1-0" / RESULT_FILE
+    result.write_text(result.read_text()[:50])
+    with pytest.raises(ValueError, match="delete it"):
+        Worker(read_plan(write(one)), tmp_path / "out").work()
 
 
 def test_the_table_and_the_front_by_hand() -> None:

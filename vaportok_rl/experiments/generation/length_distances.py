@@ -31,6 +31,17 @@ class DistanceSettings:
     generator: str | None = None
     """Run folder of `generator train`, for gFVD: best trained with `--lengths fixed:K`, on all tokens of every clip."""
 
+    def check(self) -> None:
+        """Opens both, before hours of training.
+
+        Raises:
+            FileNotFoundError: there is no such network or generator.
+            ValueError: a file is of another kind.
+        """
+        open_feature_network(self.network)
+        if self.generator is not None:
+            ClipGenerator.load(self.generator)
+
 
 class LengthDistances:
     """Measures the distance of held-out clips to their reconstructions, and to generated clips, at given lengths.

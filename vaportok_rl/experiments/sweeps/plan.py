@@ -62,6 +62,8 @@ class Search:
                 raise ValueError(
                     f"Expected a list of choices or {{low = …, high = …}} for {name}, got {choices!r}; correct it."
                 )
+            if of_range:
+                _check_range(name, choices)
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,8 @@ class SweepPlan:
             *outer, last = name.split(".")
             for part in outer:
                 inner = inner.setdefault(part, {})
+                if not isinstance(inner, dict):
+                    raise ValueError(f"Expected the settings of {part!r} one by one, as {name}, got {inner!r} too.")
             inner[last] = value
         settings: TrainSettings = _filled(TrainSettings, nested, "")
         settings.check()
@@ -134,7 +138,8 @@ def read_plan(file: Path) -> SweepPlan:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not TOML or varies nothing, or a setting is unknown or out of range.
+        ValueError: the file is not TOML or varies nothing, a setting is unknown or out of range, or two variants would
+            share a folder.
     """
     if not file.is_file():
         raise no_such_path("a sweep's TOML file", str(file), "is no file")
@@ -146,6 +151,11 @@ def read_plan(file: Path) -> SweepPlan:
     if unknown:
         hint = did_you_mean(unknown[0], _PARTS, "see docs/sweeps.md.")
         raise ValueError(f"Expected {', '.join(_PARTS)} in {file}, got {unknown[0]!r}; {hint}")
+    for name in content.keys() - {"seeds"}:
+        some = content[name]
+        parts = [some] if not isinstance(some, dict) else list(some.values()) if name == "variants" else []
+        if not all(isinstance(part, dict) for part in parts):
+            raise ValueError(f"Expected tables in [{name}] of {file}, got {some!r}; see docs/sweeps.md.")
     seeds = content.get("seeds", [0])
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
         raise ValueError(f"Expected seeds as a list of whole numbers in {file}, got {seeds!r}; correct it.")
@@ -166,17 +176,23 @@ def read_plan(file: Path) -> SweepPlan:
                 f"Expected trials and space, and optionally storage, metric and direction, in [optuna] of {file}; "
                 f"{', '.join(sorted(odd))} is missing or unknown."
             )
+        if not isinstance(given["space"], dict):
+            raise ValueError(f"Expected a table [optuna.space] in {file}, got {given['space']!r}; see docs/sweeps.md.")
         search = Search(**{**given, "space": _flat_space(given["space"])})
     distances = DistanceSettings(**_known(content["distances"], file)) if "distances" in content else None
-    if search is not None and search.metric in DISTANCES and distances is None:
-        raise ValueError(f"Expected [distances] in {file} to search by {search.metric}, got none; add the table.")
+    if search is not None and search.metric in DISTANCES:
+        wanting = "[distances]" if distances is None else "a generator in [distances]"
+        if distances is None or (search.metric == "gfvd" and distances.generator is None):
+            raise ValueError(f"Expected {wanting} of {file} to search by {search.metric}, got none; add it.")
     base = _flat(content.get("train", {}))
     plan = SweepPlan(tuple(dict.fromkeys(seeds)), base, _product(named, grid), search, distances)
-    for changes in plan.variants.values():
-        plan.settings(changes, plan.seeds[0])
-    if search is not None:
-        first = {name: _an_example(choices) for name, choices in search.space.items()}
-        plan.settings(first, plan.seeds[0])
+    tried = [] if search is None else _examples(search.space)
+    for seed, changes in itertools.product(plan.seeds, [*plan.variants.values(), *tried]):
+        plan.settings(changes, seed)
+    folders: dict[str, str] = {}
+    for name in plan.variants:
+        if name != folders.setdefault(slug(name), name):
+            raise ValueError(f"Expected names that differ in their letters, got {folders[slug(name)]!r} and {name!r}.")
     return plan
 
 
@@ -225,8 +241,25 @@ def _flat_space(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _an_example(choices: Any) -> Any:
-    return choices["low"] if isinstance(choices, Mapping) else choices[0]
+def _check_range(name: str, choices: Mapping[str, Any]) -> None:
+    low, high, step, log = choices["low"], choices["high"], choices.get("step"), choices.get("log", False)
+    numbers = all(type(value) in (int, float) for value in (low, high, 1 if step is None else step))
+    if not (numbers and low <= high and type(log) is bool and (step is None or (step > 0 and not log))):
+        raise ValueError(
+            f"Expected numbers low ≤ high for {name}, with step > 0 or log = true, got {dict(choices)!r}; correct it."
+        )
+    if log and low <= 0:
+        raise ValueError(f"Expected low > 0 for {name} with log = true, got {low}; raise it.")
+
+
+def _examples(space: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Settings in which each choice and each end of a range of a space occurs."""
+    values = {
+        name: [choices["low"], choices["high"]] if isinstance(choices, Mapping) else list(choices)
+        for name, choices in space.items()
+    }
+    first = {name: some[0] for name, some in values.items()}
+    return [{**first, name: value} for name, some in values.items() for value in some]
 
 
 def _filled(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
@@ -239,7 +272,12 @@ def _filled(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
             hint = did_you_mean(name, known, "see vaportok-rl train --help.")
             raise ValueError(f"Expected a setting of `vaportok-rl train`, got {prefix + name!r}; {hint}")
         before = getattr(usual, name)
-        if is_dataclass(before) and not isinstance(before, type) and isinstance(value, Mapping):
+        if is_dataclass(before) and not isinstance(before, type):
+            if not isinstance(value, Mapping):
+                raise ValueError(
+                    f"Expected the settings of {prefix + name!r} one by one, got {value!r}; for example "
+                    f"{prefix}{name}.{fields(before)[0].name}."
+                )
             given[name] = _filled(type(before), value, f"{prefix}{name}.")
         elif isinstance(before, dict) and isinstance(value, Mapping):
             given[name] = {key: str(entry) for key, entry in _flat(value).items()}

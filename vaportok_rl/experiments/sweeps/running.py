@@ -159,8 +159,14 @@ class Worker:
 
     def _read(self, file: Path) -> Any:
         # The file has sorted keys, so the order of the columns is restored.
-        content = json.loads(file.read_text())
-        row = content["row"]
+        try:
+            content = json.loads(file.read_text())
+            row = dict(content["row"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"Expected the result of a run at {file}, got a damaged file ({error}); delete it, and the run is "
+                "measured again."
+            ) from error
         self.notes |= content.get("notes", {})
         front = ["variant", "seed"]
         back = [name for name in METRICS if name in row]
