@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -165,3 +166,15 @@ def test_one_clip_and_text_that_could_end_the_script(tiny_world: str, tmp_path: 
     main(["explore", "--tokenizer", tiny_world, "--count", "1", "--seed", "1", "--out", str(file)])
     assert len(read_data(file)["clips"]) == 1
     assert "</b>" not in explorer.html({"about": "</b>"})
+
+
+def test_only_a_page_is_replaced(
+    page: Page, tiny_world: str, tmp_path: Path, fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explorer, "page_data", None)  # the answer comes before the work
+    mine = tmp_path / "mine.html"
+    mine.write_text("<!doctype html><title>Mine</title>")
+    for out in (mine, tmp_path, mine / "explorer.html"):
+        assert str(tmp_path) in fails("explore", "--tokenizer", tiny_world, "--out", str(out))
+    assert "Mine" in mine.read_text()
+    assert explorer.is_page(page.file)

@@ -56,10 +56,23 @@ class Explore:
         from vaportok_rl.agents.lengths.trained import find_agent, open_agent
         from vaportok_rl.agents.policy import TaildropPolicy
         from vaportok_rl.envs import TaildropProcess
-        from vaportok_rl.experiments.explorer.page import ShownPolicy, page_data, shown_lengths, write_page
+        from vaportok_rl.experiments.explorer.page import (
+            ShownPolicy,
+            is_page,
+            page_data,
+            shown_lengths,
+            write_page,
+        )
         from vaportok_rl.experiments.reports.evaluation import AgentRun
         from vaportok_rl.experiments.runs.inputs import WEIGHTS, check_inputs, input_hashes
+        from vaportok_rl.runtime.whole_writes import writable_folder
 
+        if self.out.exists() and not is_page(self.out):
+            raise FileExistsError(
+                f"Expected a new file, or a page of `vaportok-rl explore` to replace, got {self.out}; choose another "
+                "--out."
+            )
+        writable_folder(self.out.parent)
         agents = AgentRun.named(self.agent)
         process = TaildropProcess(
             tokenizer=self.tokenizer,

@@ -202,6 +202,15 @@ def _text(folder: Any, name: str) -> str:
     return text.rstrip("\n")
 
 
+def is_page(file: Path) -> bool:
+    """Whether a file is a page of `write_page`."""
+    title = _text(resources.files(__package__), "explorer.html").partition("</title>")[0].encode()
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return opened.read(len(title)) == title
+
+
 def write_page(data: Mapping[str, Any], sheets: Sequence[Frames], out: Path, most: int) -> int:
     """Writes the page, whole or not at all.
 
