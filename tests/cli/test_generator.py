@@ -160,9 +160,15 @@ def test_bad_input_is_named(run: Path, tiny_world: str, tmp_path: Path, fails: C
     assert not (tmp_path / "out").exists()
     assert "batch_size" in fails(*train(tiny_world, tmp_path / "new", "--batch-size", "0"))
     assert "fixed length in 1…16, got 99" in fails(*train(tiny_world, tmp_path / "long", "--lengths", "fixed:99"))
+    assert not (tmp_path / "long").exists()  # the corrected command is not told that the folder exists
     copy = tmp_path / "copy"
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns(".run.lock"))
     assert "steps: 4 then, 5 now" in fails(*train(tiny_world, copy, "--steps", "5", "--resume"))
+    state = copy / "training_state.pt"
+    state.write_bytes(state.read_bytes()[:1000])
+    assert "training_state.pt" in fails(*train(tiny_world, copy, "--resume"))
+    state.unlink()  # killed before the first checkpoint: the sequences are those of argmax
+    assert "'argmax' then, 'fixed:3' now" in fails(*train(tiny_world, copy, "--lengths", "fixed:3", "--resume"))
     (tmp_path / "text.mp4").write_text("no video")
     assert "text.mp4" in fails("detect", str(tmp_path / "text.mp4"))
     assert "gone.mp4" in fails("detect", str(tmp_path / "gone.mp4"))

@@ -1,6 +1,7 @@
 """The generator's network: what sees what, what is learnt, and its file."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,7 @@ def test_a_saved_generator_is_the_same(tiny_generator: ClipGenerator, tmp_path: 
     assert tiny_generator.save(tmp_path / "twice").read_bytes() == file.read_bytes()
 
 
-@pytest.mark.parametrize("damage", ["missing", "short", "other", "nan", "shape"])
+@pytest.mark.parametrize("damage", ["missing", "short", "other", "nan", "shape", "huge"])
 def test_files_that_are_no_generator_are_refused(
     tiny_generator: ClipGenerator, tmp_path: Path, damage: str, tiny_world: str
 ) -> None:
@@ -99,6 +100,8 @@ def test_files_that_are_no_generator_are_refused(
         with torch.no_grad():
             if damage == "nan":
                 model.head.weight[0, 0] = torch.nan
+            elif damage == "huge":
+                model.config = replace(model.config, width=2 * 10**9)
             else:
                 model.head = torch.nn.Linear(16, 9, bias=False)
         model.save(tmp_path)
@@ -126,3 +129,7 @@ def test_a_configuration_with_other_fields_is_refused(tiny_generator: ClipGenera
         GeneratorConfig.from_dict({**values, "colour": 1})
     with pytest.raises(ValueError, match="at least one class"):
         GeneratorConfig.from_dict({**values, "label_names": []})
+    with pytest.raises(ValueError, match="label_names as a list"):
+        GeneratorConfig.from_dict({**values, "label_names": 5})
+    with pytest.raises(ValueError, match="by name"):
+        GeneratorConfig.from_dict([values])  # type: ignore[arg-type]  # as a damaged file may hold

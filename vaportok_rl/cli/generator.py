@@ -16,7 +16,13 @@ from rich.console import Console
 from torch import Tensor
 
 from vaportok_rl.cli.progress import progress_bar, told_when_interrupted
-from vaportok_rl.experiments.run_folder import CONFIG_FILE, create_run_folder, write_config
+from vaportok_rl.experiments.run_folder import (
+    CONFIG_FILE,
+    check_settings_unchanged,
+    create_run_folder,
+    preparing,
+    write_config,
+)
 from vaportok_rl.generation.config import GeneratorConfig, GeneratorSizes
 from vaportok_rl.generation.model import GENERATOR_FILE, ClipGenerator
 from vaportok_rl.generation.sequences import CodeSequences
@@ -76,7 +82,8 @@ class GeneratorCommand:
         processes = Processes.start(self.device)
         folder = self._take_folder() if processes.is_main else self.out or Path()
         compute = ComputeLog(folder, self.device) if processes.is_main else None
-        train, held_out, unit_codes, config = self._prepare(folder, processes, console)
+        with preparing(folder) if processes.is_main and not self.resume else contextlib.nullcontext():
+            train, held_out, unit_codes, config = self._prepare(folder, processes, console)
         resumes = processes.all_agree(self.resume and (folder / STATE_FILE).is_file())
         trainer = GeneratorTrainer(
             config,
@@ -121,6 +128,9 @@ class GeneratorCommand:
             raise FileNotFoundError(
                 f"Expected a run to resume in {self.out}, found no {CONFIG_FILE}; start it without --resume."
             )
+        # The trainer compares sizes and training with those in its state.
+        free = ("out", "resume", "device", "trust_archives", "sizes", "training")
+        check_settings_unchanged(self.out, self, free)
         return self.out
 
     def _prepare(

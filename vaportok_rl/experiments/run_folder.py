@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import math
 import shlex
+import shutil
 import subprocess
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
@@ -105,20 +107,38 @@ def _options(settings: Any, usual: Any, prefix: str) -> Iterator[str]:
             yield from (f"--{option}", *(map(str, words) if several else [str(value)]))
 
 
-def changed_settings(folder: Path, config: Any, free: Collection[str] = ()) -> dict[str, tuple[Any, Any]]:
-    """The settings that differ from those in a folder's ``config.yaml``.
+def check_settings_unchanged(folder: Path, config: Any, free: Collection[str] = ()) -> None:
+    """Checks that a run is resumed with the settings in its ``config.yaml``.
 
     Args:
         folder: of the run to resume.
         config: the settings now.
         free: names of settings that may differ.
 
-    Returns:
-        The value then and the value now by name, in alphabetical order, as plain data.
+    Raises:
+        ValueError: another setting differs.
     """
     saved: Mapping[str, Any] = yaml.safe_load((folder / CONFIG_FILE).read_text())
     mine = {name: value for name, value in plain(config).items() if name not in free}
-    return {name: (saved.get(name), mine[name]) for name in sorted(mine) if saved.get(name) != mine[name]}
+    changed = [name for name in sorted(mine) if saved.get(name) != mine[name]]
+    if changed:
+        shown = "; ".join(f"{name}: {saved.get(name)!r} then, {mine[name]!r} now" for name in changed[:3])
+        raise ValueError(
+            f"Expected the settings that the run in {folder} was started with, got other values for "
+            f"{', '.join(changed)} ({shown}); repeat its command with --resume, or start a new run folder."
+        )
+
+
+@contextlib.contextmanager
+def preparing(folder: Path) -> Iterator[None]:
+    """Removes a new run folder if its run cannot begin, so that the corrected command finds it new again."""
+    try:
+        yield
+    except Exception:
+        if all(entry.name in (LOCK_FILE, CONFIG_FILE) for entry in folder.iterdir()):
+            release_run_folder(folder)
+            shutil.rmtree(folder)
+        raise
 
 
 def write_json(path: Path, content: Any) -> Path:

@@ -79,6 +79,10 @@ class GeneratorConfig(GeneratorSizes):
             ValueError: a field is missing or unknown, or out of range.
         """
         known = {field.name for field in fields(cls)}
+        if not isinstance(values, Mapping):
+            raise ValueError(f"Expected a generator's settings by name, got {values!r}; copy its file again.")
+        if not isinstance(values.get("label_names", []), list):
+            raise ValueError(f"Expected label_names as a list, got {values['label_names']!r}; copy the file again.")
         if values.keys() != known:
             odd = sorted(values.keys() ^ known)
             raise ValueError(f"Expected a generator's settings {', '.join(sorted(known))}, got others in {odd}.")

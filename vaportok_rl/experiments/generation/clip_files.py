@@ -56,9 +56,11 @@ def read_clip(path: Path, frames: int = 256) -> Tensor:
                 if len(shown) == frames:
                     break
     except (av.FFmpegError, IndexError) as error:
-        raise ValueError(f"Expected a video at {path}, got a file that cannot be read ({error}).") from error
+        raise ValueError(
+            f"Expected a video at {path}, got a file that cannot be read ({error}); check that it plays."
+        ) from error
     if not shown:
-        raise ValueError(f"Expected a video at {path}, got a file without frames.")
+        raise ValueError(f"Expected a video at {path}, got a file without frames; check that it plays.")
     return torch.stack(shown).permute(3, 0, 1, 2)
 
 

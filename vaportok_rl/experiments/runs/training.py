@@ -33,7 +33,7 @@ from vaportok_rl.experiments.reports.plots import (
     reward_curves_figure,
     save_figure,
 )
-from vaportok_rl.experiments.run_folder import CONFIG_FILE, changed_settings, command_line, plain, write_config
+from vaportok_rl.experiments.run_folder import CONFIG_FILE, check_settings_unchanged, command_line, plain, write_config
 from vaportok_rl.experiments.runs.algorithms import (
     ALGORITHMS,
     A2CSettings,
@@ -338,13 +338,7 @@ def resumable_record(settings: TrainSettings, folder: Path) -> dict[str, Any]:
             f"Expected a run to resume in {folder}, found no {CONFIG_FILE} of one; start it without --resume."
         )
     record = read_record(file) if file.is_file() else {}
-    changed = changed_settings(folder, settings, free=("decisions",))
-    if changed:
-        shown = "; ".join(f"{name}: {then!r} then, {now!r} now" for name, (then, now) in list(changed.items())[:3])
-        raise ValueError(
-            f"Expected the settings that the run in {folder} was started with, got other values for "
-            f"{', '.join(changed)} ({shown}); repeat its command with --resume, or start a new run folder."
-        )
+    check_settings_unchanged(folder, settings, free=("decisions",))
     return record
 
 

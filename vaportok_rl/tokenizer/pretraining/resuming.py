@@ -65,13 +65,20 @@ def read_state(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
+        ValueError: it is damaged.
     """
     path = folder / STATE_FILE
     if not path.is_file():
         raise FileNotFoundError(
             f"Expected a checkpoint at {path} to resume from, found none; start the run without --resume."
         )
-    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # torch raises whatever the bytes lead to
+        raise ValueError(
+            f"Expected the state of a run at {path}, got a damaged file ({type(error).__name__}); copy it again, or "
+            "start a new run folder."
+        ) from error
     return state
 
 
