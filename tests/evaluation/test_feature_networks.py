@@ -93,7 +93,7 @@ def test_the_stand_in_tells_families_apart_and_says_what_it_is() -> None:
     assert list(classifier.label_names[: len(families)]) == families
     batch = ProceduralClips(split="test").batch(range(90))
     logits = classifier(batch.clips)[:, : len(families)]
-    assert (logits.argmax(-1) == batch.labels).float().mean() > 0.35
+    assert (logits.argmax(-1) == batch.labels).float().mean() > 0.7
     features = network(batch.clips)
     assert features.shape == (90, FEATURES)
     torch.testing.assert_close(features[3:5], network(batch.clips[3:5].float() / 255), atol=1e-4, rtol=1e-4)

@@ -42,28 +42,26 @@ class _Residual(nn.Module):
 class StandIn(nn.Module):
     """Four strided 3-D convolutions, pooling over time and space, d features and a linear classifier.
 
-    Many families differ only in motion. With ``motion`` the input has, beside the pixels, their change since the last
-    frame and their distance from the clip's mean; residual convolutions lie between the strided ones, and the maximum
-    is pooled beside the mean.
+    Many families differ only in motion: beside the pixels, the input has their change since the last frame and their
+    distance from the clip's mean. Residual convolutions lie between the strided ones, and the maximum is pooled beside
+    the mean.
 
     Args:
         label_names: the classes.
-        channels: after each strided convolution.
-        motion: see above.
     """
 
-    def __init__(self, label_names: Sequence[str], channels: Sequence[int] = CHANNELS, motion: bool = True) -> None:
+    def __init__(self, label_names: Sequence[str]) -> None:
         super().__init__()
-        self.label_names, self.channels, self.motion = tuple(label_names), tuple(channels), motion
+        self.label_names = tuple(label_names)
         layers: list[nn.Module] = []
-        before = 9 if motion else 3
-        for place, after in enumerate(channels):
+        before = 9
+        for place, after in enumerate(CHANNELS):
             stride = (2, 2, 2) if place else (1, 2, 2)
             layers += [nn.Conv3d(before, after, 3, stride, padding=1), nn.GroupNorm(8, after), nn.SiLU()]
-            layers += [_Residual(after)] if motion and 0 < place < len(channels) - 1 else []
+            layers += [_Residual(after)] if 0 < place < len(CHANNELS) - 1 else []
             before = after
         self.trunk = nn.Sequential(*layers)
-        self.features = nn.Linear((2 if motion else 1) * before, FEATURES)
+        self.features = nn.Linear(2 * before, FEATURES)
         self.head = nn.Linear(FEATURES, len(self.label_names))
 
     def embed(self, clips: Tensor) -> Tensor:
@@ -71,12 +69,10 @@ class StandIn(nn.Module):
         video = clips.float() / 127.5 - 1 if clips.dtype == torch.uint8 else clips.float() * 2 - 1
         if video.shape[-1] > _SIZE or video.shape[-2] > _SIZE:
             video = F.adaptive_avg_pool3d(video, (None, _SIZE, _SIZE))
-        if self.motion:
-            steps = video.diff(dim=2, prepend=video[:, :, :1])
-            video = torch.cat([video, _STEP_GAIN * steps, _MEAN_GAIN * (video - video.mean(2, keepdim=True))], 1)
+        steps = video.diff(dim=2, prepend=video[:, :, :1])
+        video = torch.cat([video, _STEP_GAIN * steps, _MEAN_GAIN * (video - video.mean(2, keepdim=True))], 1)
         found = self.trunk(video)
-        pooled = [found.mean((2, 3, 4)), found.amax((2, 3, 4))] if self.motion else [found.mean((2, 3, 4))]
-        out: Tensor = self.features(torch.cat(pooled, 1))
+        out: Tensor = self.features(torch.cat([found.mean((2, 3, 4)), found.amax((2, 3, 4))], 1))
         return out
 
     def forward(self, clips: Tensor) -> Tensor:
@@ -88,9 +84,8 @@ class StandIn(nn.Module):
         """Writes the weights (float16), the classes and notes such as the training command; returns the file."""
         file.parent.mkdir(parents=True, exist_ok=True)
         state = {name: value.detach().cpu().half().contiguous() for name, value in self.state_dict().items()}
-        facts = {"labels": json.dumps(self.label_names), "layout": json.dumps([self.channels, self.motion])}
         with whole_write(file) as scratch:
-            save_file(state, scratch, metadata={**facts, **notes})
+            save_file(state, scratch, metadata={"labels": json.dumps(self.label_names), **notes})
             order_metadata(scratch)
         return file
 
@@ -98,9 +93,6 @@ class StandIn(nn.Module):
     def load(cls, file: Path = STAND_IN_FILE) -> StandIn:
         """Reads a file of `save`; the network is in evaluation mode."""
         with safe_open(file, "pt") as opened:
-            facts = opened.metadata()
-            # The first file of the package states no layout.
-            layout = json.loads(facts.get("layout", "[[24, 48, 96, 128], false]"))
-            network = cls(json.loads(facts["labels"]), *layout)
+            network = cls(json.loads(opened.metadata()["labels"]))
             network.load_state_dict({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118
         return network.eval().requires_grad_(False)
