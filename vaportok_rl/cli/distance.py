@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from vaportok_rl.cli.progress import progress_bar
 from vaportok_rl.experiments.console import tell_written
-from vaportok_rl.experiments.run_folder import create_run_folder, write_config, write_json
+from vaportok_rl.experiments.run_folder import create_run_folder, preparing, write_config, write_json
 from vaportok_rl.generation.sampling import SamplingOptions
 from vaportok_rl.runtime.declared import AT_LEAST_1, SEED, check_fields
 from vaportok_rl.runtime.ranks import Processes
@@ -88,7 +89,8 @@ class Distance:
         lpips = self._lpips(console, process.engine.config.size)
         policy = build_length_policy(self.lengths, process, trust_archives=self.trust_archives)
         folder = create_run_folder(Path("runs"), "distance", self.out) if processes.is_main else Path()
-        with progress_bar(console) as progress:
+        unused = preparing(folder) if processes.is_main else contextlib.nullcontext()
+        with unused, progress_bar(console) as progress:
             total = -(-self.count // processes.count) * (1 if model is None else 2)
             task = progress.add_task("measuring clips", total=total, live="")
             figures = measure_generation(

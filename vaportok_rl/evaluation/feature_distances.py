@@ -97,6 +97,19 @@ class FeatureStatistics:
         return self.scatter / self.count + torch.outer(self.mean, self.mean)
 
 
+def check_enough(clips: int, features: int, allow_few: bool = False) -> None:
+    """Checks that there are clips enough for a covariance of the features; see `frechet_distance`.
+
+    Raises:
+        TooFewClipsError: there are not.
+    """
+    if clips < 2 or (clips <= features and not allow_few):
+        raise TooFewClipsError(
+            f"Expected more clips than the {features} features for a covariance, got {clips}; take more clips, or read "
+            "the maximum mean discrepancy, which needs fewer."
+        )
+
+
 def frechet_distance(one: FeatureStatistics, other: FeatureStatistics, *, allow_few: bool = False) -> float:
     """Squared Fréchet distance of the Gaussians with these means and covariances (Heusel et al. 2017).
 
@@ -113,12 +126,7 @@ def frechet_distance(one: FeatureStatistics, other: FeatureStatistics, *, allow_
         ValueError: the features have different widths.
     """
     _check_width(one, other)
-    few = min(one.count, other.count)
-    if few < 2 or (few <= one.width and not allow_few):
-        raise TooFewClipsError(
-            f"Expected more clips than the {one.width} features for a covariance, got {few}; take more clips, or read "
-            "the maximum mean discrepancy, which needs fewer."
-        )
+    check_enough(min(one.count, other.count), one.width, allow_few)
     spread = one.covariance.trace() + other.covariance.trace()
     shared = torch.linalg.svdvals(_root(one.covariance) @ _root(other.covariance)).sum()
     return max(0.0, float((one.mean - other.mean).square().sum() + spread - 2 * shared))

@@ -129,8 +129,13 @@ def test_what_does_not_fit_is_refused(process: TaildropProcess, generator: ClipG
     other = ClipGenerator(replace(generator.config, label_names=("a", "b")))
     with pytest.raises(ValueError, match="2 classes, got 18"):
         measure_generation(process, policy, NETWORK, 8, model=other)
+    with pytest.raises(ValueError, match=r"at least 4,?000"):
+        measure_generation(process, policy, NETWORK, 8, processes=Processes(0, 10**9))
+    measured: list[int] = []
+    wide = replace(NETWORK, compute=lambda clips: clips[:, 0, 0, 0, :8].float())
     with pytest.raises(TooFewClipsError):
-        measure_generation(process, policy, replace(NETWORK, compute=lambda clips: clips[:, 0, 0, 0, :8].float()), 4)
+        measure_generation(process, policy, wide, 8, on_clips=measured.append)
+    assert not measured  # said before all clips are
 
 
 def test_the_command_measures_and_says_on_what(
@@ -138,6 +143,7 @@ def test_the_command_measures_and_says_on_what(
 ) -> None:
     command = ["distance", "--tokenizer", tiny_world, "--lengths", "fixed:4", "--count", "16"]
     assert "64 features" in fails(*command, "--out", str(tmp_path / "refused"))
+    assert not (tmp_path / "refused").exists()
     main([*command, "--few", "--out", str(tmp_path / "out")])
     told = capsys.readouterr().out
     assert "nothing published" in told

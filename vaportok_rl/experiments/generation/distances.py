@@ -15,7 +15,7 @@ from vaportok_rl.agents.lengths import LengthPolicy
 from vaportok_rl.envs import TaildropProcess
 from vaportok_rl.envs.rewards.pixels import ssim
 from vaportok_rl.evaluation import mean_squared_error, psnr
-from vaportok_rl.evaluation.feature_distances import FeatureStatistics
+from vaportok_rl.evaluation.feature_distances import FeatureStatistics, check_enough
 from vaportok_rl.evaluation.feature_networks import FeatureNetwork
 from vaportok_rl.evaluation.stand_in import StandIn
 from vaportok_rl.evaluation.video_distances import VideoDistance, compare
@@ -172,7 +172,7 @@ def measure_generation(
 
     Raises:
         TooFewClipsError: see `frechet_distance`.
-        ValueError: generator and clips have different classes.
+        ValueError: generator and clips have different classes, or there are fewer clips than a path has.
     """
     world, names = process.engine.world, tuple(process.source.label_names)
     if model is not None:
@@ -186,12 +186,18 @@ def measure_generation(
     errors, likenesses, perceived, accuracies, kept, labels = [], [], [], [], [], []
     share = processes or Processes()
     paths = process.path_length * share.count
-    for scene, n_tokens in policy_scenes(
-        process, policy, min(count, len(process.source) // paths * paths), seed, share
-    ):
+    asked = min(count, len(process.source) // paths * paths)
+    if not asked:
+        raise ValueError(
+            f"Expected at least {paths} held-out clips, a path for each process, got {len(process.source)}; name more "
+            "--clips."
+        )
+    for scene, n_tokens in policy_scenes(process, policy, asked, seed, share):
         clips, codes, own = scene.clips.flatten(0, 1), scene.codes.flatten(0, 1), scene.labels.flatten()
         decoded = world.decode(codes, n_tokens.flatten())
         real.add(clips, own)
+        if real.statistics is not None:  # refused now, not after all clips
+            check_enough(-(-asked // paths) * paths, real.statistics.width, allow_few)
         again.add(decoded, own)
         errors.append(mean_squared_error(decoded, clips).view_as(n_tokens))
         original = clips.float() / 255
