@@ -142,18 +142,23 @@ def test_the_rebuild_fills_in_every_method() -> None:
         (("run", "random", "--seeds", "0..9"), "0-9"),
         (("run", "random", "--seeds", "9-0"), "'9-0'"),
         (("run", "random", "--decisions", "0"), "decisions ≥ 1"),
+        (("run", "random", "--task", "pareto-v1", "--decisions", "7"), "8 weightings"),
         (("run", "random", "--out", __file__), "test_submissions"),
-        (("report", "--folder", "nothing"), "nothing"),
+        (("report", "--folder", "nothing", "--out", "pages"), "nothing"),
+        (("report", "--out", __file__), "test_submissions"),
+        (("template", __file__), "test_submissions"),
     ],
 )
 def test_mistakes_are_answered(
     pinned: dict[str, Path],
     fails: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
     arguments: tuple[str, ...],
     found: str,
 ) -> None:
     monkeypatch.setattr("vaportok_rl.benchmark.running.run_method", None)  # nothing is trained before the answer
+    monkeypatch.chdir(tmp_path)
     assert found in fails("benchmark", *arguments)
 
 

@@ -18,6 +18,7 @@ from vaportok_rl.benchmark.views import write_views
 from vaportok_rl.evaluation.intervals import bootstrap_interval
 from vaportok_rl.experiments.reports.plots import save_figure
 from vaportok_rl.runtime.markdown import markdown_table, write_page
+from vaportok_rl.runtime.whole_writes import writable_folder
 
 PAGE_FILE = "leaderboard.md"
 
@@ -82,15 +83,15 @@ def write_report(folder: Path, out: Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: there are no results.
+        UnwritableError: ``out`` cannot be written to.
     """
+    images = writable_folder(out / "images")
     found = standings(folder)
     if not found:
         raise FileNotFoundError(
             f"Expected results of the current tasks in {folder}, found none; run `vaportok-rl benchmark run all "
             "--seeds 0-9`."
         )
-    images = out / "images"
-    images.mkdir(parents=True, exist_ok=True)
     pictures = [
         save_figure(curves_figure(found), images / "leaderboard.png"),
         save_figure(profile_figure(found), images / "profiles.png"),

@@ -237,9 +237,15 @@ def run_seeds(
         How many of the seeds the folder held already.
 
     Raises:
-        ValueError: the folder holds longer runs, which would be replaced, or damaged results.
+        ValueError: there are fewer decisions than weightings, or the folder holds longer runs, which would be
+            replaced, or damaged results.
     """
     asked = (decisions or task.decisions) // len(task.sweep)
+    if asked < 1:
+        raise ValueError(
+            f"Expected a decision for each of the {len(task.sweep)} weightings of {task.name}, got {decisions}; train "
+            "for more."
+        )
     table = fingerprint(arena_of(task).table)
     held = {old.seed: old.decisions for old in read_results(folder) if old.belongs_to(task, table)}
     longer = [seed for seed in seeds if held.get(seed, 0) > asked]

@@ -14,6 +14,7 @@ from vaportok_rl.benchmark.methods.registry import METHOD_FILE, METHODS
 from vaportok_rl.benchmark.running import RESULTS_FILE, Result, arena_of, read_results, score_of_seed
 from vaportok_rl.benchmark.tables import pins
 from vaportok_rl.benchmark.tasks import TASKS, Task
+from vaportok_rl.runtime.whole_writes import writable_folder
 
 README_FILE = "README.md"
 FOLDER = Path("leaderboard")
@@ -69,11 +70,12 @@ def write_template(folder: Path) -> list[Path]:
 
     Raises:
         FileExistsError: the folder holds a method already.
+        UnwritableError: it is a file, or cannot be written to.
     """
     method, readme = folder / METHOD_FILE, folder / README_FILE
     if method.exists() or readme.exists():
         raise FileExistsError(f"Expected a new folder, got {folder}, which holds a method; choose another name.")
-    folder.mkdir(parents=True, exist_ok=True)
+    writable_folder(folder)
     method.write_text(TEMPLATE, encoding="utf-8")
     readme.write_text(
         f"# {folder.name}\n\nWhat it does, in a sentence or two; a link to the paper.\n\n- Sees: window\n"

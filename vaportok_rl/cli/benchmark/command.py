@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -131,7 +132,8 @@ class Template:
         from vaportok_rl.benchmark.submissions import write_template
 
         tell_written(console, self.folder, write_template(self.folder))
-        console.print(f"next: vaportok-rl benchmark run {self.folder} --seeds 0-9", highlight=False, soft_wrap=True)
+        command = shlex.join(["vaportok-rl", "benchmark", "run", str(self.folder), "--seeds", "0-9"])
+        console.print(f"next: {command}", highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
