@@ -1,5 +1,7 @@
 """The views of the leaderboard against numbers worked out by hand, and from CSVs with made-up lengths."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,9 @@ import torch
 
 from vaportok_rl.benchmark import TASKS
 from vaportok_rl.benchmark.methods.registry import METHODS
-from vaportok_rl.benchmark.report import write_report
+from vaportok_rl.benchmark.report import look_ahead, task_table, write_report
 from vaportok_rl.benchmark.running import Result, arena_of, write_results
-from vaportok_rl.benchmark.standings import Standing
+from vaportok_rl.benchmark.standings import Standing, standings
 from vaportok_rl.benchmark.tables import fingerprint
 from vaportok_rl.benchmark.views import is_optimiser, learnable_table, optimisers_table, write_views
 
@@ -95,6 +97,77 @@ def test_pages_without_results_say_so(tmp_path: Path) -> None:
     page = write_views({"budget-v1": [GRPO]}, tmp_path)[1].read_text()
     assert "No informed method" in page
     assert page.count("no results of") == 2
+
+
+def test_each_run_is_compared_with_the_method_below() -> None:
+    rows = [
+        row("oracle", {0: 1.0, 1: 1.0}),
+        row("a", {0: 0.9, 1: 0.4}),
+        row("b", {0: 0.5, 1: 0.5}),
+        row("c", {0: 0.6, 1: 0.4}),  # as good as b on average
+        row("d", {0: 0.0}),
+    ]
+    found = cells(task_table(TASKS["procedural-v1"], rows))
+    assert [found[name][2] for name in "abcd"] == ["0.50", "0.50", "0.50", ""]
+    assert found["oracle"][2] == ""
+    by_task = {name: task_table(TASKS[name], rows).splitlines()[0] for name in ("procedural-v1", "pareto-v1")}
+    assert ["area" in heading for heading in by_task.values()] == [True, False]
+    assert ["share of the front" in heading for heading in by_task.values()] == [False, True]
+
+
+def test_what_looking_ahead_is_worth(pinned: dict[str, Path]) -> None:
+    task = TASKS["stream-v1"]
+    arena = arena_of(task)
+    shape = arena.scenes("test").shape
+    lengths = dict(zip(("planner", "linucb", "complexity-affine", "best-fixed"), (8, 16, 3, 1), strict=True))
+    rows = [
+        replace(row(name, {0: 0.5}), lengths=torch.full((1, *shape), length), seeds=(0,))
+        for name, length in lengths.items()
+    ]
+    ahead, alone = (arena.reward("test", torch.full(shape, n)) for n in (8, 3))  # linucb sees the purse: neither
+    bounds = arena.bounds("test")
+    worth = (ahead - alone) / (bounds.oracle - bounds.fixed)
+    assert abs(worth) > 0.01
+    assert f"planner scores {worth:+.3f} [" in look_ahead(task, rows)
+    assert "complexity-affine, the best that decides clip by clip" in look_ahead(task, rows)
+    assert look_ahead(task, rows[:2]) == look_ahead(TASKS["budget-v1"], rows) == ""
+
+
+def test_the_runs_of_a_sweep_count_together_and_those_of_old_versions_do_not(
+    pinned: dict[str, Path], tmp_path: Path
+) -> None:
+    task = TASKS["pareto-v1"]
+    arena = arena_of(task)
+    shape = arena.scenes("test").shape
+
+    def swept(seed: int, lengths: Sequence[int], identity: str = task.identity) -> list[Result]:
+        table = fingerprint(pinned[task.table])[:12]
+        return [
+            Result(
+                *(task.name, identity, table, "mine", seed, " ".join(map(str, weights)), 5, 2.0, "", "", "5:0.5"),
+                lengths=" ".join([str(length)] * shape.numel()),
+            )
+            for weights, length in zip(task.sweep, lengths, strict=True)
+        ]
+
+    kept = {0: range(1, 9), 1: range(9, 17)}
+    for seed, lengths in kept.items():
+        write_results(tmp_path / "mine", swept(seed, lengths))
+    write_results(tmp_path / "old", swept(0, kept[0], "0" * 12))
+    write_results(tmp_path / "small", swept(0, [1] * 8))
+    found = standings(tmp_path)[task.name]
+    assert len(found) == 2
+    assert found[0].middle > found[1].middle
+    mine = next(one for one in found if one.method == "mine")
+    every = [[torch.full(shape, length) for length in lengths] for lengths in kept.values()]
+    volumes = np.array([arena.volume(arena.vector("test", one) for one in some) for some in every])
+    fixed, oracle = arena.sweep_volumes.fixed, arena.sweep_volumes.oracle
+    assert mine.seeds == (0, 1)
+    assert mine.scores == pytest.approx((volumes - fixed) / (oracle - fixed))
+    assert mine.share == pytest.approx(volumes / arena.front_volume)
+    assert mine.saved == pytest.approx([np.mean([arena.saved("test", one) for one in some]) for some in every])
+    assert (mine.seconds.tolist(), mine.tokens.tolist(), mine.decisions) == ([16, 16], [4.5, 12.5], 40)
+    assert (mine.curves, bool(np.isnan(mine.area).all())) == ((), True)
 
 
 def test_from_files_to_pages(pinned: dict[str, Path], tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from vaportok_rl.evaluation.intervals import (
     interquartile_mean,
     interquartile_mean_interval,
     mean_interval,
+    percentile_interval,
 )
 
 
@@ -21,6 +22,12 @@ def test_the_interval_of_a_mean_is_near_the_normal_one() -> None:
     assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.2 * error)
     assert (low, high) == mean_interval(values)
     assert (low, high) != mean_interval(values, seed=1)
+
+
+def test_the_interval_of_draws_is_central() -> None:
+    assert percentile_interval(np.arange(1001)) == pytest.approx((25, 975))
+    assert percentile_interval(np.arange(1001), confidence=0.5) == pytest.approx((250, 750))
+    assert all(map(math.isnan, percentile_interval([0.0, 1.0, math.nan])))
 
 
 def test_all_resamples_of_two_values() -> None:

@@ -46,6 +46,40 @@ def test_it_learns_each_class_and_its_length(tmp_path: Path) -> None:
     assert held_out_loss(trainer.model.eval(), songs(6)) < 0.4 * before
 
 
+def test_the_rate_rises_in_the_warmup_and_falls_by_half_a_cosine() -> None:
+    training = replace(TRAINING, steps=100, warmup=0.2)
+    assert [training.rate(step) for step in (0, 9, 19)] == pytest.approx([0.05, 0.5, 1])
+    assert [training.rate(step) for step in (39, 59, 99)] == pytest.approx([0.5 + 0.125**0.5, 0.5, 0], abs=1e-12)
+    assert replace(training, warmup=0.0).rate(49) == pytest.approx(0.5)
+
+
+def test_a_step_is_clipped_and_has_the_rates_and_the_loss_per_token(tmp_path: Path) -> None:
+    training = replace(TRAINING, steps=100, warmup=0.2, max_grad_norm=1e-3, unconditional=0.5)
+    trainer = GeneratorTrainer(CONFIG, training, songs(), tmp_path)
+    taken, labels = trainer.batch(0)
+    assert taken.n_tokens.tolist() == sorted(taken.n_tokens.tolist())
+    assert 0 < int((labels == CONFIG.no_class).sum()) < 8
+    kept = int((taken.n_tokens + 1).sum())  # [stop] counts
+    with torch.no_grad():
+        wanted = float(trainer.model.loss(taken.codes, labels, taken.n_tokens).sum()) / kept
+    found = trainer.train_step()
+    assert found["loss"] == pytest.approx(wanted, rel=1e-5)
+    assert found["gradient_norm"] > 1e-3  # before clipping
+    left = torch.stack([value.grad.norm() for value in trainer.model.parameters() if value.grad is not None]).norm()
+    assert float(left) == pytest.approx(1e-3, rel=1e-3)
+    rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in trainer.optimizers.items()}
+    peaks = {"muon": training.muon_learning_rate, "adamw": training.adam_learning_rate}
+    assert rates == pytest.approx({name: peak * 0.05 for name, peak in peaks.items()})
+
+
+def test_the_held_out_loss_is_the_mean_over_tokens_and_stops(tmp_path: Path) -> None:
+    model, some = GeneratorTrainer(CONFIG, TRAINING, songs(), tmp_path).model.eval(), songs(7)
+    with torch.no_grad():
+        total = float(model.loss(some.codes, some.labels, some.n_tokens).sum())
+    wanted = total / int((some.n_tokens + 1).sum())
+    assert [held_out_loss(model, some, size) for size in (2, 64)] == pytest.approx([wanted] * 2, rel=1e-5)
+
+
 @pytest.mark.parametrize("stopped_at", [2, 3])
 def test_a_resumed_run_is_the_same_to_the_bit(tmp_path: Path, stopped_at: int) -> None:
     whole = GeneratorTrainer(CONFIG, TRAINING, songs(), tmp_path / "whole")

@@ -21,6 +21,8 @@ from vaportok_rl.envs.table.shards import weights_digest
 from vaportok_rl.evaluation.feature_distances import FeatureStatistics, frechet_distance
 from vaportok_rl.evaluation.feature_networks import open_feature_network
 from vaportok_rl.experiments.generation.length_distances import DistanceSettings, LengthDistances
+from vaportok_rl.experiments.runs.training import TrainSettings
+from vaportok_rl.experiments.runs.world_settings import RewardSettings
 from vaportok_rl.experiments.sweeps import ablation, running, weights
 from vaportok_rl.experiments.sweeps.plan import read_plan
 from vaportok_rl.generation import ClipGenerator, GeneratorConfig, generate_codes
@@ -176,6 +178,14 @@ def test_the_table_and_its_claims_by_hand() -> None:
         "held** (3 of 3 seeds)",
         "held** (3 of 3 seeds)",
     ]
+
+
+def test_the_reward_of_a_row_has_the_weights_at_the_end_of_training() -> None:
+    scheduled = {"efficiency": "0:3@0:20", "diversity": "2"}
+    settings = TrainSettings(reward=RewardSettings(preset="paper", weights=scheduled), decisions=24)
+    terms = dict.fromkeys(("penalty", "reconstruction", "generation"), 0.0) | {"efficiency": 0.5, "diversity": 0.25}
+    rows = [{"variant": "full", "seed": 0, **{f"reward_{term}": value for term, value in terms.items()}}]
+    assert ablation.ablation_frame(rows, settings)["reward"].tolist() == pytest.approx([3 * 0.5 + 2 * 0.25])
 
 
 def test_steps_of_the_weights_by_hand() -> None:
