@@ -57,6 +57,8 @@ def test_transformers_see_normalised_frames_and_give_the_mean_of_their_vectors(t
     grey = torch.full((2, 3, 16, 8, 8), 0.5)
     expected = (0.5 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
     torch.testing.assert_close(network(grey), expected.expand(2, -1))
+    rising = grey * torch.linspace(0, 2, 16).view(16, 1, 1)  # the first frame is black
+    torch.testing.assert_close(network(rising), expected.expand(2, -1))
     with pytest.raises(ValueError, match=r"16 frames.* got 4"):
         network(grey[:, :, :4])
 
@@ -81,6 +83,9 @@ def test_what_is_no_network_is_refused(tmp_path: Path, spec: str, error: type[Ex
 def test_a_network_that_gives_no_vectors_is_refused(tmp_path: Path) -> None:
     network = open_feature_network(f"torchscript:{saved(LikeI3D(), tmp_path)}")
     with pytest.raises(ValueError, match=r"got \(2, 3, 4, 8, 8\)"):
+        network(torch.zeros(2, 3, 4, 8, 8))
+    network = open_feature_network(f"i3d:{saved(Patches(), tmp_path)}")
+    with pytest.raises(ValueError, match=r"i3d:FILE gives it .*rescale"):  # which this network does not take
         network(torch.zeros(2, 3, 4, 8, 8))
     assert set(PROTOCOLS) == {"i3d", "videomae", "vjepa", "torchscript"}
 

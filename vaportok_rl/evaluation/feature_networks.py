@@ -144,7 +144,18 @@ def open_feature_network(spec: str = STAND_IN, device: str | torch.device = "cpu
     protocol = PROTOCOLS[kind]
 
     def compute(clips: Tensor) -> Tensor:
-        out = module(protocol.prepare(clips), **protocol.options)
+        prepared = protocol.prepare(clips)
+        try:
+            out = module(prepared, **protocol.options)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, TypeError) as error:
+            given = ", ".join((f"{prepared.dtype} {tuple(prepared.shape)}", *protocol.options))
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            raise ValueError(
+                f"Expected the network in {file} to take what {kind}:FILE gives it ({given}), got an error ({reason}); "
+                f"choose among {', '.join(f'{name}:FILE' for name in PROTOCOLS)} what it was made for."
+            ) from error
         if isinstance(out, Tensor) and out.dim() == 3:
             out = out.mean(1)
         if not isinstance(out, Tensor) or out.dim() != 2 or len(out) != len(clips):

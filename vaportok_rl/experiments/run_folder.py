@@ -137,7 +137,7 @@ def preparing(folder: Path) -> Iterator[None]:
     except Exception:
         if all(entry.name in (LOCK_FILE, CONFIG_FILE) for entry in folder.iterdir()):
             release_run_folder(folder)
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
