@@ -105,12 +105,23 @@ def test_a_run_measures_policies_and_acts_alike(arena: Arenas) -> None:
     of = arena("budget-v1")
     policy = nn.Linear(of.env("train").width, 16)
     given = (policy, lambda seen: policy(seen), as_act(policy))  # a module, a function, and what is scored
-    run = Run(of, seed=0, decisions=30)
+    run = Run(of, seed=0, decisions=100)  # measured every tenth
     for place, one in enumerate(given):
         run.measure(10 * place, one)
+    run.measure(29, policy)
     assert [done for done, _ in run.curve] == [0, 10, 20]
     assert len({score for _, score in run.curve}) == 1
     assert as_act(given[-1]) is given[-1]
+
+
+def test_saved_is_against_a_fixed_length_of_as_many_tokens(arena: Arenas) -> None:
+    of = arena("procedural-v1")
+    errors = of.every("test").errors(1, 16).double()  # [16, P, L]
+    lengths = torch.full(of.scenes("test").shape, 4)
+    lengths[:, ::2] = 12
+    wanted = 1 - float(errors.gather(0, lengths[None] - 1).mean() / errors[8 - 1].mean())
+    assert of.saved("test", lengths) == pytest.approx(wanted, rel=1e-5)
+    assert of.saved("test", torch.full_like(lengths, 8)) == pytest.approx(0, abs=1e-6)
 
 
 def test_the_front_dominates_and_its_volume_bounds_the_fixed_lengths(arena: Arenas) -> None:
@@ -127,5 +138,6 @@ def test_the_front_dominates_and_its_volume_bounds_the_fixed_lengths(arena: Aren
     every = [of.vector("test", torch.full(of.scenes("test").shape, n)) for n in range(1, 17)]
     chosen = [max(every, key=lambda vector: np.dot(vector, weights)) for weights in of.task.sweep]
     assert fixed == pytest.approx(of.volume(chosen))
+    assert of.reference == pytest.approx(np.min(every, axis=0))
     assert len(simplex(3, 15)) == 136
     assert all(sum(weights) == pytest.approx(1) for weights in simplex(3, 15))

@@ -116,7 +116,13 @@ def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("options", "word"), [({"heads": 5}, "heads"), ({"layers": 0}, "layers"), ({"width": 2.5}, "width")]
+    ("options", "word"),
+    [
+        ({"heads": 5}, "heads"),
+        ({"layers": 0}, "layers"),
+        ({"width": 2.5}, "width"),
+        ({"width": 9, "heads": 3}, "width"),
+    ],
 )
 def test_impossible_sizes_are_refused(options: dict[str, int], word: str) -> None:
     with pytest.raises((ValueError, TypeError), match=word):

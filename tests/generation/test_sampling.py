@@ -44,6 +44,11 @@ def test_probabilities_are_those_of_the_books(options: SamplingOptions) -> None:
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
 
 
+def test_tokens_that_reach_p_exactly_suffice() -> None:
+    found = token_probabilities(torch.zeros(1, 4), SamplingOptions(top_p=0.5))
+    assert found.tolist() == [[0.5, 0.5, 0, 0]]
+
+
 def test_draws_are_by_inversion_and_never_impossible() -> None:
     probabilities = torch.tensor([0.0, 0.25, 0.0, 0.5, 0.25, 0.0])
     numbers = (torch.arange(4000) + 0.5) / 4000

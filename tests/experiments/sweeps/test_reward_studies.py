@@ -24,6 +24,7 @@ from vaportok_rl.experiments.generation.length_distances import DistanceSettings
 from vaportok_rl.experiments.runs.training import TrainSettings
 from vaportok_rl.experiments.runs.world_settings import RewardSettings
 from vaportok_rl.experiments.sweeps import ablation, running, weights
+from vaportok_rl.experiments.sweeps.medians import median_cell
 from vaportok_rl.experiments.sweeps.plan import read_plan
 from vaportok_rl.generation import ClipGenerator, GeneratorConfig, generate_codes
 from vaportok_rl.tokenizer import VaporTok
@@ -186,6 +187,10 @@ def test_the_reward_of_a_row_has_the_weights_at_the_end_of_training() -> None:
     terms = dict.fromkeys(("penalty", "reconstruction", "generation"), 0.0) | {"efficiency": 0.5, "diversity": 0.25}
     rows = [{"variant": "full", "seed": 0, **{f"reward_{term}": value for term, value in terms.items()}}]
     assert ablation.ablation_frame(rows, settings)["reward"].tolist() == pytest.approx([3 * 0.5 + 2 * 0.25])
+
+
+def test_one_seed_without_a_value_has_no_median() -> None:
+    assert median_cell([1.0, np.nan, 2.0], ".1f") == "–"
 
 
 def test_steps_of_the_weights_by_hand() -> None:
