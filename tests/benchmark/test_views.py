@@ -140,12 +140,18 @@ def test_the_runs_of_a_sweep_count_together_and_those_of_old_versions_do_not(
     arena = arena_of(task)
     shape = arena.scenes("test").shape
 
+    def mixed(length: int) -> torch.Tensor:
+        """One clip of each path has one token: a fixed length saves nothing."""
+        found = torch.full(shape, length)
+        found[:, 0] = 1
+        return found
+
     def swept(seed: int, lengths: Sequence[int], identity: str = task.identity) -> list[Result]:
         table = fingerprint(pinned[task.table])[:12]
         return [
             Result(
                 *(task.name, identity, table, "mine", seed, " ".join(map(str, weights)), 5, 2.0, "", "", "5:0.5"),
-                lengths=" ".join([str(length)] * shape.numel()),
+                lengths=" ".join(map(str, mixed(length).flatten().tolist())),
             )
             for weights, length in zip(task.sweep, lengths, strict=True)
         ]
@@ -159,14 +165,16 @@ def test_the_runs_of_a_sweep_count_together_and_those_of_old_versions_do_not(
     assert len(found) == 2
     assert found[0].middle > found[1].middle
     mine = next(one for one in found if one.method == "mine")
-    every = [[torch.full(shape, length) for length in lengths] for lengths in kept.values()]
+    every = [[mixed(length) for length in lengths] for lengths in kept.values()]
+    tokens = [float(torch.stack(some).double().mean()) for some in every]
     volumes = np.array([arena.volume(arena.vector("test", one) for one in some) for some in every])
     fixed, oracle = arena.sweep_volumes.fixed, arena.sweep_volumes.oracle
     assert mine.seeds == (0, 1)
     assert mine.scores == pytest.approx((volumes - fixed) / (oracle - fixed))
     assert mine.share == pytest.approx(volumes / arena.front_volume)
     assert mine.saved == pytest.approx([np.mean([arena.saved("test", one) for one in some]) for some in every])
-    assert (mine.seconds.tolist(), mine.tokens.tolist(), mine.decisions) == ([16, 16], [4.5, 12.5], 40)
+    assert len({round(float(arena.saved("test", one)), 6) for one in every[0]}) > 1
+    assert (mine.seconds.tolist(), mine.tokens.tolist(), mine.decisions) == ([16, 16], tokens, 40)
     assert (mine.curves, bool(np.isnan(mine.area).all())) == ((), True)
 
 

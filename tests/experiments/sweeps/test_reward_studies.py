@@ -189,6 +189,17 @@ def test_the_reward_of_a_row_has_the_weights_at_the_end_of_training() -> None:
     assert ablation.ablation_frame(rows, settings)["reward"].tolist() == pytest.approx([3 * 0.5 + 2 * 0.25])
 
 
+def test_full_may_keep_as_many_tokens_as_without_reconstruction() -> None:
+    variants = {name.replace("-", "_"): (22, 22, 22) for name in ablation.VARIANTS}
+    said = ablation.claims(frame(**variants)).splitlines()
+    assert [line.partition(": **")[2][:4] for line in said[:2]] == ["not ", "held"]
+
+
+def test_one_weight_is_no_sweep() -> None:
+    with pytest.raises(ValueError, match="at least two"):
+        weights.weight_variants([4.0], VaporReward())
+
+
 def test_one_seed_without_a_value_has_no_median() -> None:
     assert median_cell([1.0, np.nan, 2.0], ".1f") == "–"
 

@@ -12,7 +12,7 @@ import pytest
 
 from vaportok_rl.experiments.generation.length_distances import DistanceSettings
 from vaportok_rl.experiments.sweeps import running
-from vaportok_rl.experiments.sweeps.plan import Search, SweepPlan
+from vaportok_rl.experiments.sweeps.plan import Search, SweepPlan, _product
 from vaportok_rl.experiments.sweeps.running import Row, Worker
 from vaportok_rl.experiments.sweeps.searching import open_study, search
 
@@ -109,6 +109,11 @@ def test_changes_win_over_what_all_runs_share() -> None:
     plan = replace(PLAN, base={"decisions": 24, "kl_coef": 0.5, "seed": 9})
     settings = plan.settings({"kl_coef": 0.25}, 2)
     assert (settings.kl_coef, settings.decisions, settings.seed) == (0.25, 24, 2)
+
+
+def test_the_grid_wins_over_a_variant_that_names_its_setting() -> None:
+    found = _product({"a": {"kl_coef": 1, "n_epochs": 2}}, {"kl_coef": [3, 4]})
+    assert found == {f"a kl_coef={value}": {"kl_coef": value, "n_epochs": 2} for value in (3, 4)}
 
 
 def test_runs_share_held_out_scenes_unless_clips_or_scenes_differ(
