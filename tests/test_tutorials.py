@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
@@ -31,6 +32,15 @@ def _command(line: str) -> None:
     main(shlex.split(line)[1:])
 
 
+def _run(source: str, name: str, names: dict[str, Any]) -> None:
+    """Runs a cell and shows its last expression, as a notebook does."""
+    body = ast.parse(source).body
+    last = body.pop() if body and isinstance(body[-1], ast.Expr) else None
+    exec(compile(ast.Module(body, []), name, "exec"), names)
+    if last is not None:
+        assert repr(eval(compile(ast.Expression(last.value), name, "eval"), names))
+
+
 @pytest.mark.filterwarnings("ignore:rich is experimental")  # tqdm, which Stable-Baselines3 silences when it is imported
 @pytest.mark.parametrize("name", sorted(path.stem for path in _FOLDER.glob("*.ipynb")))
 def test_a_tutorial_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +55,7 @@ def test_a_tutorial_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         if cell["cell_type"] != "code" or "install" in tags:
             continue
         source = re.sub(r"^!(vaportok-rl .*)$", r"_command(f'\1')", "".join(cell["source"]), flags=re.MULTILINE)
-        exec(compile(source, name, "exec"), names)
+        _run(source, name, names)
         if "parameters" in tags:
             before = set(names)
             exec(_QUICK[name], names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,7 +20,7 @@ from vaportok_rl.envs.rewards.contract import NonFiniteRewardError, not_finite
 from vaportok_rl.envs.token_range import TokenRange
 from vaportok_rl.evaluation import spearman
 from vaportok_rl.evaluation.equal_tokens import EqualTokens, share_between
-from vaportok_rl.runtime.html import html_table
+from vaportok_rl.runtime.html import ShownAsTable
 
 BEST_FIXED, ORACLE, WORST = "best_fixed", "oracle", "worst"
 
@@ -170,8 +170,8 @@ class HeldOut:
         return self.evaluate(oracle_lengths(self.every, reward, searched, worst=worst, allowed=allowed))
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(ShownAsTable):
     """Scores of all policies on the same scenes.
 
     Attributes:
@@ -257,6 +257,6 @@ class Comparison:
             for name, score in self.scores.items()
         }
 
-    def _repr_html_(self) -> str:
+    def _shown(self) -> tuple[str, Sequence[str], Iterable[Sequence[object]]]:
         scenes, length = self.every.scene.shape
-        return html_table(f"{scenes} scenes of {length} clips", HEADINGS, scoreboard_rows(self.results()))
+        return f"{scenes} scenes of {length} clips", HEADINGS, scoreboard_rows(self.results())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from html import escape
+
+from vaportok_rl.runtime.markdown import markdown_table
 
 
 def html_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -26,3 +29,21 @@ def html_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[obje
 
     body = "".join(line("td", row) for row in rows)
     return f"<p>{escape(title)}</p><table><thead>{line('th', headings)}</thead><tbody>{body}</tbody></table>"
+
+
+class ShownAsTable(ABC):
+    """Results that a notebook and a terminal show as a table, instead of all their tensors.
+
+    A dataclass has to be made with ``repr=False``.
+    """
+
+    @abstractmethod
+    def _shown(self) -> tuple[str, Sequence[str], Iterable[Sequence[object]]]:
+        """Title, headings and rows; see `html_table`."""
+
+    def _repr_html_(self) -> str:
+        return html_table(*self._shown())
+
+    def __repr__(self) -> str:
+        title, headings, rows = self._shown()
+        return f"{type(self).__name__}: {title}\n{markdown_table(headings, rows)}"

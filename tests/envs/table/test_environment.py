@@ -215,7 +215,12 @@ def test_what_a_smaller_table_cannot_serve(tiny_world: str, coarse_table: Path, 
     small = str(TableBuilder(build, tmp_path / "small").run().folder)
     with pytest.raises(ValueError, match="without latents, got 'latents'"):
         TaildropProcess(table=small, path_length=2)
-    assert TaildropProcess(table=small, path_length=2, obs="codes").settings.table == small
+    process = TaildropProcess(table=small, path_length=2, obs="codes")
+    assert process.settings.table == small
+    scene = process.engine.scene(torch.tensor([[0, 1]]))
+    assert "rows=tensor([[0, 1]])" in repr(scene)  # shown without reading a field, which the table may lack
+    with pytest.raises(ValueError, match="--latents full"):
+        scene.latents  # noqa: B018
 
 
 def test_a_table_of_weights_that_changed(tiny_world: str, full_table: Path, tmp_path: Path) -> None:

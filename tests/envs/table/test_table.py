@@ -278,3 +278,4 @@ def test_a_notebook_shows_the_splits(full_table: Path) -> None:
     assert ">12<" in shown
     assert ">7<" in shown
     assert "16 of K = 16 lengths" in shown
+    assert "16 of K = 16 lengths measured\n| split | clips" in repr(OutcomeTable.load(full_table))

@@ -120,3 +120,4 @@ def test_a_notebook_shows_the_scoreboard_and_escapes_names(
     assert text.count("<tr>") == 1 + len(comparison.scores) + 1
     assert all(f">{SCOREBOARD[0][2](row['tokens'])}<" in text for row in comparison.results().values())
     assert (" [" in text) == intervals
+    assert repr(shown).count("\n|") == 2 + len(comparison.scores) + 1

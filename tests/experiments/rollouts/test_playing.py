@@ -39,6 +39,7 @@ def test_one_row_a_decision_in_order(tiny_world: str) -> None:
     assert ">n_tokens</td>" in shown
     assert ">5</td>" in shown
     assert "1 of 1 scenes, 1 paths, 3 decisions" in shown
+    assert "| n_tokens | 5 |" in repr(rollout(process, "fixed:5", episodes=1))
     assert set(rows["label"]) <= set(process.source.label_names)
 
 

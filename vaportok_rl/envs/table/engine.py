@@ -38,6 +38,9 @@ class TableScene(Scene):
         # The parent is frozen and its fields stay unset: `__getattr__` gathers them.
         self.__dict__.update(engine=engine, rows=rows)
 
+    def __repr__(self) -> str:  # the parent's would gather every field
+        return f"TableScene(engine={self.engine!r}, rows={self.rows!r})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return TableScene, (self.engine, self.rows)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -15,7 +15,7 @@ from vaportok_rl.envs.table.grid import interpolate
 from vaportok_rl.envs.table.hub import fetch_table, push_table
 from vaportok_rl.envs.table.manifest import SplitRecord, TableManifest, read_manifest
 from vaportok_rl.envs.table.shards import is_local, read_shard, weights_digest
-from vaportok_rl.runtime.html import html_table
+from vaportok_rl.runtime.html import ShownAsTable
 from vaportok_rl.runtime.hub import HubOptions, PushOptions
 from vaportok_rl.runtime.machine import usable_device
 from vaportok_rl.tokenizer.complexity import ComplexityScale
@@ -76,7 +76,7 @@ def latent_summary(latents: Tensor) -> Tensor:
     return torch.stack([whole.mean(1), whole.std(1, correction=0)], 1).half()
 
 
-class OutcomeTable:
+class OutcomeTable(ShownAsTable):
     """A read-only table that ``vaportok-rl table build`` wrote to a folder.
 
     Each split is read on first use, and its hashes are checked. Copies share the tensors; a pickle holds the path.
@@ -155,12 +155,12 @@ class OutcomeTable:
         """K."""
         return self.manifest.build.config.tokens
 
-    def _repr_html_(self) -> str:
+    def _shown(self) -> tuple[str, Sequence[str], Iterable[Sequence[object]]]:
         build = self.manifest.build
         clips = build.clips if isinstance(build.clips, str) else ", ".join(build.clips)
         title = f"{self.folder}: {build.tokenizer}, {clips}; {len(self.grid)} of K = {self.tokens} lengths measured"
         rows = ((split, f"{self.record(split).clips:,}", f"{self.record(split).available:,}") for split in self.splits)
-        return html_table(title, ("split", "clips", "in the source"), rows)
+        return title, ("split", "clips", "in the source"), rows
 
     def record(self, split: str) -> SplitRecord:
         """The manifest's entry for a split.

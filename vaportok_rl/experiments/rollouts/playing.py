@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from vaportok_rl.envs import (
 )
 from vaportok_rl.envs.actions import check_seed
 from vaportok_rl.experiments.run_folder import write_json
-from vaportok_rl.runtime.html import html_table
+from vaportok_rl.runtime.html import ShownAsTable
 from vaportok_rl.runtime.whole_writes import whole_write
 
 ROWS_FILE, SUMMARY_FILE = "decisions.parquet", "summary.json"
@@ -101,8 +101,8 @@ class Episode:
         return pd.DataFrame(columns)
 
 
-@dataclass(frozen=True)
-class Rollout:
+@dataclass(frozen=True, repr=False)
+class Rollout(ShownAsTable):
     """The decisions of a policy.
 
     Attributes:
@@ -147,12 +147,12 @@ class Rollout:
             "median_tokens": float(self.rows["n_tokens"].median()),
         }
 
-    def _repr_html_(self) -> str:
+    def _shown(self) -> tuple[str, Sequence[str], Iterable[Sequence[object]]]:
         means = self.summary()
         played = f"{means['episodes']} of {self.asked} scenes, {means['paths']} paths, {means['decisions']} decisions"
         title = f"{played}; path reward {means['reward']:.3f} ± {means['reward_std']:.3f}"
         shown = ((name, "–" if value is None else f"{value:.4g}") for name, value in means["mean"].items())
-        return html_table(title, ("", "mean per decision"), shown)
+        return title, ("", "mean per decision"), shown
 
     def write(self, folder: Path) -> tuple[Path, Path]:
         """Writes ``decisions.parquet`` and ``summary.json``, each whole or not at all; returns their paths."""
