@@ -9,6 +9,29 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+
+def as_terminal(text: str) -> str:
+    """What a terminal shows in the end: progress bars overwrite their line; colours are left out."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    return "\n".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", re.split(r"\x1b\[2K|\r", line)[-1]) for line in lines)
+
+
+def shown(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Outputs without standard error, and with standard output in one piece."""
+    found: list[NotebookNode] = []
+    for output in outputs:
+        if output.output_type != "stream":
+            found.append(output)
+        elif output.name == "stdout" and found and found[-1].output_type == "stream":
+            found[-1].text += output.text
+        elif output.name == "stdout":
+            found.append(output)
+    for output in found:
+        if output.output_type == "stream":
+            output.text = as_terminal(output.text)
+    return found
 
 
 def main(folder: Path) -> None:
@@ -21,7 +44,7 @@ def main(folder: Path) -> None:
         ).execute()
         for cell in notebook.cells:
             if cell.cell_type == "code":
-                cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+                cell.outputs = shown(cell.outputs)
         text = nbformat.writes(notebook).replace(f"{folder.resolve()}/", "")  # some commands print whole paths
         text = re.sub(r"(events\.out\.tfevents)[\w.-]+", r"\1", text)  # holds the time and the machine's name
         (folder / source.name).write_text(text, encoding="utf-8")

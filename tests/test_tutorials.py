@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import runpy
 import shlex
 from pathlib import Path
 from typing import Any
@@ -61,3 +62,16 @@ def test_a_tutorial_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             exec(_QUICK[name], names)
             assert set(names) == before, "a short form of names that the notebook does not have"
     plt.close("all")
+
+
+def test_outputs_are_what_a_terminal_shows_in_the_end() -> None:
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("nbclient")
+    execute = runpy.run_path(str(_FOLDER.parent / "execute.py"))
+    pieces = ["\x1b[?25l\x1b[2K 0 % left", "\r\n", "\x1b[2K50 %\r\x1b[2K100 %\r\n\x1b[1mta", "ble\x1b[0m\n"]
+    outputs = [nbformat.v4.new_output("stream", name="stdout", text=text) for text in pieces]
+    outputs.insert(2, nbformat.v4.new_output("stream", name="stderr", text="a warning"))
+    outputs.append(nbformat.v4.new_output("display_data", data={"text/plain": "a picture"}))
+    found = execute["shown"](outputs)
+    assert [output.output_type for output in found] == ["stream", "display_data"]
+    assert found[0].text == " 0 % left\n100 %\ntable\n"
