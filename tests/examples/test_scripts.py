@@ -31,7 +31,7 @@ def test_the_command_it_shows_is_understood(script: Path) -> None:
     if "class Arguments" not in source:
         assert not shown[1], "it takes no options"
         return
-    for package in ("sb3_contrib", "skrl", "torchrl", "ray", "mo_gymnasium"):
+    for package in ("sb3_contrib", "skrl", "torchrl", "ray", "tianshou", "mo_gymnasium"):
         if f"from {package}" in source:
             pytest.importorskip(package)
     tyro.cli(importlib.import_module(script.stem).Arguments, args=shown[1].split())
