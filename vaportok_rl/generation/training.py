@@ -39,7 +39,7 @@ _PART = 16
 class GeneratorTraining:
     """Settings of one run; the defaults suit `nano` and procedural clips."""
 
-    steps: Annotated[int, AT_LEAST_1] = 3500
+    steps: Annotated[int, AT_LEAST_1] = 2000
     """Optimiser steps."""
     batch_size: Annotated[int, AT_LEAST_1] = 64
     """Sequences a step, over all processes."""

@@ -203,7 +203,7 @@ STEPS: tuple[Step, ...] = (
     ),
     _evidence("taildrop", "", 150, weights=False, resumes=True, alone=True),
     _evidence("reconstructions", "", 0.5),
-    _generator("generator", "", 70),
+    _generator("generator", "", 40),
     _evidence(
         "generations",
         "--generator {generator}",
