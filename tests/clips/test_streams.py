@@ -38,6 +38,7 @@ def test_any_clip_alone_is_as_in_its_video_and_splits_differ() -> None:
 
 
 def test_gameplay_between_the_films() -> None:
+    pytest.importorskip("pygame")
     streams = open_clips(f"streams:{GAME}", frames=FRAMES, size=SIZE, seed=2)
     films = open_clips("streams", frames=FRAMES, size=SIZE, seed=2)
     games = GameplayClips(GAME, frames=FRAMES, size=SIZE, seed=2, length=len(streams) // 2)
