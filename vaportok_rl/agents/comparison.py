@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,7 +20,7 @@ from vaportok_rl.envs.rewards.contract import NonFiniteRewardError, not_finite
 from vaportok_rl.envs.token_range import TokenRange
 from vaportok_rl.evaluation import spearman
 from vaportok_rl.evaluation.equal_tokens import EqualTokens, share_between
-from vaportok_rl.runtime.html import ShownAsTable
+from vaportok_rl.runtime.html import ShownAsTable, TableParts
 
 BEST_FIXED, ORACLE, WORST = "best_fixed", "oracle", "worst"
 
@@ -257,6 +257,6 @@ class Comparison(ShownAsTable):
             for name, score in self.scores.items()
         }
 
-    def _shown(self) -> tuple[str, Sequence[str], Iterable[Sequence[object]]]:
+    def _shown(self) -> TableParts:
         scenes, length = self.every.scene.shape
         return f"{scenes} scenes of {length} clips", HEADINGS, scoreboard_rows(self.results())

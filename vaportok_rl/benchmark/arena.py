@@ -8,7 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vaportok_rl.agents.lengths.custom import arguments_of, checked_answer
@@ -50,7 +52,7 @@ def as_act(policy: Policy | Act) -> Act:
 
 @dataclass(frozen=True)
 class Bounds:
-    """Mean path rewards between which a score lies.
+    """Mean path rewards, or hypervolumes, between which a score lies.
 
     Attributes:
         fixed: of the best single length on these scenes: score 0.
@@ -59,6 +61,10 @@ class Bounds:
 
     fixed: float
     oracle: float
+
+    def at(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The rewards of scores."""
+        return self.fixed + scores * (self.oracle - self.fixed)
 
 
 class Arena:

@@ -167,22 +167,13 @@ def score_of_seed(task: Task, results: Sequence[Result], table: str | None = Non
     oracle's.
     """
     arena = arena_of(task, table=table)
-    if task.objectives:
-        bounds = arena.sweep_volumes
-        return float(share_between(arena.volume(_vectors(arena, results)), bounds.fixed, bounds.oracle))
-    return arena.score("test", results[0].n_tokens.view(arena.scenes("test").shape))
-
-
-def share_of_front(task: Task, results: Sequence[Result]) -> float:
-    """The hypervolume of one seed's sweep as a share of the known front's, between 0 and 1."""
-    arena = arena_of(task)
-    return arena.volume(_vectors(arena, results)) / arena.front_volume
-
-
-def _vectors(arena: Arena, results: Sequence[Result]) -> list[list[float]]:
-    """The reward vectors of results on the test scenes."""
     scenes = arena.scenes("test")
-    return [arena.vector("test", result.n_tokens.view(scenes.shape)) for result in results]
+    lengths = [result.n_tokens.view(scenes.shape) for result in results]
+    if not task.objectives:
+        return arena.score("test", lengths[0])
+    bounds = arena.sweep_volumes
+    volume = arena.volume([arena.vector("test", some) for some in lengths])
+    return float(share_between(volume, bounds.fixed, bounds.oracle))
 
 
 def read_results(folder: Path) -> list[Result]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vaportok_rl.agents.scoreboard import with_interval
 from vaportok_rl.benchmark.methods.registry import METHODS
-from vaportok_rl.benchmark.running import RESULTS_FILE, Result, arena_of, read_results, score_of_seed, share_of_front
+from vaportok_rl.benchmark.running import RESULTS_FILE, Result, arena_of, read_results, score_of_seed
 from vaportok_rl.benchmark.scoring import area_under
 from vaportok_rl.benchmark.submissions import by_seed
 from vaportok_rl.benchmark.tables import pins
@@ -75,10 +75,11 @@ def standing(task: Task, method: str, runs: Mapping[int, list[Result]]) -> Stand
     scenes = arena.scenes("test")
     kept = {seed: [result.n_tokens.view(scenes.shape) for result in some] for seed, some in runs.items()}
     scalar = not task.objectives
+    scores = np.array([score_of_seed(task, some) for some in runs.values()])
     return Standing(
         method,
-        scores=np.array([score_of_seed(task, some) for some in runs.values()]),
-        share=np.array([np.nan if scalar else share_of_front(task, some) for some in runs.values()]),
+        scores=scores,
+        share=np.full_like(scores, np.nan) if scalar else arena.sweep_volumes.at(scores) / arena.front_volume,
         saved=np.array([np.mean([arena.saved("test", some) for some in lengths]) for lengths in kept.values()]),
         tokens=np.array([np.mean([some.double().mean() for some in lengths]) for lengths in kept.values()]),
         area=np.array([area_under(*zip(*some[0].points, strict=True)) if scalar else np.nan for some in runs.values()]),

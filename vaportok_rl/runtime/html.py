@@ -8,6 +8,9 @@ from html import escape
 
 from vaportok_rl.runtime.markdown import markdown_table
 
+TableParts = tuple[str, Sequence[str], Iterable[Sequence[object]]]
+"""Title, headings and rows of a table; see `html_table`."""
+
 
 def html_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table with its names in the first column; all text is escaped.
@@ -38,8 +41,8 @@ class ShownAsTable(ABC):
     """
 
     @abstractmethod
-    def _shown(self) -> tuple[str, Sequence[str], Iterable[Sequence[object]]]:
-        """Title, headings and rows; see `html_table`."""
+    def _shown(self) -> TableParts:
+        """The table."""
 
     def _repr_html_(self) -> str:
         return html_table(*self._shown())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -15,7 +15,7 @@ from vaportok_rl.envs.table.grid import interpolate
 from vaportok_rl.envs.table.hub import fetch_table, push_table
 from vaportok_rl.envs.table.manifest import SplitRecord, TableManifest, read_manifest
 from vaportok_rl.envs.table.shards import is_local, read_shard, weights_digest
-from vaportok_rl.runtime.html import ShownAsTable
+from vaportok_rl.runtime.html import ShownAsTable, TableParts
 from vaportok_rl.runtime.hub import HubOptions, PushOptions
 from vaportok_rl.runtime.machine import usable_device
 from vaportok_rl.tokenizer.complexity import ComplexityScale
@@ -155,7 +155,7 @@ class OutcomeTable(ShownAsTable):
         """K."""
         return self.manifest.build.config.tokens
 
-    def _shown(self) -> tuple[str, Sequence[str], Iterable[Sequence[object]]]:
+    def _shown(self) -> TableParts:
         build = self.manifest.build
         clips = build.clips if isinstance(build.clips, str) else ", ".join(build.clips)
         title = f"{self.folder}: {build.tokenizer}, {clips}; {len(self.grid)} of K = {self.tokens} lengths measured"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -43,7 +43,7 @@ from vaportok_rl.experiments.reports.tables import report_tables
 from vaportok_rl.experiments.run_folder import CONFIG_FILE, write_json
 from vaportok_rl.experiments.runs.inputs import REWARD, reward_hash
 from vaportok_rl.experiments.runs.world_settings import RewardSettings
-from vaportok_rl.runtime.html import ShownAsTable
+from vaportok_rl.runtime.html import ShownAsTable, TableParts
 from vaportok_rl.runtime.markdown import write_page
 from vaportok_rl.tokenizer.perceptual import PerceptualNetwork
 
@@ -239,7 +239,7 @@ class Evaluation(ShownAsTable):
             )
         return written + [save_figure(figure, folder / f"{name}.png") for name, figure in figures.items()]
 
-    def _shown(self) -> tuple[str, Sequence[str], Iterable[Sequence[object]]]:
+    def _shown(self) -> TableParts:
         return self.title(), HEADINGS, scoreboard_rows(self.comparison.results(), self.intervals)
 
     def title(self) -> str:

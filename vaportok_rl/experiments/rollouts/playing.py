@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from vaportok_rl.envs import (
 )
 from vaportok_rl.envs.actions import check_seed
 from vaportok_rl.experiments.run_folder import write_json
-from vaportok_rl.runtime.html import ShownAsTable
+from vaportok_rl.runtime.html import ShownAsTable, TableParts
 from vaportok_rl.runtime.whole_writes import whole_write
 
 ROWS_FILE, SUMMARY_FILE = "decisions.parquet", "summary.json"
@@ -147,7 +147,7 @@ class Rollout(ShownAsTable):
             "median_tokens": float(self.rows["n_tokens"].median()),
         }
 
-    def _shown(self) -> tuple[str, Sequence[str], Iterable[Sequence[object]]]:
+    def _shown(self) -> TableParts:
         means = self.summary()
         played = f"{means['episodes']} of {self.asked} scenes, {means['paths']} paths, {means['decisions']} decisions"
         title = f"{played}; path reward {means['reward']:.3f} ± {means['reward_std']:.3f}"
