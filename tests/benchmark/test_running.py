@@ -1,15 +1,18 @@
 """Runs and their file: the decisions of a sweep, the end of the curve, and which rows are kept, repeated or refused."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from vaportok_rl.benchmark import TASKS, Task, running
 from vaportok_rl.benchmark.methods.method import Method, Run
 from vaportok_rl.benchmark.running import Result, read_results, run_method, run_seeds, write_results
 from vaportok_rl.benchmark.tables import fingerprint
+from vaportok_rl.runtime.held_folders import LOCK_FILE
 
 
 def learn(run: Run):  # type: ignore[no-untyped-def]  # as in a submission
@@ -63,3 +66,16 @@ def test_runs_are_made_once_for_each_task_seed_version_and_length(
     with pytest.raises(ValueError, match=r"the 16 of .*seed 1"):
         run_seeds(FOUR, one, [1], tmp_path, decisions=8)
     assert len(read_results(tmp_path)) == 4
+
+
+def test_rows_that_another_process_adds_at_the_same_time_are_kept(tmp_path: Path) -> None:
+    row = Result("procedural-v1", "", "", "four", 0, "", 8, 1.0, "0.5", "0.5", "8:0.5", "4")
+    writer = threading.Thread(target=write_results, args=(tmp_path, [row]))
+    with FileLock(tmp_path / LOCK_FILE):
+        writer.start()
+        writer.join(0.2)
+        assert read_results(tmp_path) == []
+        other = write_results(tmp_path / "other", [replace(row, seed=1)])
+        other.rename(tmp_path / other.name)
+    writer.join()
+    assert [found.seed for found in read_results(tmp_path)] == [0, 1]

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from vaportok_rl.benchmark.arena import Arena
@@ -18,6 +19,7 @@ from vaportok_rl.benchmark.methods.method import Method, Run
 from vaportok_rl.benchmark.tables import fingerprint
 from vaportok_rl.benchmark.tasks import Task
 from vaportok_rl.evaluation.equal_tokens import share_between
+from vaportok_rl.runtime.held_folders import LOCK_FILE
 from vaportok_rl.runtime.whole_writes import whole_write
 
 RESULTS_FILE = "results.csv"
@@ -195,14 +197,15 @@ def read_results(folder: Path) -> list[Result]:
 def write_results(folder: Path, results: Sequence[Result]) -> Path:
     """Adds results to a method's folder; those of the same task and seed are replaced."""
     done = {(result.task, result.seed) for result in results}
-    kept = [old for old in read_results(folder) if (old.task, old.seed) not in done]
-    rows = sorted((*kept, *results), key=lambda result: (result.task, result.seed))
     folder.mkdir(parents=True, exist_ok=True)
     names = [entry.name for entry in fields(Result)]
-    with whole_write(folder / RESULTS_FILE) as scratch, scratch.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows([getattr(row, name) for name in names] for row in rows)
+    with FileLock(folder / LOCK_FILE):  # another process may add its rows to the file
+        kept = [old for old in read_results(folder) if (old.task, old.seed) not in done]
+        rows = sorted((*kept, *results), key=lambda result: (result.task, result.seed))
+        with whole_write(folder / RESULTS_FILE) as scratch, scratch.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(names)
+            writer.writerows([getattr(row, name) for name in names] for row in rows)
     return folder / RESULTS_FILE
 
 

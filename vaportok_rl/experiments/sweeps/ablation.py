@@ -30,9 +30,9 @@ COLUMNS = ("variant", "seed", "tokens", "mse", "psnr", "accuracy", "rfvd", "gfvd
 # Metric, heading, factor and style.
 _METRICS = (
     ("tokens", "tokens", 1.0, ".1f"),
-    ("rfvd", "rFVD", 1.0, ".2f"),
+    ("rfvd", "rFVD", 1.0, ".4g"),
     ("psnr", "PSNR", 1.0, ".2f"),
-    ("gfvd", "gFVD", 1.0, ".2f"),
+    ("gfvd", "gFVD", 1.0, ".4g"),
     ("mse", "MSE·10³", 1000.0, ".2f"),
     ("accuracy", "top-5 %", 100.0, ".2f"),
 )

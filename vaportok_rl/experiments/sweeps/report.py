@@ -22,8 +22,8 @@ _COLUMNS = (
     ("tokens", "tokens", 1.0, ".1f"),
     ("MSE·10³", "mse", 1000.0, ".2f"),
     ("top-5 %", "accuracy", 100.0, ".1f"),
-    ("rFVD", "rfvd", 1.0, ".2f"),
-    ("gFVD", "gfvd", 1.0, ".2f"),
+    ("rFVD", "rfvd", 1.0, ".4g"),
+    ("gFVD", "gfvd", 1.0, ".4g"),
     ("saved %", "saved", 100.0, "+.1f"),
     ("reward", "reward", 1.0, ".3f"),
 )
