@@ -50,7 +50,7 @@ class Sweep:
         out = self.out or Path("sweeps") / self.file.stem
         plan = read_plan(self.file)
         if plan.distances is not None:
-            plan.distances.check()
+            plan.distances.identity()
         worker = Worker(plan, out)
         rows = _work(console, worker, PAGE_FILE)
         if rows is not None:
@@ -125,7 +125,7 @@ class _RewardStudy(TrainSettings):
             settings = replace(settings, decisions=few, held_out_scenes=min(settings.held_out_scenes, scenes))
             out = self.out or out.with_name(f"{name}-quick")
         settings.check()
-        DistanceSettings(self.network, self.generator).check()
+        DistanceSettings(self.network, self.generator).identity()
         return (settings if settings.table is not None else self._with_tables(settings, out, console)), seeds, out
 
     def _with_tables(self, settings: TrainSettings, out: Path, console: Console) -> TrainSettings:

@@ -93,14 +93,30 @@ def test_table_1_is_written_and_goes_on(
     study("ablate-rewards", "--seeds", "3", "--generator", str(generator))
     assert asked == ["full-3"]
     assert pd.read_csv(tmp_path / "out" / "ablation.csv").equals(rows)
-    with pytest.raises(SystemExit):
-        study("ablate-rewards", "--seeds", "3")  # without the generator
+    asked.clear()
+    study("ablate-rewards", "--seeds", "3")  # without the generator: only the distances are measured again
+    assert len(asked) == 6
+    again = pd.read_csv(tmp_path / "out" / "ablation.csv")
+    assert again["gfvd"].isna().all()
+    same = ["variant", "tokens", "mse", "rfvd", "reward"]
+    assert again[same].equals(rows[same])
+
+
+def test_distances_are_known_by_the_weights_and_not_by_their_place(generator: Path, tmp_path: Path) -> None:
+    model = ClipGenerator.load(generator)
+    settings = DistanceSettings(generator=str(model.save(tmp_path).parent))
+    before = settings.identity()
+    assert before == DistanceSettings(generator=str(generator)).identity()
+    next(model.parameters()).data += 1
+    model.save(tmp_path)
+    assert [first == second for first, second in zip(before, settings.identity(), strict=True)] == [True, False]
 
 
 def test_figure_3_is_drawn_and_says_why_there_is_no_gfvd(study: Callable[..., None], tmp_path: Path) -> None:
     study("sweep-weights", "--seeds", "0", "--weights", "1", "3")
     page = (tmp_path / "out" / "sweep-weights.md").read_text()
     assert "| 1:1:1:3:3 |" in page
+    assert "| rFVD |" in page
     assert page.count("held** (") == 3
     assert (tmp_path / "out" / "images" / "sweep-weights.png").stat().st_size > 10_000
 

@@ -31,16 +31,15 @@ class DistanceSettings:
     generator: str | None = None
     """Run folder of `generator train`, for gFVD: best trained with `--lengths fixed:K`, on all tokens of every clip."""
 
-    def check(self) -> None:
-        """Opens both, before hours of training.
+    def identity(self) -> list[str | None]:
+        """Hashes of both, which are opened: to be asked before hours of training.
 
         Raises:
             FileNotFoundError: there is no such network or generator.
             ValueError: a file is of another kind.
         """
-        open_feature_network(self.network)
-        if self.generator is not None:
-            ClipGenerator.load(self.generator)
+        network = open_feature_network(self.network).sha256
+        return [network, None if self.generator is None else ClipGenerator.load(self.generator).fingerprint()]
 
 
 class LengthDistances:

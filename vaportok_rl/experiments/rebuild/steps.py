@@ -201,7 +201,7 @@ STEPS: tuple[Step, ...] = (
         0.2,
         {name: f"docs/images/{name}" for name in ("explorer.png", "explorer-narrow.png", "explorer-dark.png")},
     ),
-    _evidence("taildrop", "", 120, weights=False, resumes=True, alone=True),
+    _evidence("taildrop", "", 90, weights=False, resumes=True, alone=True),
     _evidence("reconstructions", "", 0.5),
     _generator("generator", "", 40),
     _evidence(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,10 @@ class Worker:
         return [rows[variant, seed] for variant in self.plan.variants for seed in self.plan.seeds]
 
     def make(self, variant: str, changes: Mapping[str, Any], seed: int) -> Row:
-        """The row of one run: read if finished, otherwise after training or resuming it."""
+        """The row of one run: read if finished, otherwise after training or resuming it.
+
+        Distances by another feature network or generator are measured again.
+        """
         found = self._finished(variant, seed, changes)
         if found is not None:
             return found
@@ -117,7 +121,7 @@ class Worker:
             content = {
                 "settings": settings,
                 "row": row,
-                "distances": self.plan.distances,
+                "distances": self._distances,
                 "points": report.points,
                 "notes": {name: found.note() for name, found in measured.items()},
             }
@@ -149,13 +153,12 @@ class Worker:
         content = self._read(file)
         wanted = json.loads(json.dumps(plain(self.plan.settings(changes, seed))))
         changed = [name for name, value in wanted.items() if content["settings"].get(name) != value]
-        changed += ["distances"] if content.get("distances") != plain(self.plan.distances) else []
         if changed:
             raise ValueError(
                 f"Expected {file.parent} to be a run with these settings, got one with another {', '.join(changed)}; "
                 "choose another --out."
             )
-        return content["row"]  # type: ignore[no-any-return]
+        return content["row"] if content.get("distances") == self._distances else None
 
     def _read(self, file: Path) -> Any:
         # The file has sorted keys, so the order of the columns is restored.
@@ -174,6 +177,11 @@ class Worker:
         middle = sorted(row.keys() - {*front, *back})
         content["row"] = {name: row[name] for name in (*front, *middle, *back)}
         return content
+
+    @cached_property
+    def _distances(self) -> list[str | None]:
+        """Hashes of the feature network and the generator; empty if no distances are measured."""
+        return [] if self.plan.distances is None else self.plan.distances.identity()
 
     def _judge(self, settings: TrainSettings) -> tuple[HeldOut, LengthDistances | None]:
         """Held-out scenes with all lengths scored, the same for all runs on the same clips and tokenizer."""

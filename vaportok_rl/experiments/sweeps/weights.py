@@ -66,13 +66,14 @@ def terms_figure(runs: Sequence[Mapping[str, Any]]) -> Figure:
 
 def weights_table(frame: pd.DataFrame) -> str:
     """Final values per weight: medians with intervals."""
-    names = [f"reward_{term}" for term in _SHOWN]
+    distances = {"rFVD": "rfvd", "gFVD": "gfvd"}
+    columns = {term: (f"reward_{term}", ".4f") for term in _SHOWN} | {"tokens": ("tokens", ".1f")}
+    columns |= {heading: (name, ".4g") for heading, name in distances.items() if name in frame}
     rows = []
     for variant in dict.fromkeys(frame["variant"]):
-        cells = [median_cell(by_seed(frame, variant, name).to_numpy(np.float64), ".4f") for name in names]
-        tokens = median_cell(by_seed(frame, variant, "tokens").to_numpy(np.float64), ".1f")
-        rows.append((variant, *cells, tokens))
-    return markdown_table(("weights", *_SHOWN, "tokens"), rows)
+        values = ((by_seed(frame, variant, name).to_numpy(np.float64), style) for name, style in columns.values())
+        rows.append((variant, *(median_cell(*some) for some in values)))
+    return markdown_table(("weights", *columns), rows)
 
 
 def claims(frame: pd.DataFrame) -> str:
