@@ -181,7 +181,7 @@ def test_the_table_and_its_claims_by_hand() -> None:
         without_generation=(19, 19, 19),
     )
     lines = ablation.ablation_table(measured).splitlines()
-    assert lines[2].startswith("| full | 22.0 [20.0, 24.0] | 299 | 2.00 [2.00, 2.00] | 72.5 |")
+    assert lines[2].startswith("| full | 22.0 [20.0, 24.0] | 299 | 2 [2, 2] | 72.5 |")
     assert (
         "| no generator | 118 | 4.00 [4.00, 4.00] | 4.85 | 3.00 [3.00, 3.00] | 3.24 | +10.0 [+10.0, +10.0] |"
         in lines[2]

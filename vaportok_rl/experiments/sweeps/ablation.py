@@ -13,6 +13,7 @@ import pandas as pd
 from vaportok_rl.envs.rewards.reward import build_reward
 from vaportok_rl.envs.rewards.terms import FIVE_TERMS
 from vaportok_rl.experiments.runs.training import TrainSettings
+from vaportok_rl.experiments.sweeps.columns import COLUMNS
 from vaportok_rl.experiments.sweeps.medians import OVER_SEEDS, by_seed, median_cell, stated
 from vaportok_rl.experiments.sweeps.plan import DISTANCES
 from vaportok_rl.runtime.markdown import markdown_table, write_page
@@ -24,18 +25,10 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {FULL: {}} | {
     f"without-{term}": {f"reward.weights.{term}": 0.0} for term in FIVE_TERMS
 }
 """Settings of `train` that each variant changes."""
-COLUMNS = ("variant", "seed", "tokens", "mse", "psnr", "accuracy", "rfvd", "gfvd", "reward")
+FIRST_COLUMNS = ("variant", "seed", "tokens", "mse", "psnr", "accuracy", "rfvd", "gfvd", "reward")
 """The first columns of the CSV; ``reward`` is the reward of all terms, whichever was left out in training."""
 
-# Metric, heading, factor and style.
-_METRICS = (
-    ("tokens", "tokens", 1.0, ".1f"),
-    ("rfvd", "rFVD", 1.0, ".4g"),
-    ("psnr", "PSNR", 1.0, ".2f"),
-    ("gfvd", "gFVD", 1.0, ".4g"),
-    ("mse", "MSE·10³", 1000.0, ".2f"),
-    ("accuracy", "top-5 %", 100.0, ".2f"),
-)
+_METRICS = ("tokens", "rfvd", "psnr", "gfvd", "mse", "accuracy")
 SOURCE = dict(
     zip(
         VARIANTS,
@@ -86,7 +79,7 @@ def _others(value: _Value, variant: str) -> list[float]:
 
 
 def ablation_frame(rows: Sequence[Mapping[str, Any]], settings: TrainSettings) -> pd.DataFrame:
-    """A row per variant and seed: `COLUMNS`, then what the sweep measures besides.
+    """A row per variant and seed: `FIRST_COLUMNS`, then what the sweep measures besides.
 
     Args:
         rows: of the sweep of `VARIANTS`.
@@ -96,7 +89,7 @@ def ablation_frame(rows: Sequence[Mapping[str, Any]], settings: TrainSettings) -
     reward.restore({"decisions": settings.decisions})
     frame = pd.DataFrame(list(rows))
     frame["reward"] = sum(weight * frame[f"reward_{term}"] for term, weight in reward.weights_now().items())
-    frame = frame.reindex(columns=[*COLUMNS, *(name for name in frame if name not in COLUMNS)])
+    frame = frame.reindex(columns=[*FIRST_COLUMNS, *(name for name in frame if name not in FIRST_COLUMNS)])
     return frame.drop(columns=[name for name in frame if str(name).startswith("reward.")])
 
 
@@ -105,15 +98,16 @@ def ablation_table(frame: pd.DataFrame) -> str:
     lines = []
     for variant in dict.fromkeys(frame["variant"]):
         cells: list[str] = []
-        for place, (metric, _, factor, style) in enumerate(_METRICS):
-            values = factor * by_seed(frame, variant, metric).to_numpy(np.float64)
+        for metric, source in zip(_METRICS, SOURCE[variant], strict=True):
+            column = COLUMNS[metric]
+            values = column.factor * by_seed(frame, variant, metric).to_numpy(np.float64)
             missing = metric in DISTANCES and bool(np.isnan(values).all())
-            cells.append("no generator" if missing and metric == "gfvd" else median_cell(values, style))
-            cells.append(f"{factor * SOURCE[variant][place]:g}")
-        saved = median_cell(100 * by_seed(frame, variant, "saved"), "+.1f")
+            cells.append("no generator" if missing and metric == "gfvd" else median_cell(values, column.style))
+            cells.append(f"{column.factor * source:g}")
+        saved = median_cell(COLUMNS["saved"].factor * by_seed(frame, variant, "saved"), COLUMNS["saved"].style)
         lines.append((variant.replace("without-", "without `") + "`" * (variant != FULL), *cells, saved))
-    headings = [heading for _, name, *_ in _METRICS for heading in (name, "source")]
-    return markdown_table(("", *headings, "saved %"), lines)
+    headings = [heading for metric in _METRICS for heading in (COLUMNS[metric].heading, "source")]
+    return markdown_table(("", *headings, COLUMNS["saved"].heading), lines)
 
 
 def claims(frame: pd.DataFrame) -> str:

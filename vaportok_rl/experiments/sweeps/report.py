@@ -13,20 +13,13 @@ from numpy.typing import NDArray
 
 from vaportok_rl.evaluation.intervals import interquartile_mean, interquartile_mean_interval
 from vaportok_rl.experiments.reports.plots import save_figure
+from vaportok_rl.experiments.sweeps.columns import COLUMNS
 from vaportok_rl.experiments.sweeps.running import Row
 from vaportok_rl.runtime.markdown import markdown_table, write_page
 from vaportok_rl.runtime.whole_writes import whole_write
 
 CSV_FILE, PAGE_FILE, SAVED_FILE, PARETO_FILE = "results.csv", "results.md", "saved.png", "pareto.png"
-_COLUMNS = (
-    ("tokens", "tokens", 1.0, ".1f"),
-    ("MSE·10³", "mse", 1000.0, ".2f"),
-    ("top-5 %", "accuracy", 100.0, ".1f"),
-    ("rFVD", "rfvd", 1.0, ".4g"),
-    ("gFVD", "gfvd", 1.0, ".4g"),
-    ("saved %", "saved", 100.0, "+.1f"),
-    ("reward", "reward", 1.0, ".3f"),
-)
+_SHOWN = ("tokens", "mse", "accuracy", "rfvd", "gfvd", "saved", "reward")
 
 
 def write_report(out: Path, rows: Sequence[Row], title: str, *notes: str) -> list[Path]:
@@ -64,12 +57,12 @@ def write_report(out: Path, rows: Sequence[Row], title: str, *notes: str) -> lis
 
 def table(frame: pd.DataFrame) -> str:
     """One row per variant, in the order of ``rows``."""
-    columns = [column for column in _COLUMNS if column[1] in frame]
+    columns = {name: COLUMNS[name] for name in _SHOWN if name in frame}
     lines = []
     for variant, runs in frame.groupby("variant", sort=False):
-        cells = [_cell(factor * runs[name].to_numpy(), style) for _, name, factor, style in columns]
+        cells = [_cell(column.factor * runs[name].to_numpy(), column.style) for name, column in columns.items()]
         lines.append((variant, len(runs), *cells))
-    return markdown_table(("variant", "seeds", *(heading for heading, *_ in columns)), lines)
+    return markdown_table(("variant", "seeds", *(column.heading for column in columns.values())), lines)
 
 
 def _cell(values: NDArray[np.float64], style: str) -> str:

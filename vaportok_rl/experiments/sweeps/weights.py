@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 
 from vaportok_rl.envs.rewards.reward import VaporReward
 from vaportok_rl.experiments.reports.plots import save_figure
+from vaportok_rl.experiments.sweeps.columns import COLUMNS, Column
 from vaportok_rl.experiments.sweeps.medians import OVER_SEEDS, by_seed, median_cell, stated
+from vaportok_rl.experiments.sweeps.plan import DISTANCES
 from vaportok_rl.runtime.markdown import markdown_table, write_page
 from vaportok_rl.runtime.whole_writes import whole_write
 
@@ -66,14 +68,13 @@ def terms_figure(runs: Sequence[Mapping[str, Any]]) -> Figure:
 
 def weights_table(frame: pd.DataFrame) -> str:
     """Final values per weight: medians with intervals."""
-    distances = {"rFVD": "rfvd", "gFVD": "gfvd"}
-    columns = {term: (f"reward_{term}", ".4f") for term in _SHOWN} | {"tokens": ("tokens", ".1f")}
-    columns |= {heading: (name, ".4g") for heading, name in distances.items() if name in frame}
+    columns = {f"reward_{term}": Column(term, ".4f") for term in _SHOWN}
+    columns |= {name: COLUMNS[name] for name in ("tokens", *DISTANCES) if name in frame}
     rows = []
     for variant in dict.fromkeys(frame["variant"]):
-        values = ((by_seed(frame, variant, name).to_numpy(np.float64), style) for name, style in columns.values())
+        values = ((by_seed(frame, variant, name).to_numpy(np.float64), own.style) for name, own in columns.items())
         rows.append((variant, *(median_cell(*some) for some in values)))
-    return markdown_table(("weights", *columns), rows)
+    return markdown_table(("weights", *(column.heading for column in columns.values())), rows)
 
 
 def claims(frame: pd.DataFrame) -> str:
