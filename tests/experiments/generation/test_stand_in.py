@@ -9,7 +9,8 @@ import torch
 
 from vaportok_rl.clips import ProceduralClips
 from vaportok_rl.evaluation.stand_in import FEATURES, StandIn
-from vaportok_rl.experiments.generation.stand_in import accuracy, train_stand_in, turned
+from vaportok_rl.experiments.generation.stand_in import accuracy, half_reconstructed, train_stand_in, turned
+from vaportok_rl.tokenizer import VaporTok
 
 SOURCE = ProceduralClips(frames=4, size=16)
 
@@ -84,3 +85,18 @@ def test_accuracy_counts_the_sources_classes_alone(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(StandIn, "forward", always)
     assert accuracy(network, SOURCE, 70) == pytest.approx((labels == 3).float().mean().item())
+
+
+def test_half_of_the_clips_are_reconstructed(tiny_world: str) -> None:
+    world = VaporTok.from_pretrained(tiny_world)
+    frames, size = world.config.frames, world.config.size
+    clips = ProceduralClips(frames=frames, size=size).batch(range(5)).clips
+    seen = half_reconstructed(clips, world, torch.Generator().manual_seed(3))
+    length = int(torch.randint(1, world.config.tokens + 1, (), generator=torch.Generator().manual_seed(3)))
+    assert torch.equal(seen[:2], world.decode(world.encode(clips[:2]).codes[:, :length]))
+    assert torch.equal(seen[2:], clips[2:].float() / 255)
+    network = train_stand_in(ProceduralClips(frames=frames, size=size), tiny_world, steps=1, batch_size=4)
+    source = ProceduralClips(frames=frames, size=size, split="test")
+    batch = source.batch(range(6))
+    named = network(world.decode(world.encode(batch.clips).codes))[:, :18].argmax(-1) == batch.labels
+    assert accuracy(network, source, 6, world, batch_size=6) == pytest.approx(named.float().mean().item())

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from vaportok_rl.clips import ClipSource, open_clips
 from vaportok_rl.clips.order import ClipOrder
+from vaportok_rl.envs.table.shards import weights_digest
 from vaportok_rl.evaluation.stand_in import STAND_IN_FILE, StandIn
 from vaportok_rl.runtime.seeds import derive_seed
+from vaportok_rl.tokenizer import VaporTok
 from vaportok_rl.tokenizer.pretraining.resuming import STATE_FILE, check_unchanged, read_state, write_state
 
 COMMAND = "python -m vaportok_rl.experiments.generation.stand_in"
@@ -41,8 +43,22 @@ def turned(clips: Tensor, generator: torch.Generator) -> Tensor:
     return clips
 
 
+@torch.no_grad()
+def half_reconstructed(clips: Tensor, tokenizer: VaporTok, generator: torch.Generator) -> Tensor:
+    """Clips ``uint8 [B, 3, T, H, W]``; the first half as the tokenizer shows them with a random number of tokens.
+
+    Returns:
+        ``float32 [B, 3, T, H, W]`` in [0, 1].
+    """
+    half = len(clips) // 2
+    length = int(torch.randint(1, tokenizer.config.tokens + 1, (), generator=generator))
+    shown = tokenizer.decode(tokenizer.encode(clips[:half]).codes, length)
+    return torch.cat([shown, clips[half:].float() / 255])
+
+
 def train_stand_in(
     source: ClipSource,
+    tokenizer: str | None = None,
     steps: int = 4000,
     batch_size: int = 64,
     learning_rate: float = 2e-3,
@@ -57,6 +73,8 @@ def train_stand_in(
 
     Args:
         source: labelled clips.
+        tokenizer: a frozen tokenizer that reconstructs half of the clips of each step, so that the network knows the
+            classes in spite of its errors; None shows all clips as they are.
         steps: optimiser steps.
         batch_size: clips per step.
         learning_rate: its maximum.
@@ -77,7 +95,9 @@ def train_stand_in(
     order = ClipOrder(len(source), seed)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.05)
     facts = {"clips": source.describe(), "steps": steps, "batch_size": batch_size}
+    facts["tokenizer"] = tokenizer and weights_digest(tokenizer)
     facts |= {"learning_rate": learning_rate, "seed": seed, "bfloat16": bfloat16}
+    world = None if tokenizer is None else VaporTok.from_pretrained(tokenizer).freeze()
     first = 0
     if folder is not None and (folder / STATE_FILE).is_file():
         state = read_state(folder)
@@ -91,8 +111,10 @@ def train_stand_in(
             group["lr"] = learning_rate * min(done / WARMUP, 0.5 * (1 + math.cos(math.pi * done)))
         batch = source.batch(order.take(step * batch_size, batch_size))
         generator = torch.Generator().manual_seed(derive_seed("turned", seed, step))
+        clips = turned(batch.clips, generator)
+        clips = clips if world is None else half_reconstructed(clips, world, generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            logits = network(turned(batch.clips, generator)).float()
+            logits = network(clips).float()
         loss = F.cross_entropy(logits, batch.labels)
         optimizer.zero_grad()
         loss.backward()
@@ -107,12 +129,18 @@ def train_stand_in(
 
 
 @torch.no_grad()
-def accuracy(network: StandIn, source: ClipSource, count: int, batch_size: int = 64) -> float:
-    """Accuracy on the first ``count`` clips, among the source's classes, which are the network's first."""
+def accuracy(
+    network: StandIn, source: ClipSource, count: int, world: VaporTok | None = None, batch_size: int = 64
+) -> float:
+    """Accuracy on the first ``count`` clips, among the source's classes, which are the network's first.
+
+    With a tokenizer, on their reconstructions from all tokens.
+    """
     hits, classes = 0, len(source.label_names)
     for start in range(0, count, batch_size):
         batch = source.batch(range(start, min(count, start + batch_size)))
-        hits += int((network(batch.clips)[:, :classes].argmax(-1) == batch.labels).sum())
+        clips = batch.clips if world is None else world.decode(world.encode(batch.clips).codes)
+        hits += int((network(clips)[:, :classes].argmax(-1) == batch.labels).sum())
     return hits / count
 
 
@@ -120,6 +148,7 @@ def main(
     out: Path = STAND_IN_FILE,
     folder: Path = Path("runs/stand-in"),
     clips: Sequence[str] = CLIPS,
+    tokenizer: str = "nano",
     steps: int = 4000,
     batch_size: int = 64,
     held_out: int = 2048,
@@ -134,6 +163,7 @@ def main(
         out: file of the weights.
         folder: of the run's state.
         clips: sources of clips, each as ``--clips`` of ``train`` takes them; their labels are the classes.
+        tokenizer: reconstructs half of the clips of each step.
         steps: optimiser steps.
         batch_size: clips per step.
         held_out: held-out clips for the accuracy.
@@ -146,14 +176,24 @@ def main(
             print(f"step {step} of {steps}: loss {loss:.3f}, accuracy {100 * right:.0f} %", flush=True)
 
     network = train_stand_in(
-        open_clips(clips), steps, batch_size, seed=seed, bfloat16=bfloat16, on_step=tell, folder=folder
+        open_clips(clips), tokenizer, steps, batch_size, seed=seed, bfloat16=bfloat16, on_step=tell, folder=folder
     )
-    shares = [
-        f"{100 * accuracy(network, source, held_out):.1f} % of {held_out} in {len(source.label_names)} classes"
-        for source in (open_clips(part, split="test") for part in (clips[0], clips))
-    ]
-    told = f"held-out clips named: {shares[0]} (of {clips[0]}), {shares[1]} (of all)"
-    command = f"{COMMAND} --steps {steps} --batch-size {batch_size} --seed {seed}{' --bfloat16' if bfloat16 else ''}"
+    first, every = (open_clips(part, split="test") for part in (clips[0], clips))
+    world = VaporTok.from_pretrained(tokenizer)
+    named = {
+        f"of {clips[0]}": accuracy(network, first, held_out),
+        f"of {clips[0]}, reconstructed": accuracy(network, first, held_out, world),
+        "of all": accuracy(network, every, held_out),
+        "of all, reconstructed": accuracy(network, every, held_out, world),
+    }
+    shares = ", ".join(f"{100 * share:.1f} % {kind}" for kind, share in named.items())
+    told = (
+        f"held-out clips named, of {held_out}: {shares}; {len(first.label_names)} and {len(every.label_names)} classes"
+    )
+    command = (
+        f"{COMMAND} --tokenizer {tokenizer} --steps {steps} --batch-size {batch_size} --seed {seed}"
+        f"{' --bfloat16' if bfloat16 else ''}"
+    )
     network.save(out, command=command, accuracy=told)
     print(f"{out}: {told}")
 
