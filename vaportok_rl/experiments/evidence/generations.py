@@ -5,7 +5,7 @@ Run: python -m vaportok_rl.experiments.evidence.generations OUT --generator RUN
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +28,8 @@ from vaportok_rl.generation import ClipGenerator, CodeSequences, SamplingOptions
 from vaportok_rl.runtime.markdown import markdown_table
 
 NAME, ANIMATION_FILE, WANTED = "generations", "generations.webp", 0.5
-SETS = ("real", "reconstructed", "generated")
+UNGUIDED = "without guidance"
+SETS = ("real", "reconstructed", "generated", UNGUIDED)
 # Clips judged at once.
 _AT_ONCE = 64
 _PATH = 8
@@ -76,13 +77,17 @@ def run(out: Path, settings: Generations, console: Console) -> None:
     check_tokenizer(model, config.tokenizer, world)
     out.mkdir(parents=True, exist_ok=True)
     labels = labels_of(model, (), settings.count)
-    written = generate_codes(model, labels, settings.sampling, seed=settings.seed)
+    written, unguided = (
+        generate_codes(model, labels, sampling, seed=settings.seed)
+        for sampling in (settings.sampling, replace(settings.sampling, guidance=1.0))
+    )
     encoded = encode_sequences(process, build_length_policy(config.lengths, process), len(labels), settings.seed)
     real = source.batch(range(min(len(labels), len(source))))
     shown = {
         "real": (real.clips, real.labels),
         "reconstructed": (decode_clips(world, encoded), encoded.labels),
         "generated": (decode_clips(world, written), labels),
+        UNGUIDED: (decode_clips(world, unguided), labels),
     }
     right = {name: named(judge, clips, own, len(classes)).double() for name, (clips, own) in shown.items()}
     learnt = CodeSequences.load(settings.generator / TRAIN_FILE)
@@ -101,11 +106,12 @@ def run(out: Path, settings: Generations, console: Console) -> None:
             pairs.append((name, clips[0], clips[1]))
     drawn = strips_figure("Real and generated clips by class", ("real", "generated", "generated"), strips)
     write_animation(out / ANIMATION_FILE, pairs_frames(pairs))
-    write_section(out, NAME, _section(settings, rows, right, learnt, written), rows, drawn, console)
+    write_section(out, NAME, _section(settings, config.lengths, rows, right, learnt, written), rows, drawn, console)
 
 
 def _section(
     settings: Generations,
+    lengths: str,
     rows: list[dict[str, str | float]],
     right: dict[str, Tensor],
     learnt: CodeSequences,
@@ -136,7 +142,8 @@ def _section(
         picture(NAME, "A real and two generated clips of each class"),
         f"Class named by the judge, the stand-in feature network, among {len(rows)} classes (chance "
         f"{100 / len(rows):.1f} %); {len(right['generated'])} clips of each kind; 95 % intervals over clips. "
-        "The judge was trained on real clips of the split `train`; those here are of the split `test`.",
+        "The judge was trained on clips of the split `train`, half of them reconstructed; those here are of the split "
+        f"`test`. Reconstructed and generated clips keep tokens by the policy `{lengths}`.",
         table,
         f"At least half of the generated clips are named: {verdict(*intervals['generated'], WANTED)}. Generated "
         f"lengths and those learnt: Kolmogorov–Smirnov statistic {apart:.3f} (0: equal, 1: disjoint). Guidance "

@@ -206,7 +206,7 @@ STEPS: tuple[Step, ...] = (
     _generator("generator", "", 40),
     _evidence(
         "generations",
-        "--generator {generator}",
+        "--generator {generator} --guidance 6",
         3,
         Passage("README.md", "generations", passages.generated_clips),
         animation="generations.webp",
