@@ -106,7 +106,9 @@ def run(out: Path, settings: Generations, console: Console) -> None:
             pairs.append((name, clips[0], clips[1]))
     drawn = strips_figure("Real and generated clips by class", ("real", "generated", "generated"), strips)
     write_animation(out / ANIMATION_FILE, pairs_frames(pairs))
-    write_section(out, NAME, _section(settings, config.lengths, rows, right, learnt, written), rows, drawn, console)
+    write_section(
+        out, NAME, _section(settings, config.lengths, rows, right, learnt, (written, unguided)), rows, drawn, console
+    )
 
 
 def _section(
@@ -115,9 +117,9 @@ def _section(
     rows: list[dict[str, str | float]],
     right: dict[str, Tensor],
     learnt: CodeSequences,
-    written: CodeSequences,
+    written: tuple[CodeSequences, CodeSequences],
 ) -> list[str]:
-    """The section of docs/results.md."""
+    """The section of docs/results.md; ``written`` with and without guidance."""
     intervals = {kind: mean_interval(right[kind].numpy()) for kind in SETS}
     whole = [
         f"{100 * float(right[kind].mean()):.1f} [{100 * low:.1f}, {100 * high:.1f}]"
@@ -126,7 +128,7 @@ def _section(
     table = markdown_table(
         ("class", *(f"{kind} %" for kind in SETS), "tokens learnt", "tokens generated"),
         [
-            ("all", *whole, *(f"{float(own.n_tokens.double().mean()):.1f}" for own in (learnt, written))),
+            ("all", *whole, *(f"{float(own.n_tokens.double().mean()):.1f}" for own in (learnt, written[0]))),
             *(
                 (
                     row["class"],
@@ -137,7 +139,7 @@ def _section(
             ),
         ],
     )
-    apart = float(stats.ks_2samp(learnt.n_tokens, written.n_tokens).statistic)
+    apart = [float(stats.ks_2samp(learnt.n_tokens, own.n_tokens).statistic) for own in written]
     return [
         picture(NAME, "A real and two generated clips of each class"),
         f"Class named by the judge, the stand-in feature network, among {len(rows)} classes (chance "
@@ -146,8 +148,9 @@ def _section(
         f"`test`. Reconstructed and generated clips keep tokens by the policy `{lengths}`.",
         table,
         f"At least half of the generated clips are named: {verdict(*intervals['generated'], WANTED)}. Generated "
-        f"lengths and those learnt: Kolmogorov–Smirnov statistic {apart:.3f} (0: equal, 1: disjoint). Guidance "
-        f"{settings.sampling.guidance:g}, temperature {settings.sampling.temperature:g}, seed {settings.seed}.",
+        f"lengths and those learnt: Kolmogorov–Smirnov statistic {apart[0]:.3f}, without guidance {apart[1]:.3f} (0: "
+        f"equal, 1: disjoint). Guidance {settings.sampling.guidance:g}, temperature "
+        f"{settings.sampling.temperature:g}, seed {settings.seed}.",
     ]
 
 
