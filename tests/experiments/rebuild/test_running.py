@@ -57,7 +57,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def rebuild(root: Path, steps: tuple[Step, ...] = STEPS, weights: str = "w1", jobs: int = 2, **places: str) -> Rebuild:
-    marks = fingerprints(steps, {"weights": weights, **places})
+    marks = fingerprints(steps, {"weights": weights, "judge": "", **places})
     console = Console(file=io.StringIO(), width=200)
     return Rebuild(steps, Path("work"), root, places, marks, console, jobs)
 

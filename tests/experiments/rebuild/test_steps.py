@@ -36,12 +36,15 @@ def test_steps_come_after_what_they_need_and_write_each_place_once() -> None:
 
 
 def test_the_marks_of_all_steps_differ_and_follow_the_weights() -> None:
-    inputs = {"weights": "a", **dict.fromkeys(OPTIONS, "x")}
-    now, then = fingerprints(STEPS, inputs), fingerprints(STEPS, {**inputs, "weights": "b"})
+    inputs = {"weights": "a", "judge": "c", **dict.fromkeys(OPTIONS, "x")}
+    now, then, judged = (fingerprints(STEPS, {**inputs, **change}) for change in ({}, {"weights": "b"}, {"judge": "d"}))
     commands = [now[step.name] for step in STEPS if step.command and step.name != "worlds"]
     assert len(set(commands)) == len(commands)
     assert {step.name for step in STEPS if now[step.name] == then[step.name]} == {
         step.name for step in STEPS if not step.weights
+    }
+    assert {step.name for step in STEPS if now[step.name] != judged[step.name]} == {
+        *("generations", "taildrop", "alignment", "tutorials", "ablation-paper", "ablation-balanced", "sweep-weights")
     }
 
 

@@ -17,6 +17,7 @@ import tyro
 from rich.console import Console
 
 from vaportok_rl.envs.table.shards import weights_digest
+from vaportok_rl.evaluation.feature_networks import STAND_IN, open_feature_network
 from vaportok_rl.experiments.console import plain_console
 from vaportok_rl.experiments.rebuild.publishing import committed, publish, report
 from vaportok_rl.experiments.rebuild.running import Rebuild, hours, minutes
@@ -113,7 +114,7 @@ def main(options: Options, console: Console | None = None) -> int:
     if not (root / "docs").is_dir():
         raise FileNotFoundError(f"Expected the repository's root, got {root}, which has no docs/; go there.")
     given = {name: getattr(options, name).expanduser() for name in OPTIONS if getattr(options, name) is not None}
-    identities = {"weights": weights_digest("nano")}
+    identities = {"weights": weights_digest("nano"), "judge": open_feature_network(STAND_IN).sha256}
     for name, folder in given.items():
         weights = {COMPARE_WITH: folder, PRETRAINING: folder / "model"}.get(name)
         identities[name] = files_identity(folder) if weights is None else weights_digest(str(weights))

@@ -52,6 +52,7 @@ class Step:
         passages: parts of pages.
         after: steps that the passages need and the command does not name.
         weights: whether the result depends on the weights of `nano`.
+        judged: whether it depends on the built-in feature network.
         resumes: whether the command continues after an interruption.
         resume_option: what it needs for that, if its folder holds anything.
         alone: whether nothing may run in parallel.
@@ -65,6 +66,7 @@ class Step:
     passages: tuple[Passage, ...] = ()
     after: tuple[str, ...] = ()
     weights: bool = True
+    judged: bool = False
     resumes: bool = False
     resume_option: str = ""
     alone: bool = False
@@ -114,11 +116,11 @@ def _measured(name: str, clips: str, minutes: float) -> Step:
 
 
 def _evidence(name: str, options: str, minutes: float, *also: Passage, animation: str = "", **more: Any) -> Step:
-    """A step that makes a section of docs/results.md, with its picture."""
+    """A step that makes a section of docs/results.md about generated clips or distances, with its picture."""
     passage = Passage("docs/results.md", name, lambda work: (work / name / f"{name}.md").read_text(encoding="utf-8"))
     command = f"{_study('evidence.' + name)} {{out}} {options}".rstrip()
     files = {file: f"docs/images/evidence/{file}" for file in (f"{name}.png", animation) if file}
-    return Step(name, command, minutes, files, (passage, *also), **more)
+    return Step(name, command, minutes, files, (passage, *also), **{"judged": True, **more})
 
 
 def _generator(name: str, options: str, minutes: float) -> Step:
@@ -134,6 +136,7 @@ def _reward_study(name: str, command: str, page: str, minutes: float, *more: Pas
         minutes,
         files,
         (Passage("docs/results.md", name, functools.partial(passages.body_of, page=f"{name}/{page}")), *more),
+        judged=True,
         resumes=True,
     )
 
@@ -202,7 +205,7 @@ STEPS: tuple[Step, ...] = (
         {name: f"docs/images/{name}" for name in ("explorer.png", "explorer-narrow.png", "explorer-dark.png")},
     ),
     _evidence("taildrop", "", 90, weights=False, resumes=True, alone=True),
-    _evidence("reconstructions", "", 0.5),
+    _evidence("reconstructions", "", 0.5, judged=False),
     _generator("generator", "", 40),
     _evidence(
         "generations",
@@ -218,6 +221,7 @@ STEPS: tuple[Step, ...] = (
         20,
         {f"{name}.ipynb": f"docs/tutorials/{name}.ipynb" for name in _TUTORIALS},
         after=("benchmark-tables",),
+        judged=True,
     ),
     Step("table-test", "vaportok-rl table build --count 0 --held-out 256 --grid all --out {out}", 2, resumes=True),
     Step("table-train", "vaportok-rl table build --count 4096 --held-out 0 --out {out}", 5, resumes=True),
@@ -333,7 +337,8 @@ def fingerprints(steps: Sequence[Step], inputs: Mapping[str, str]) -> dict[str, 
 
     Args:
         steps: each after those it needs.
-        inputs: identities of the weights (``weights``) and of the given folders, by option.
+        inputs: identities of the weights (``weights``), the feature network (``judge``) and the given folders, by
+            option.
     """
     found: dict[str, str] = {}
     for step in steps:
@@ -344,6 +349,7 @@ def fingerprints(steps: Sequence[Step], inputs: Mapping[str, str]) -> dict[str, 
             given,
             inputs["weights"] if step.weights else "",
             [found[name] for name in sorted(step.needs)],
+            *([inputs["judge"]] if step.judged else []),
         ]
         found[step.name] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
     return found
