@@ -8,7 +8,7 @@ from typing import Any
 
 from vaportok_rl.agents.scoreboard import SCOREBOARD
 from vaportok_rl.experiments.rebuild.figures import figures
-from vaportok_rl.experiments.rebuild.passages import films, scoreboard, table_of
+from vaportok_rl.experiments.rebuild.passages import films, generated_clips, scoreboard, table_of
 
 
 def results(saved: float) -> dict[str, Any]:
@@ -56,3 +56,9 @@ def test_films_are_means_over_seeds(tmp_path: Path) -> None:
 def test_a_table_of_another_page(tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text("# T\n\n| a |\n| - |\n| 1 |\n\nx\n")
     assert table_of(tmp_path, "page.md") == "| a |\n| - |\n| 1 |"
+
+
+def test_generated_clips_are_shown_with_the_share_that_is_named(tmp_path: Path) -> None:
+    (tmp_path / "generations").mkdir()
+    (tmp_path / "generations" / "generations.csv").write_text("class,generated\nzooms,1.0\nfades,0.5\n")
+    assert "names the class of 75 %]" in generated_clips(tmp_path)
