@@ -55,7 +55,7 @@ class Alignment:
     """Trained agents of the first world."""
     clips: str = "procedural"
     """Labelled clips; the split `test` is measured."""
-    count: int = 1024
+    count: int = 512
     """Held-out clips, and as many generated ones."""
     network: str = STAND_IN
     """Feature network, as `vaportok-rl distance` takes it."""

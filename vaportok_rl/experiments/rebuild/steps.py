@@ -231,7 +231,7 @@ STEPS: tuple[Step, ...] = (
         "alignment",
         "--generators {generator-all} {taildrop}/worlds/none-0/generator {taildrop}/worlds/naive-0/generator --agents "
         "{train}",
-        25,
+        12,
         resumes=True,
     ),
     *map(_ablation, ("paper", "balanced")),
@@ -300,7 +300,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "benchmarks",
         "python -m benchmarks --out {out}/benchmarks.md",
-        40,
+        30,
         {"benchmarks.md": "docs/benchmarks.md"},
         alone=True,
         times=True,
