@@ -75,6 +75,7 @@ def test_the_study_goes_on_where_it_was_interrupted_and_ends_the_same(
     pd.testing.assert_frame_equal(whole.drop(columns="hours"), cut.drop(columns="hours"))
     assert whole["world"].tolist() == ["none", "sample"]
     assert (whole["ratio"] == whole["gfvd"] / whole["rfvd"]).all()
+    assert (whole["autoregression"] > 0).all()
     page = (tmp_path / "cut" / "taildrop.md").read_text()
     assert f"{whole['psnr'][0]:.2f}" in page
     assert "2.85" in page
@@ -108,7 +109,8 @@ def runs(rfvd: float, gfvd: float, spread: float, seeds: int = 2) -> list[dict[s
         {
             "rfvd": rfvd * (1 + 0.1 * seed),
             "gfvd": gfvd,
-            "logs": (np.log([1.3 * rfvd, 1.2 * gfvd]) + rng.normal(0, spread, (400, 2))).tolist(),
+            "autoregression": 0.5 * gfvd,
+            "logs": (np.log([1.3 * rfvd, 1.2 * gfvd, 0.6 * gfvd]) + rng.normal(0, spread, (400, 3))).tolist(),
         }
         for seed in range(seeds)
     ]
@@ -124,12 +126,13 @@ def test_intervals_are_of_resampled_seeds_and_clips(seeds: int) -> None:
     for _ in range(4000):
         parts, place = [], rng.integers(0, 400)
         for seed in rng.integers(0, seeds, seeds):
-            logs = np.array(own[seed]["logs"])
+            logs = np.array(own[seed]["logs"])[:, :2]
             centred = logs - logs.mean(0) + np.log([own[seed]["rfvd"], own[seed]["gfvd"]])
             parts.append(centred[place, 1] - centred[place, 0])
         drawn.append(np.mean(parts))
     error = 1.96 * np.std(drawn)
     assert np.log([low, high]) == pytest.approx([np.log(value) - error, np.log(value) + error], abs=0.1 * error)
+    assert Logarithms.of(own).factor("generated to reconstructed")[0] == pytest.approx(2.5)
 
 
 def test_a_claim_holds_only_beyond_its_interval() -> None:
@@ -142,6 +145,9 @@ def test_a_claim_holds_only_beyond_its_interval() -> None:
         "gFVD / rFVD: none > naive": "holds",
         "gFVD / rFVD: argmax > sample": "undecided",
         "gFVD / rFVD: sample > pre-sample": "does not hold",
+        "generated to reconstructed: none > naive": "holds",
+        "generated to reconstructed: argmax > sample": "undecided",
+        "generated to reconstructed: sample > pre-sample": "does not hold",
         "rFVD: naive > none": "undecided",
         "rFVD: naive > sample": "undecided",
     }
