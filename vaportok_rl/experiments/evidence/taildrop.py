@@ -60,8 +60,7 @@ _METRICS = ("tokens", "mse", "psnr", "accuracy", "rfvd", "gfvd", "autoregression
 _PATH = 8
 
 MEASURED = {"rFVD": "rfvd", "gFVD": "gfvd", "generated to reconstructed": "autoregression"}
-"""Fréchet distances. The third is what autoregression alone adds; in gFVD / rFVD the tokenizer's error hides it where that
-is the greater part of both."""
+"""Fréchet distances. The third is what autoregression alone adds; gFVD / rFVD hides it if the tokenizer errs more."""
 DISTANCES = (*MEASURED, "gFVD / rFVD")
 # What the source says: of these two worlds the first has the greater value.
 CLAIMS = (
