@@ -16,7 +16,9 @@ from typing import Annotated
 import torch
 import tyro
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from rich.console import Console
 
 from vaportok_rl.agents import build_length_policy
@@ -190,6 +192,13 @@ def points_table(points: Sequence[Point]) -> str:
     return markdown_table(("world", "lengths", "tokens", "MSE·10³", "rFVD", "top-5 %", "gFVD"), rows, names=2)
 
 
+def _name_some(axis: Axis) -> None:
+    """Plain numbers on a logarithmic axis, so few that they do not touch."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
 def figure(points: Sequence[Point]) -> Figure:
     """Two scatter plots: rFVD against MSE, gFVD against accuracy; colours are tokens, markers worlds."""
     drawn = Figure(figsize=(9.6, 4.2), layout="constrained")
@@ -214,8 +223,10 @@ def figure(points: Sequence[Point]) -> Figure:
         axis.set_title(f"{NAMES[distance]}: Spearman {rho:+.2f} [{low:+.2f}, {high:+.2f}]", fontsize=10)
         axis.set_ylabel(f"{NAMES[distance]} (Fréchet distance of features)")
         axis.set_yscale("log")
+        _name_some(axis.yaxis)
     axes[0].set_xlabel("mean squared error (pixels in 0 … 1)")
     axes[0].set_xscale("log")
+    _name_some(axes[0].xaxis)
     axes[1].set_xlabel("top-5 accuracy of the prior")
     axes[0].legend(frameon=False, fontsize=8, title="world", title_fontsize=8)
     drawn.colorbar(shown, ax=axes, label="mean tokens kept")
