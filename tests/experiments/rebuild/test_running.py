@@ -113,6 +113,15 @@ def test_a_failed_or_interrupted_step_goes_on_and_the_rest_is_kept(root: Path) -
     assert (root / "work" / "first" / "parts.txt").read_text() == "part "
 
 
+def test_long_runs_of_other_settings_are_kept_and_not_mixed(root: Path) -> None:
+    run_by(root)
+    before = (root / "work" / "second" / "page.md").read_text()
+    run_by(root, weights="w2")
+    assert (root / "work" / "second.before" / "page.md").read_text() == before
+    assert (root / "work" / "second" / "parts.txt").read_text() == "part "
+    assert not (root / "work" / "first.before").exists()  # it does not resume, so it is short
+
+
 def test_a_command_is_told_to_resume_once_its_folder_holds_something(root: Path) -> None:
     steps = (made("generator", "fresh", resumes=True, resume_option="--resume"),)
     pages = []

@@ -24,6 +24,8 @@ _ALWAYS = 1.0
 """A step of fewer minutes is not remembered: what it shows may depend on code as well."""
 _PATIENCE = 30.0
 """Seconds that a command has to save what it has when Ctrl-C ends it."""
+_BEFORE = ".before"
+"""Ends the name of the folder with a long step's former results."""
 
 
 @dataclass
@@ -146,7 +148,7 @@ class Rebuild:
         folder = self.work / step.name
         begun = {"fingerprint": self.marks[step.name], "done": False}
         if not (step.resumes and self.record.get(step.name) == begun):
-            shutil.rmtree(folder, ignore_errors=True)
+            self._clear(step, folder)
         folder.mkdir(parents=True, exist_ok=True)
         self._write({**self.record, step.name: begun})
         folders = {name: str(self.work / name) for name in step.needs}
@@ -160,6 +162,15 @@ class Rebuild:
             return subprocess.Popen(
                 program, cwd=self.root, env={**os.environ, **threads}, stdout=log, stderr=subprocess.STDOUT
             )
+
+    def _clear(self, step: Step, folder: Path) -> None:
+        """Removes the results of other settings; those of a step that resumes took long and are kept beside it."""
+        if step.resumes and folder.is_dir() and any(folder.iterdir()):
+            kept = folder.with_name(f"{folder.name}{_BEFORE}")
+            shutil.rmtree(kept, ignore_errors=True)
+            folder.rename(kept)
+            self._say(f"{step.name}: what was in its folder is of other settings, or unknown; kept as {kept}")
+        shutil.rmtree(folder, ignore_errors=True)
 
     def _ended(self, step: Step, status: int, seconds: float) -> None:
         missing = [file for file in step.files if not (self.work / step.name / file).is_file()]
