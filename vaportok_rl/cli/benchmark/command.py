@@ -117,7 +117,7 @@ class Run:
             if name in METHODS and not readme.is_file():
                 with whole_write(readme) as scratch:
                     scratch.write_text(describe(method), encoding="utf-8")
-            tell_written(console, folder, sorted(folder.iterdir()))
+            tell_written(console, folder, sorted(folder.glob("[!.]*")))
 
 
 @dataclass(frozen=True)
