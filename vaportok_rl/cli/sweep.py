@@ -49,8 +49,6 @@ class Sweep:
 
         out = self.out or Path("sweeps") / self.file.stem
         plan = read_plan(self.file)
-        if plan.distances is not None:
-            plan.distances.identity()
         worker = Worker(plan, out)
         rows = _work(console, worker, PAGE_FILE)
         if rows is not None:

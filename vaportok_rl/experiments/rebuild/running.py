@@ -170,7 +170,8 @@ class Rebuild:
             shutil.rmtree(kept, ignore_errors=True)
             folder.rename(kept)
             self._say(f"{step.name}: what was in its folder is of other settings, or unknown; kept as {kept}")
-        shutil.rmtree(folder, ignore_errors=True)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _ended(self, step: Step, status: int, seconds: float) -> None:
         missing = [file for file in step.files if not (self.work / step.name / file).is_file()]

@@ -115,12 +115,14 @@ def _measured(name: str, clips: str, minutes: float) -> Step:
     return Step(f"card-{name}", command, minutes, passages=(passage,))
 
 
-def _evidence(name: str, options: str, minutes: float, *also: Passage, animation: str = "", **more: Any) -> Step:
-    """A step that makes a section of docs/results.md about generated clips or distances, with its picture."""
+def _evidence(
+    name: str, options: str, minutes: float, *also: Passage, animation: str = "", judged: bool = True, **more: Any
+) -> Step:
+    """A step that makes a section of docs/results.md, with its picture."""
     passage = Passage("docs/results.md", name, lambda work: (work / name / f"{name}.md").read_text(encoding="utf-8"))
     command = f"{_study('evidence.' + name)} {{out}} {options}".rstrip()
     files = {file: f"docs/images/evidence/{file}" for file in (f"{name}.png", animation) if file}
-    return Step(name, command, minutes, files, (passage, *also), **{"judged": True, **more})
+    return Step(name, command, minutes, files, (passage, *also), judged=judged, **more)
 
 
 def _generator(name: str, options: str, minutes: float) -> Step:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ class _HeldElsewhereError(Exception):
 
 @dataclass
 class Worker:
-    """Trains the runs of a sweep, one after the other.
+    """Trains the runs of a sweep, one after the other; opens the feature network and the generator at once.
 
     Args:
         plan: the sweep.
@@ -56,6 +55,10 @@ class Worker:
     on_run: OnRun = lambda variant, seed: lambda decisions, live: None
     notes: dict[str, str] = field(default_factory=dict)
     _held_out: dict[str, tuple[HeldOut, LengthDistances | None]] = field(default_factory=dict)
+    _distances: list[str | None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._distances = [] if self.plan.distances is None else self.plan.distances.identity()
 
     def work(self) -> list[Row] | None:
         """Trains all runs of the plan's variants that no other worker has finished or is training.
@@ -177,11 +180,6 @@ class Worker:
         middle = sorted(row.keys() - {*front, *back})
         content["row"] = {name: row[name] for name in (*front, *middle, *back)}
         return content
-
-    @cached_property
-    def _distances(self) -> list[str | None]:
-        """Hashes of the feature network and the generator; empty if no distances are measured."""
-        return [] if self.plan.distances is None else self.plan.distances.identity()
 
     def _judge(self, settings: TrainSettings) -> tuple[HeldOut, LengthDistances | None]:
         """Held-out scenes with all lengths scored, the same for all runs on the same clips and tokenizer."""
