@@ -78,6 +78,8 @@ def test_the_study_goes_on_where_it_was_interrupted_and_ends_the_same(
     assert (whole["autoregression"] > 0).all()
     page = (tmp_path / "cut" / "taildrop.md").read_text()
     assert f"{whole['psnr'][0]:.2f}" in page
+    assert f"| {whole['rfvd'][0]:.3g} [" in page
+    assert f"| {whole['ratio'][0]:.3f} [" in page
     assert "2.85" in page
     assert (tmp_path / "cut" / "taildrop.png").stat().st_size > 5000
     # `none` sees all tokens in training and writes all; `sample` keeps its argmax.

@@ -278,7 +278,7 @@ def claims_table(logs: Mapping[str, Logarithms]) -> str:
         if first in logs and second in logs:
             value, low, high = logs[first].factor(distance, logs[second])
             rows.append(
-                (f"{distance}: {first} > {second}", verdict(low, high, 1), f"{value:.2f} [{low:.2f}, {high:.2f}]")
+                (f"{distance}: {first} > {second}", verdict(low, high, 1), f"{value:.3f} [{low:.3f}, {high:.3f}]")
             )
     return markdown_table(("the source", "here", "quotient"), rows, names=2)
 
@@ -288,8 +288,11 @@ def worlds_table(runs: Mapping[str, Sequence[Mapping[str, Any]]], logs: Mapping[
     rows = []
     for world, own in runs.items():
         tokens, psnr = (np.mean([run[name] for run in own]) for name in ("tokens", "psnr"))
-        factors = (logs[world].factor(distance) for distance in DISTANCES)
-        cells = (f"{value:.3g} [{low:.3g}, {high:.3g}]" for value, low, high in factors)
+        cells = []
+        for distance in DISTANCES:
+            value, low, high = logs[world].factor(distance)
+            form = ".3g" if distance in MEASURED else ".3f"  # the quotients are close to 1
+            cells.append(f"{value:{form}} [{low:{form}}, {high:{form}}]")
         rows.append((world, SOURCE_RATIOS.get(world, "–"), f"{tokens:.1f}", f"{psnr:.2f}", *cells))
     headings = ("taildrop", "source's gFVD / rFVD", "tokens", "PSNR (dB)", *DISTANCES)
     return markdown_table(headings, rows)
