@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vaportok_rl.benchmark import Arena, tables
-from vaportok_rl.benchmark.running import arena_of
+from vaportok_rl.benchmark.running import opened
 from vaportok_rl.benchmark.tables import fingerprint
 from vaportok_rl.envs.table.building import TableBuilder, plan_table
 
@@ -33,10 +33,10 @@ def pinned(small_tables: dict[str, Path]) -> Iterator[dict[str, Path]]:
     for module in ("tables", "submissions", "standings"):
         monkeypatch.setattr(f"vaportok_rl.benchmark.{module}.pins", lambda: found)
     monkeypatch.setattr("vaportok_rl.benchmark.arena.find_table", small_tables.__getitem__)
-    arena_of.cache_clear()
+    opened.cache_clear()
     yield small_tables
     monkeypatch.undo()
-    arena_of.cache_clear()
+    opened.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from vaportok_rl.benchmark import TASKS, Task, running
 from vaportok_rl.benchmark.methods.method import Method, Run
-from vaportok_rl.benchmark.running import Result, read_results, run_method, run_seeds, write_results
+from vaportok_rl.benchmark.running import Result, arena_of, read_results, run_method, run_seeds, write_results
 from vaportok_rl.benchmark.tables import fingerprint
 from vaportok_rl.runtime.held_folders import LOCK_FILE
 
@@ -46,6 +46,11 @@ def trained(monkeypatch: pytest.MonkeyPatch, pinned: dict[str, Path]) -> list[tu
     monkeypatch.setattr(running, "run_method", made_up)
     monkeypatch.setattr(running, "score_of_seed", lambda *_: 0.5)
     return made
+
+
+def test_a_table_is_opened_once_however_it_is_asked_for(pinned: dict[str, Path]) -> None:
+    task = TASKS["procedural-v1"]
+    assert arena_of(task) is arena_of(task, table=None) is arena_of(task, (), None)
 
 
 def test_runs_are_made_once_for_each_task_seed_version_and_length(

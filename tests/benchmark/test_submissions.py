@@ -15,6 +15,7 @@ from vaportok_rl.benchmark.running import RESULTS_FILE, read_results, run_seeds
 from vaportok_rl.benchmark.submissions import problems, write_template
 from vaportok_rl.cli.main import main
 from vaportok_rl.experiments.rebuild import steps
+from vaportok_rl.runtime.held_folders import LOCK_FILE
 
 Rows = list[dict[str, str]]
 FEW = 1024
@@ -116,7 +117,10 @@ def test_the_command_line(pinned: dict[str, Path], tmp_path: Path, capsys: pytes
     out = tmp_path / "random"
     arguments = ["benchmark", "run", "random", "--task", "procedural-v1", "--seeds", "0-2", "--out", str(out)]
     main(arguments)
-    assert "seed 2" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "seed 2" in told
+    assert RESULTS_FILE in told
+    assert LOCK_FILE not in told
     before = (out / RESULTS_FILE).read_bytes()
     main(arguments)  # what is done is not done again
     assert "seed 2" not in capsys.readouterr().out

@@ -109,9 +109,14 @@ class Result:
         return tuple(float(weight) for weight in self.weights.split())
 
 
-@lru_cache(maxsize=16)
 def arena_of(task: Task, weights: tuple[float, ...] = (), table: str | None = None) -> Arena:
     """A task with its table opened, once per process."""
+    return opened(task, weights, table)
+
+
+@lru_cache(maxsize=16)
+def opened(task: Task, weights: tuple[float, ...], table: str | None) -> Arena:
+    """`arena_of`, whose calls may leave arguments out, which a cache would take for others."""
     return Arena(task, table, weights)
 
 

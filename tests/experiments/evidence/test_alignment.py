@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from matplotlib.ticker import NullFormatter
 from rich.console import Console
 from scipy import stats
 
@@ -72,3 +73,22 @@ def test_the_sign_holds_beyond_the_interval() -> None:
     assert rows[1][3] == "undecided"
     wrong = [replace(point, accuracy=point.gfvd) for point in points]
     assert "does not hold" in correlations(wrong)
+
+
+def test_the_numbers_of_a_logarithmic_axis_are_few_and_plain() -> None:
+    points = [Point("a", "fixed", n, n / 300, n / 100, 500.0 + 10 * n, 500.0 + n) for n in range(1, 30)]
+    left, right = alignment.figure(points).axes[:2]
+    for axis in (left.xaxis, left.yaxis, right.yaxis):
+        assert isinstance(axis.get_minor_formatter(), NullFormatter)
+        assert axis.get_major_formatter()(0.05, 0) == "0.05"
+
+
+def test_the_page_counts_the_clips_of_whole_paths(tiny_world: str, tmp_path: Path) -> None:
+    source = ProceduralClips(split="test", frames=4, size=16)
+    names, digest = tuple(source.label_names), weights_digest(tiny_world)[:16]
+    config = GeneratorConfig(width=16, layers=1, heads=2, tokens=16, codebook_size=32, label_names=names)
+    ClipGenerator(replace(config, tokenizer=tiny_world, weights=digest, lengths="fixed:16")).save(
+        tmp_path / "generator"
+    )
+    run(tmp_path / "out", Alignment((str(tmp_path / "generator"),), lengths=(2, 9), policies=(), count=23), QUIET)
+    assert "Means over 16 held-out clips" in (tmp_path / "out" / "alignment.md").read_text()

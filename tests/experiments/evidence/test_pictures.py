@@ -115,3 +115,49 @@ def test_generations_name_what_the_judge_names(
     other.save(tmp_path / "other")
     with pytest.raises(ValueError, match=r"judge's classes .* got a, b"):
         generations.run(tmp_path, generations.Generations(tmp_path / "other"), QUIET)
+
+
+def test_clips_without_guidance_are_told_from_those_with(
+    tiny_world: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clips are as bright as their tokens are many, and the judge reads the class from the brightness."""
+    pytest.importorskip("transformers")
+    from vaportok_rl.envs.table.shards import weights_digest
+    from vaportok_rl.experiments.evidence import generations
+    from vaportok_rl.experiments.generation.sequences import TRAIN_FILE
+    from vaportok_rl.generation import ClipGenerator, CodeSequences, GeneratorConfig, SamplingOptions
+
+    names = tuple(ProceduralClips(split="test", frames=4, size=16).label_names)
+    config = GeneratorConfig(width=16, layers=1, heads=2, tokens=16, codebook_size=32, label_names=names)
+    config = replace(config, tokenizer=tiny_world, weights=weights_digest(tiny_world)[:16], lengths="fixed:4")
+    folder, asked = tmp_path / "generator", []
+    ClipGenerator(config).save(folder / "model")
+    threes = torch.full((18,), 3)
+    CodeSequences(torch.zeros(18, 16, dtype=torch.int64), threes, torch.arange(18), names, 32).save(folder / TRAIN_FILE)
+    generate = generations.generate_codes
+
+    def noted(model: ClipGenerator, labels: torch.Tensor, sampling: SamplingOptions, *, seed: int) -> CodeSequences:
+        asked.append(sampling.guidance)
+        kept = torch.full_like(labels, 2 if sampling.guidance == 1 else 3)
+        return replace(generate(model, labels, sampling, seed=seed), n_tokens=kept)
+
+    def shown(_: VaporTok, sequences: CodeSequences) -> torch.Tensor:
+        return sequences.n_tokens.to(torch.uint8).view(-1, 1, 1, 1, 1).expand(-1, 3, 4, 16, 16)
+
+    def brightness(judge: StandIn, clips: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.one_hot(clips[:, 0, 0, 0, 0].long(), 256).float()
+
+    monkeypatch.setattr(generations, "generate_codes", noted)
+    monkeypatch.setattr(generations, "decode_clips", shown)
+    monkeypatch.setattr(StandIn, "forward", brightness)
+    settings = generations.Generations(folder, count=2, sampling=SamplingOptions(guidance=2.5))
+    generations.run(tmp_path, settings, QUIET)
+    assert asked == [2.5, 1.0]
+    rows = pd.read_csv(tmp_path / "generations.csv")
+    for place, kind in ((4, "reconstructed"), (3, "generated"), (2, "without guidance")):
+        assert set(np.flatnonzero(rows[kind].fillna(0))) <= {place}, kind  # of few clips a class may have none
+    assert (rows["generated"][3], rows["without guidance"][2]) == (1, 1)
+    page = (tmp_path / "generations.md").read_text()
+    assert "statistic 0.000, without guidance 1.000" in page
+    assert page.count(" 3.0 | 3.0 |") == 19
+    assert "the policy `fixed:4`" in page

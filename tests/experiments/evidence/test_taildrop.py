@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from rich.console import Console
 
 pytest.importorskip("transformers")
 
+from vaportok_rl.evaluation.feature_distances import FeatureStatistics, frechet_distance, resampled_frechet
+from vaportok_rl.evaluation.feature_networks import open_feature_network
 from vaportok_rl.experiments.evidence import taildrop
 from vaportok_rl.experiments.evidence.taildrop import (
     Logarithms,
@@ -153,3 +156,47 @@ def test_a_claim_holds_only_beyond_its_interval() -> None:
         "rFVD: naive > none": "undecided",
         "rFVD: naive > sample": "undecided",
     }
+
+
+def test_distances_and_their_resamples_are_of_the_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = replace(SETTINGS, worlds=("sample",))
+    run(tmp_path, one, QUIET)
+    folder, network = world_folder(tmp_path, "sample", 0), open_feature_network()
+    known = taildrop.measure_world(one, folder, network, 0)
+    features: dict[str, list[torch.Tensor]] = defaultdict(list)
+    measure = taildrop.measure_generation
+
+    def noted(*given: Any, on_features: Any, **more: Any) -> Any:
+        def both(name: str, part: torch.Tensor) -> None:
+            features[name].append(part)
+            on_features(name, part)
+
+        return measure(*given, on_features=both, **more)
+
+    monkeypatch.setattr(taildrop, "measure_generation", noted)
+    (folder / "measured.json").unlink()
+    assert taildrop.measure_world(one, folder, network, 0)["logs"] == known["logs"]
+    real, again, generated = (torch.cat(features[name]) for name in ("real", "reconstructed", "generated"))
+    wanted = frechet_distance(FeatureStatistics.of(again), FeatureStatistics.of(generated))
+    assert known["autoregression"] == pytest.approx(wanted)
+    assert known["autoregression"] != pytest.approx(known["gfvd"], rel=1e-3)
+    columns = [(real, again), (real, generated), (again, generated)]
+    drawn = np.hstack([resampled_frechet(first, (second,), one.resamples, 0) for first, second in columns])
+    assert known["logs"] == pytest.approx(np.log(drawn))
+    # What was measured by another feature network, or less, is measured again.
+    monkeypatch.setattr(taildrop, "measure_generation", None)
+    with pytest.raises(TypeError):
+        taildrop.measure_world(one, folder, replace(network, sha256="0" * 64), 0)
+    monkeypatch.setattr(taildrop, "MEASURED", {**taildrop.MEASURED, "one more": "more"})
+    with pytest.raises(TypeError):
+        taildrop.measure_world(one, folder, network, 0)
+
+
+def test_the_picture_shows_each_distance_and_their_ratio() -> None:
+    curve = {"lengths": [1, 2], "psnr_by_length": [10.0, 20.0], "tokens": 2.0, "psnr": 20.0}
+    gfvd = {"none": 3.0, "naive": 4.0}
+    own = {world: [{**one, **curve} for one in runs(2.0, value, 0.02, 1)] for world, value in gfvd.items()}
+    bars, ratios, _ = taildrop.figure(own, {world: Logarithms.of(some) for world, some in own.items()}).axes
+    assert [bar.get_height() for bar in bars.patches] == pytest.approx([2, 2, 3, 4, 1.5, 2])
+    assert [float(one.lines[0].get_ydata()[0]) for one in ratios.containers] == pytest.approx([1.5, 2])
+    assert ratios.get_ylabel() == "gFVD / rFVD"

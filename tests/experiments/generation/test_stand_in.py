@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from vaportok_rl.clips import ProceduralClips
+from vaportok_rl.clips.order import ClipOrder
 from vaportok_rl.evaluation.stand_in import FEATURES, StandIn
+from vaportok_rl.experiments.generation import stand_in
 from vaportok_rl.experiments.generation.stand_in import accuracy, half_reconstructed, train_stand_in, turned
+from vaportok_rl.runtime.seeds import derive_seed
 from vaportok_rl.tokenizer import VaporTok
 
 SOURCE = ProceduralClips(frames=4, size=16)
@@ -100,3 +105,37 @@ def test_half_of_the_clips_are_reconstructed(tiny_world: str) -> None:
     batch = source.batch(range(6))
     named = network(world.decode(world.encode(batch.clips).codes))[:, :18].argmax(-1) == batch.labels
     assert accuracy(network, source, 6, world, batch_size=6) == pytest.approx(named.float().mean().item())
+
+
+def test_a_step_sees_turned_clips_of_which_half_are_reconstructed(
+    tiny_world: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[torch.Tensor] = []
+    forward = StandIn.forward
+    monkeypatch.setattr(StandIn, "forward", lambda judge, clips: shown.append(clips) or forward(judge, clips))
+    options = {"steps": 1, "batch_size": 8, "seed": 5, "folder": tmp_path / "run"}
+    train_stand_in(SOURCE, tiny_world, **options)
+    generator = torch.Generator().manual_seed(derive_seed("turned", 5, 0))
+    clips = turned(SOURCE.batch(ClipOrder(len(SOURCE), 5).take(0, 8)).clips, generator)
+    assert torch.equal(shown[0], half_reconstructed(clips, VaporTok.from_pretrained(tiny_world), generator))
+    with pytest.raises(ValueError, match="other values for tokenizer"):
+        train_stand_in(SOURCE, **options)
+    train_stand_in(SOURCE, str(shutil.copytree(tiny_world, tmp_path / "elsewhere")), **options)  # by its weights
+    assert len(shown) == 1
+
+
+def test_the_command_tells_each_share_of_its_own_clips(
+    tiny_world: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def opened(spec: str | tuple[str, ...], **_: str) -> SimpleNamespace:
+        return SimpleNamespace(label_names=["a"] * (1 if spec == "some" else 3))
+
+    def share(_: StandIn, source: SimpleNamespace, count: int, world: VaporTok | None = None) -> float:
+        return (len(source.label_names) + 0.5 * (world is not None)) / 10
+
+    monkeypatch.setattr(stand_in, "open_clips", opened)
+    monkeypatch.setattr(stand_in, "train_stand_in", lambda *_, **__: StandIn(["a"] * 3))
+    monkeypatch.setattr(stand_in, "accuracy", share)
+    stand_in.main(tmp_path / "weights.safetensors", clips=("some", "more"), tokenizer=tiny_world, held_out=7)
+    told = capsys.readouterr().out
+    assert "of 7: 10.0 % of some, 15.0 % of some, reconstructed, 30.0 % of all, 35.0 % of all, reconstructed;" in told

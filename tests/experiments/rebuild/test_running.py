@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import io
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from vaportok_rl.envs.table.shards import weights_digest
+from vaportok_rl.evaluation.feature_networks import open_feature_network
+from vaportok_rl.experiments.rebuild import __main__ as command
 from vaportok_rl.experiments.rebuild.publishing import publish, report
 from vaportok_rl.experiments.rebuild.running import Rebuild
 from vaportok_rl.experiments.rebuild.steps import Passage, Step, fingerprints
+from vaportok_rl.runtime.held_folders import release_run_folder
 
 # Notes each run in a file; writes its words, and fails where it is told to.
 SCRIPT = """
@@ -117,9 +122,9 @@ def test_long_runs_of_other_settings_are_kept_and_not_mixed(root: Path) -> None:
     run_by(root)
     before = (root / "work" / "second" / "page.md").read_text()
     run_by(root, weights="w2")
-    assert (root / "work" / "second.before" / "page.md").read_text() == before
+    assert (root / "work" / "second.before-1" / "page.md").read_text() == before
     assert (root / "work" / "second" / "parts.txt").read_text() == "part "
-    assert not (root / "work" / "first.before").exists()  # it does not resume, so it is short
+    assert not (root / "work" / "first.before-1").exists()  # it does not resume, so it is short
 
 
 def test_a_command_is_told_to_resume_once_its_folder_holds_something(root: Path) -> None:
@@ -175,3 +180,36 @@ def test_two_rebuilds_differ_in_no_byte_and_the_table_says_what_changed(root: Pa
     assert "docs/first.md" in text
     assert "3.0 [2.9, 3.1] → 1.0 [0.9, 1.1]" in text
     assert report(before, root, written, ("docs/first.md",))[1] == 0  # of a page of times nothing is said
+
+
+def test_all_results_of_other_settings_are_kept_and_an_empty_folder_is_none(root: Path) -> None:
+    run_by(root)
+    page, kept = root / "work" / "second" / "page.md", (root / "work" / "second").with_name
+    page.write_text("of w1")
+    (root / "fail").write_text("second")
+    run_by(root, weights="w2")  # the second step has only begun
+    (root / "fail").unlink()
+    run_by(root, weights="w3")
+    assert (kept("second.before-1") / "page.md").read_text() == "of w1"
+    assert kept("second.before-2").is_dir()
+    for file in page.parent.iterdir():
+        file.unlink()
+    run_by(root, weights="w4")
+    assert not kept("second.before-3").exists()
+
+
+def test_the_marks_are_of_the_weights_and_of_the_judge(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(task: Rebuild) -> None:
+        raise KeyboardInterrupt
+
+    asked: list[dict[str, str]] = []
+
+    def noted(steps: Sequence[Step], inputs: dict[str, str]) -> dict[str, str]:
+        asked.append(inputs)
+        return fingerprints(steps, inputs)
+
+    monkeypatch.setattr(command, "fingerprints", noted)
+    monkeypatch.setattr(Rebuild, "run", interrupted)
+    assert command.main(command.Options(only=("options",)), Console(quiet=True)) == 130
+    release_run_folder(command.WORK)
+    assert asked == [{"weights": weights_digest("nano"), "judge": open_feature_network().sha256}]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
+from vaportok_rl.experiments.rebuild import passages
 from vaportok_rl.experiments.rebuild.__main__ import Options, chosen, listing, main, with_needs
 from vaportok_rl.experiments.rebuild.steps import CARD, OPTIONS, STEPS, asked, fingerprints, parsed
 from vaportok_rl.runtime.markdown import passage_names, replace_passage
@@ -81,3 +83,15 @@ def test_the_list_says_what_is_made(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(Options(list=True)) == 0
     assert "docs/optimisers.md" in capsys.readouterr().out
     assert all(target in listing(STEPS) for target in FILES)
+
+
+def test_the_section_on_generated_clips_has_the_steps_guidance_and_the_heading_that_readme_names() -> None:
+    step = next(step for step in STEPS if step.name == "generations")
+    given, named = parsed(shlex.split(step.command))
+    settings = [*given, *named.values()][-1]
+    page = (ROOT / "docs" / "results.md").read_text()
+    assert f"Guidance {settings.sampling.guidance:g}, temperature" in page
+    anchor = re.search(r"docs/results\.md#([\w-]+)", inspect.getsource(passages.generated_clips))
+    assert anchor is not None
+    headings = [line.lstrip("# ").lower() for line in page.splitlines() if line.startswith("#")]
+    assert anchor[1] in [re.sub(r"[^\w -]", "", heading).replace(" ", "-") for heading in headings]

@@ -16,6 +16,7 @@ from vaportok_rl.agents import HeldOut, build_length_policy
 from vaportok_rl.cli.main import main
 from vaportok_rl.envs import TaildropProcess, VaporReward
 from vaportok_rl.envs.rewards.presets import PRESETS
+from vaportok_rl.envs.rewards.terms import FIVE_TERMS
 from vaportok_rl.envs.table.building import TableBuilder, plan_table
 from vaportok_rl.envs.table.shards import weights_digest
 from vaportok_rl.evaluation.feature_distances import FeatureStatistics, frechet_distance
@@ -181,6 +182,8 @@ def test_the_table_and_its_claims_by_hand() -> None:
         without_generation=(19, 19, 19),
     )
     lines = ablation.ablation_table(measured).splitlines()
+    shown = ("tokens", "rFVD", "PSNR", "gFVD", "MSE·10³", "top-5 %")
+    assert lines[0] == f"|  | {' | source | '.join(shown)} | source | saved % |"
     assert lines[2].startswith("| full | 22.0 [20.0, 24.0] | 299 | 2 [2, 2] | 72.5 |")
     assert (
         "| no generator | 118 | 4.00 [4.00, 4.00] | 4.85 | 3.0 [3.0, 3.0] | 3.24 | +10.0 [+10.0, +10.0] |" in lines[2]
@@ -253,3 +256,69 @@ def test_a_generator_of_another_tokenizer_is_refused(
     model.save(tmp_path / "other")
     options = ["--table", table_folder, "--path-length", "3", "--out", str(tmp_path / "out")]
     assert "0" * 16 in fails("ablate-rewards", "--generator", str(tmp_path / "other"), *options)
+
+
+def test_distances_are_known_by_the_hash_of_the_network(generator: Path) -> None:
+    assert DistanceSettings(generator=str(generator)).identity()[0] == open_feature_network().sha256
+
+
+def test_a_generator_that_is_not_there_is_named_before_tables_are_built(
+    tiny_world: str, tmp_path: Path, fails: Callable[..., str]
+) -> None:
+    options = ["--tokenizer", tiny_world, "--generator", "nowhere", "--out", str(tmp_path / "out")]
+    assert "nowhere" in fails("ablate-rewards", "--quick", *options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_table_of_the_weights_by_hand() -> None:
+    shown = frame(a=(20, 24, 22)).assign(gfvd=3.0, **{f"reward_{term}": 0.5 for term in FIVE_TERMS})
+    lines = weights.weights_table(shown).splitlines()
+    assert lines[0].endswith("| penalty | tokens | rFVD | gFVD |")
+    assert lines[2].endswith("| 0.5000 [0.5000, 0.5000] | 22.0 [20.0, 24.0] | 2 [2, 2] | 3 [3, 3] |")
+
+
+def test_a_page_has_no_note_on_a_distance_that_it_does_not_show(
+    study: Callable[..., None], generator: Path, tmp_path: Path
+) -> None:
+    study("sweep-weights", "--seeds", "0", "--weights", "1", "3", "--generator", str(generator))
+    study("sweep-weights", "--seeds", "0", "--weights", "1", "3")
+    page = (tmp_path / "out" / "sweep-weights.md").read_text()
+    assert "gFVD |" not in page.splitlines()[2]
+    assert "gFVD:" not in page
+
+
+def test_a_search_tells_its_distances_and_refuses_those_of_another_generator(
+    table_folder: str, generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Callable[..., str]
+) -> None:
+    pytest.importorskip("optuna")
+    monkeypatch.setattr("vaportok_rl.experiments.runs.progress_report.add_clip", lambda *_: None)
+    monkeypatch.setattr("vaportok_rl.experiments.runs.progress_report.comparison_frames", lambda *_, **__: None)
+    model = ClipGenerator.load(generator)
+    model.save(tmp_path / "generator")
+    file, out = tmp_path / "some.toml", tmp_path / "out"
+    file.write_text(f"""
+seeds = [0]
+[train]
+table = "{table_folder}"
+path_length = 3
+scenes = 2
+group_size = 2
+decisions = 12
+held_out_scenes = 3
+[distances]
+generator = "{tmp_path / "generator"}"
+[optuna]
+metric = "gfvd"
+direction = "minimize"
+trials = 1
+[optuna.space]
+n_epochs = [1, 2]
+""")
+    main(["sweep", str(file), "--out", str(out)])
+    page = (out / "results.md").read_text()
+    assert "gFVD: " in page
+    main(["sweep", str(file), "--out", str(out)])
+    assert (out / "results.md").read_text() == page
+    next(model.parameters()).data += 1
+    model.save(tmp_path / "generator")
+    assert "choose another --out" in fails("sweep", str(file), "--out", str(out))

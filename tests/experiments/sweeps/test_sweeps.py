@@ -232,6 +232,9 @@ def test_other_settings_in_the_folder_are_refused(write: Callable[[str], Path], 
 def test_the_table_and_the_front_by_hand() -> None:
     rows = [("b", 0, 10.0, 4e-3, 0.1), ("b", 1, 12.0, 6e-3, 0.3), ("a", 0, 20.0, 1e-3, -0.1)]
     frame = pd.DataFrame(rows, columns=["variant", "seed", "tokens", "mse", "saved"]).assign(accuracy=0.5, reward=1.0)
+    far = table(frame.assign(gfvd=3.0, rfvd=2.0)).splitlines()
+    assert far[0] == "| variant | seeds | tokens | MSE·10³ | top-5 % | rFVD | gFVD | saved % | reward |"
+    assert "| 50.0 | 2 | 3 | -10.0 |" in far[3]
     lines = table(frame).splitlines()
     assert lines[2].startswith("| b | 2 | 11.0 [10.0, 12.0] | 5.00 [4.00, 6.00] | 50.0")
     assert "+20.0 [+10.0, +30.0]" in lines[2]

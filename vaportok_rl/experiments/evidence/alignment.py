@@ -58,13 +58,18 @@ class Alignment:
     clips: str = "procedural"
     """Labelled clips; the split `test` is measured."""
     count: int = 512
-    """Held-out clips, and as many generated ones."""
+    """Held-out clips, rounded down to whole paths, and as many generated ones."""
     network: str = STAND_IN
     """Feature network, as `vaportok-rl distance` takes it."""
     seed: int = 0
     """Of the generated clips and of policies that draw."""
     device: str = "cpu"
     """torch device."""
+
+    @property
+    def measured(self) -> int:
+        """Held-out clips in whole paths."""
+        return self.count // _PATH * _PATH
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ def measure(settings: Alignment, out: Path, console: Console) -> list[Point]:
             device=settings.device,
             path_length=_PATH,
         )
-        batch = process.source.batch(range(settings.count // _PATH * _PATH))
+        batch = process.source.batch(range(settings.measured))
         assert isinstance(process.engine, ScoringEngine)  # there is no table
         scene = process.engine.encode(
             *(part.unflatten(0, (-1, _PATH)) for part in (batch.clips, batch.labels, batch.ids))
@@ -244,8 +249,8 @@ def run(out: Path, settings: Alignment, console: Console) -> None:
         f"In brackets: 95 % bootstrap intervals over points.{few}",
         picture(NAME, "rFVD against MSE, gFVD against the prior's accuracy"),
         points_table(points),
-        f"Means over {settings.count} held-out clips; one generator per world, trained on all tokens, writes clips of "
-        f"the policy's lengths. Features of {network.name}, SHA-256 {network.sha256[:12]}; seed {settings.seed}; "
+        f"Means over {settings.measured} held-out clips; one generator per world, trained on all tokens, writes clips "
+        f"of the policy's lengths. Features of {network.name}, SHA-256 {network.sha256[:12]}; seed {settings.seed}; "
         f"measured on {processor_name()}.",
     )
     write_section(out, NAME, paragraphs, list(map(asdict, points)), figure(points), console)

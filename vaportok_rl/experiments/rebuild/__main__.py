@@ -34,8 +34,8 @@ class Options:
 
     After an interruption the same command continues with the unfinished steps. A step runs again if its settings, the
     weights of `nano`, the feature network of its distances or a step it needs have changed; the former results of a
-    step that resumes are kept in `NAME.before`. At the end all results are copied to their places, and a table
-    lists the metrics that differ from the last commit by more than their 95 % intervals.
+    step that resumes are kept in `NAME.before-1`, `-2`, …. At the end all results are copied to their places, and a
+    table lists the metrics that differ from the last commit by more than their 95 % intervals.
     """
 
     footage: Path | None = None

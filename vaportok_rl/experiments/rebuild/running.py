@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -25,7 +26,7 @@ _ALWAYS = 1.0
 _PATIENCE = 30.0
 """Seconds that a command has to save what it has when Ctrl-C ends it."""
 _BEFORE = ".before"
-"""Ends the name of the folder with a long step's former results."""
+"""With a number, ends the name of a folder with former results of a long step."""
 
 
 @dataclass
@@ -166,9 +167,8 @@ class Rebuild:
     def _clear(self, step: Step, folder: Path) -> None:
         """Removes the results of other settings; those of a step that resumes took long and are kept beside it."""
         if step.resumes and folder.is_dir() and any(folder.iterdir()):
-            kept = folder.with_name(f"{folder.name}{_BEFORE}")
-            shutil.rmtree(kept, ignore_errors=True)
-            folder.rename(kept)
+            names = (f"{folder.name}{_BEFORE}-{number}" for number in itertools.count(1))
+            kept = folder.rename(next(path for path in map(folder.with_name, names) if not path.exists()))
             self._say(f"{step.name}: what was in its folder is of other settings, or unknown; kept as {kept}")
         else:
             shutil.rmtree(folder, ignore_errors=True)

@@ -48,17 +48,18 @@ class Worker:
 
     Attributes:
         notes: clips, feature network and its hash of each distance that the runs measured.
+        distances: what identifies the feature network and the generator; empty without them.
     """
 
     plan: SweepPlan
     out: Path
     on_run: OnRun = lambda variant, seed: lambda decisions, live: None
     notes: dict[str, str] = field(default_factory=dict)
+    distances: list[str | None] = field(init=False)
     _held_out: dict[str, tuple[HeldOut, LengthDistances | None]] = field(default_factory=dict)
-    _distances: list[str | None] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._distances = [] if self.plan.distances is None else self.plan.distances.identity()
+        self.distances = [] if self.plan.distances is None else self.plan.distances.identity()
 
     def work(self) -> list[Row] | None:
         """Trains all runs of the plan's variants that no other worker has finished or is training.
@@ -124,12 +125,12 @@ class Worker:
             content = {
                 "settings": settings,
                 "row": row,
-                "distances": self._distances,
+                "distances": self.distances,
                 "points": report.points,
                 "notes": {name: found.note() for name, found in measured.items()},
             }
             write_json(folder / RESULT_FILE, content)
-            return self._read(folder / RESULT_FILE)["row"]  # type: ignore[no-any-return]
+            return self._counted(self._read(folder / RESULT_FILE))
         finally:
             release_run_folder(folder)
 
@@ -161,7 +162,13 @@ class Worker:
                 f"Expected {file.parent} to be a run with these settings, got one with another {', '.join(changed)}; "
                 "choose another --out."
             )
-        return content["row"] if content.get("distances") == self._distances else None
+        return self._counted(content) if content.get("distances") == self.distances else None
+
+    def _counted(self, content: Mapping[str, Any]) -> Row:
+        """The row of a result that belongs to the sweep; its notes join those of the others."""
+        self.notes |= content.get("notes", {})
+        row: Row = content["row"]
+        return row
 
     def _read(self, file: Path) -> Any:
         # The file has sorted keys, so the order of the columns is restored.
@@ -173,7 +180,6 @@ class Worker:
                 f"Expected the result of a run at {file}, got a damaged file ({error}); delete it, and the run is "
                 "measured again."
             ) from error
-        self.notes |= content.get("notes", {})
         front = ["variant", "seed"]
         back = [name for name in METRICS if name in row]
         back += sorted(filter(_comes_last, row))

@@ -11,7 +11,10 @@ from vaportok_rl.runtime.held_folders import hold_run_folder, release_run_folder
 from vaportok_rl.runtime.seeds import derive_seed
 
 _JOURNAL = "journal:"
-_ROWS = "rows"
+# Attributes of a trial.
+_ROWS, _NOTES = "rows", "notes"
+# Attribute of a study.
+_DISTANCES = "distances"
 
 
 def open_study(search: Search, name: str) -> Any:
@@ -50,12 +53,20 @@ def search(worker: Worker) -> list[Row] | None:
 
     Raises:
         KeyboardInterrupt: on Ctrl-C, after saving; the next call resumes the run.
+        ValueError: the storage cannot be reached, or its trials were judged by another feature network or generator.
     """
     import optuna
 
     plan = worker.plan
     assert plan.search is not None
     study = open_study(plan.search, f"vaportok-{plan.identity}")
+    known = study.user_attrs.get(_DISTANCES, worker.distances)
+    if known != worker.distances:
+        raise ValueError(
+            f"Expected the feature network and the generator that judged the earlier trials ({known}), got others "
+            f"({worker.distances}); restore their files, or choose another --out and storage."
+        )
+    study.set_user_attr(_DISTANCES, worker.distances)
     states = optuna.trial.TrialState
     for trial in study.get_trials(states=(states.RUNNING,)):
         folder = worker.out / "trials" / str(trial.number)
@@ -81,7 +92,10 @@ def search(worker: Worker) -> list[Row] | None:
     trials = study.get_trials(deepcopy=False)
     if any(trial.state == states.RUNNING for trial in trials):
         return None
-    return [row for trial in trials if trial.state == states.COMPLETE for row in trial.user_attrs[_ROWS]]
+    complete = [trial.user_attrs for trial in trials if trial.state == states.COMPLETE]
+    for own in complete:
+        worker.notes |= own.get(_NOTES, {})  # none in trials of version 0.1
+    return [row for own in complete for row in own[_ROWS]]
 
 
 def _make(worker: Worker, study: Any, trial: Any, changes: Mapping[str, Any]) -> None:
@@ -89,6 +103,7 @@ def _make(worker: Worker, study: Any, trial: Any, changes: Mapping[str, Any]) ->
     assert plan.search is not None
     rows = [worker.make(f"trial-{trial.number:03d}", changes, seed) for seed in plan.seeds]
     trial.set_user_attr(_ROWS, rows)
+    trial.set_user_attr(_NOTES, worker.notes)
     study.tell(trial, sum(row[plan.search.metric] for row in rows) / len(rows))
 
 
