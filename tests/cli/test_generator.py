@@ -172,3 +172,15 @@ def test_bad_input_is_named(run: Path, tiny_world: str, tmp_path: Path, fails: C
     (tmp_path / "text.mp4").write_text("no video")
     assert "text.mp4" in fails("detect", str(tmp_path / "text.mp4"))
     assert "gone.mp4" in fails("detect", str(tmp_path / "gone.mp4"))
+    assert "got the folder" in fails("detect", str(tmp_path))
+    assert "name a run folder" in fails("generate", str(tmp_path / "text.mp4"))
+    for options in (["--same-lengths"], ["--guidance", "3"]):
+        assert "Expected --generator" in fails("distance", *options, "--out", str(tmp_path / "distance"))
+
+
+def test_without_transformers_nothing_is_encoded(
+    tiny_world: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Callable[..., str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert "pip install '.[generation]'" in fails(*train(tiny_world, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()

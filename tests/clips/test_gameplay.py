@@ -165,7 +165,7 @@ def test_atari_through_its_extra() -> None:
 
 def test_atari_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ale_py", None)
-    with pytest.raises(ValueError, match=r"Expected ale-py .*pip install 'vaportok-rl\[atari\]'"):
+    with pytest.raises(ValueError, match=r"Expected ale-py .*pip install '\.\[atari\]'"):
         GameplayClips("ALE/Pong-v5")
 
 
@@ -174,7 +174,7 @@ def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
         raise gymnasium.error.DependencyNotInstalled("Box2D is not installed")
 
     monkeypatch.setattr(gymnasium, "make", lacking)
-    with pytest.raises(ValueError, match=r"'CarRacing-v3' needs .*Box2D is not.*pip install 'vaportok-rl\[gameplay\]'"):
+    with pytest.raises(ValueError, match=r"'CarRacing-v3' needs .*Box2D is not.*pip install '\.\[gameplay\]'"):
         GameplayClips("CarRacing-v3")
 
 

@@ -67,7 +67,7 @@ def test_transformers_see_normalised_frames_and_give_the_mean_of_their_vectors(t
     ("spec", "error", "word"),
     [
         ("stand-on", ValueError, "did you mean 'stand-in'"),
-        ("i3d", ValueError, "i3d:FILE"),
+        ("i3d", ValueError, "got 'i3d'; name its file, as i3d:FILE"),
         ("i3d:nowhere.pt", FileNotFoundError, "nowhere.pt"),
         ("i3d:{tmp}/text.pt", ValueError, "torch.jit.save"),
         ("i3d:{tmp}/tensors.pt", ValueError, "torch.jit.save"),

@@ -111,7 +111,7 @@ def test_files_that_are_no_generator_are_refused(
 
 def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ModuleNotFoundError, match=r"vaportok-rl\[generation\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install '\.\[generation\]'"):
         ClipGenerator(GeneratorConfig(label_names=("a",)))
 
 

@@ -73,6 +73,11 @@ class Distance:
         from vaportok_rl.generation.model import ClipGenerator
 
         check_fields(self)
+        if self.generator is None and (self.same_lengths or self.sampling != SamplingOptions()):
+            raise ValueError(
+                "Expected --generator with --same-lengths or sampling options, got none; name a run folder of "
+                "`vaportok-rl generator train`, or leave these options out."
+            )
         processes = Processes.start(self.device)
         network = open_feature_network(self.network, self.device)
         process = TaildropProcess(
@@ -86,8 +91,8 @@ class Distance:
         if self.generator is not None:
             model = ClipGenerator.load(self.generator, self.device)
             check_tokenizer(model, self.tokenizer, process.engine.world)
-        lpips = self._lpips(console, process.engine.config.size)
         policy = build_length_policy(self.lengths, process, trust_archives=self.trust_archives)
+        lpips = self._lpips(console, process.engine.config.size)
         folder = create_run_folder(Path("runs"), "distance", self.out) if processes.is_main else Path()
         unused = preparing(folder) if processes.is_main else contextlib.nullcontext()
         with unused, progress_bar(console) as progress:

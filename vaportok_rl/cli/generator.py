@@ -24,7 +24,7 @@ from vaportok_rl.experiments.run_folder import (
     write_config,
 )
 from vaportok_rl.generation.config import GeneratorConfig, GeneratorSizes
-from vaportok_rl.generation.model import GENERATOR_FILE, ClipGenerator
+from vaportok_rl.generation.model import GENERATOR_FILE, ClipGenerator, check_transformers
 from vaportok_rl.generation.sequences import CodeSequences
 from vaportok_rl.generation.training import GeneratorTrainer, GeneratorTraining, held_out_loss
 from vaportok_rl.runtime.compute import ComputeLog
@@ -77,6 +77,7 @@ class GeneratorCommand:
     def run(self, console: Console) -> None:
         """Runs the command."""
         check_fields(self)
+        check_transformers()
         if self.out is None and (self.resume or Processes.launched().count > 1):
             raise ValueError("Expected --out with --resume or several processes, got none; name the run folder.")
         processes = Processes.start(self.device)

@@ -201,7 +201,7 @@ def _make(name: str) -> gymnasium.Env[Any, Any]:
             import ale_py
         except ImportError as error:
             raise ValueError(
-                f"Expected ale-py for {name!r}, which is not installed; run pip install 'vaportok-rl[atari]'."
+                f"Expected ale-py for {name!r}, which is not installed; run pip install '.[atari]'."
             ) from error
         gymnasium.register_envs(ale_py)
     try:
@@ -210,7 +210,7 @@ def _make(name: str) -> gymnasium.Env[Any, Any]:
     except gymnasium.error.DependencyNotInstalled as error:
         raise ValueError(
             f"Expected the packages that {name!r} needs to be installed: {error}; run "
-            "pip install 'vaportok-rl[gameplay]' or install them."
+            "pip install '.[gameplay]' or install them."
         ) from error
     except Exception as error:  # an environment's own constructor may raise anything
         others = () if name in gymnasium.registry else gymnasium.registry

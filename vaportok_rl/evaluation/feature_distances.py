@@ -106,7 +106,7 @@ def check_enough(clips: int, features: int, allow_few: bool = False) -> None:
     if clips < 2 or (clips <= features and not allow_few):
         raise TooFewClipsError(
             f"Expected more clips than the {features} features for a covariance, got {clips}; take more clips, or read "
-            "the maximum mean discrepancy, which needs fewer."
+            "the maximum mean discrepancy, which needs fewer (`vaportok-rl distance --few`)."
         )
 
 

@@ -126,7 +126,8 @@ def open_feature_network(spec: str = STAND_IN, device: str | torch.device = "cpu
     kind, _, path = spec.partition(":")
     if kind not in PROTOCOLS or not path:
         offered = ", ".join((STAND_IN, *(f"{name}:FILE" for name in PROTOCOLS)))
-        hint = did_you_mean(kind, (STAND_IN, *PROTOCOLS), f"for example {STAND_IN}.")
+        similar = did_you_mean(kind, (STAND_IN, *PROTOCOLS), f"for example {STAND_IN}.")
+        hint = f"name its file, as {kind}:FILE." if kind in PROTOCOLS else similar
         raise ValueError(f"Expected a feature network among {offered}, got {spec!r}; {hint}")
     file = Path(path).expanduser()
     if not file.is_file():

@@ -58,7 +58,7 @@ def create_run_folder(root: Path, name: str, folder: Path | None = None) -> Path
 def _exists(folder: Path) -> FileExistsError:
     return FileExistsError(
         f"Expected a new run folder, got {folder}, which exists; nothing was overwritten. Choose another --out, move "
-        "it away, or continue an interrupted training with --resume."
+        "it away, or continue an interrupted run with --resume if the command has it."
     )
 
 

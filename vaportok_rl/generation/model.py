@@ -41,6 +41,16 @@ def truncated_causal_mask(n_tokens: Tensor, length: int) -> Tensor:
     return (causal & kept[:, :, None]) | torch.eye(length, dtype=torch.bool, device=n_tokens.device)
 
 
+def check_transformers() -> None:
+    """Raises ModuleNotFoundError if transformers is not installed."""
+    try:
+        import transformers  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "Expected the package transformers for a generator, got none; run pip install '.[generation]'."
+        ) from error
+
+
 class ClipGenerator(nn.Module):
     """Predicts each token of a clip from its class and the tokens before it.
 
@@ -55,13 +65,9 @@ class ClipGenerator(nn.Module):
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
-        try:
-            from transformers import LlamaConfig, LlamaModel
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "Expected the package transformers for a generator, got none; run pip install "
-                "'vaportok-rl[generation]'."
-            ) from error
+        check_transformers()
+        from transformers import LlamaConfig, LlamaModel
+
         self.config = config
         inner = -(-8 * config.width // (3 * _INNER_STEP)) * _INNER_STEP
         self.decoder: Any = LlamaModel(
@@ -177,7 +183,10 @@ class ClipGenerator(nn.Module):
                 facts = json.loads((opened.metadata() or {})["generator"])
                 state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-            raise ValueError(f"Expected a generator at {file}, got another file ({error}); copy it again.") from error
+            raise ValueError(
+                f"Expected a generator at {file}, got another file ({error}); name a run folder of "
+                "`vaportok-rl generator train`, or copy a damaged one again."
+            ) from error
         odd = next((name for name, value in state.items() if not bool(value.isfinite().all())), None)
         if odd is not None:
             raise ValueError(f"Expected finite weights in {file}, got NaN or infinity in {odd}; train it again.")

@@ -118,7 +118,7 @@ def test_what_a_killed_process_left_is_not_read_and_is_replaced(minari: Any, tin
 def test_without_minari(tiny_world: str, monkeypatch: pytest.MonkeyPatch) -> None:
     process = TaildropProcess(tokenizer=tiny_world, path_length=3)
     monkeypatch.setitem(sys.modules, "minari", None)
-    with pytest.raises(ModuleNotFoundError, match=r"Expected Minari .* `pip install 'vaportok-rl\[minari\]'`"):
+    with pytest.raises(ModuleNotFoundError, match=r"Expected Minari .* `pip install '\.\[minari\]'`"):
         MinariRecorder("mine", process, "random")
 
 

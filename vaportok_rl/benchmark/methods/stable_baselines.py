@@ -111,6 +111,6 @@ def maskable_ppo(run: Run) -> Act:
         from sb3_contrib import MaskablePPO
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "Expected sb3-contrib for maskable-ppo, which is not installed; run pip install 'vaportok-rl[examples]'."
+            "Expected sb3-contrib for maskable-ppo, which is not installed; run pip install '.[examples]'."
         ) from error
     return learnt(MaskablePPO, learning_rate=1e-3, gae_lambda=1.0, batch_size=256, n_epochs=4)(run)

@@ -44,8 +44,10 @@ def read_clip(path: Path, frames: int = 256) -> Tensor:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds no readable video.
+        ValueError: it is a folder, or holds no readable video.
     """
+    if path.is_dir():
+        raise ValueError(f"Expected a video file, got the folder {path}; name its files, such as {path}/*.mp4.")
     if not path.is_file():
         raise no_such_path("a video file", str(path), "is no file")
     shown = []

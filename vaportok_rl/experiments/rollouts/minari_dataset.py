@@ -77,7 +77,7 @@ class MinariRecorder:
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 "Expected Minari for writing a dataset, found none; install it with `pip install "
-                "'vaportok-rl[minari]'`, or leave the dataset out."
+                "'.[minari]'`, or leave the dataset out."
             ) from error
         if not re.fullmatch(r"(\w[-\w]*/)*\w[-\w]*", name):
             raise ValueError(

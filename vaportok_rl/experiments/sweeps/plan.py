@@ -166,7 +166,8 @@ def read_plan(file: Path) -> SweepPlan:
     named = {name: _flat(changes) for name, changes in content.get("variants", {}).items()}
     varied = bool(named or grid)
     if varied == ("optuna" in content):
-        raise ValueError(f"Expected [variants] or [grid], or else [optuna], in {file}; say what varies.")
+        found, advice = ("both", "keep one") if varied else ("neither", "say what varies")
+        raise ValueError(f"Expected [variants] or [grid], or else [optuna], in {file}, got {found}; {advice}.")
     search = None
     if "optuna" in content:
         given = {"storage": f"journal:{file.with_suffix('.journal')}", **content["optuna"]}
@@ -185,6 +186,14 @@ def read_plan(file: Path) -> SweepPlan:
         if distances is None or (search.metric == "gfvd" and distances.generator is None):
             raise ValueError(f"Expected {wanting} of {file} to search by {search.metric}, got none; add it.")
     base = _flat(content.get("train", {}))
+    given_settings = {"train": base, "grid": grid, "optuna.space": {} if search is None else search.space}
+    given_settings |= {f"variants.{name}": changes for name, changes in named.items()}
+    for part, settings in given_settings.items():
+        if "seed" in settings:
+            raise ValueError(
+                f"Expected all seeds in `seeds` of {file}, got seed = {settings['seed']!r} in [{part}]; write seeds = "
+                "[0, 1, 2] above the tables."
+            )
     plan = SweepPlan(tuple(dict.fromkeys(seeds)), base, _product(named, grid), search, distances)
     tried = [] if search is None else _examples(search.space)
     for seed, changes in itertools.product(plan.seeds, [*plan.variants.values(), *tried]):

@@ -28,7 +28,7 @@ def open_study(search: Search, name: str) -> Any:
         import optuna
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "Expected the package optuna for [optuna], got none; run pip install 'vaportok-rl[sweep]'."
+            "Expected the package optuna for [optuna], got none; run pip install '.[sweep]'."
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
