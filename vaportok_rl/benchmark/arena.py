@@ -63,7 +63,7 @@ class Bounds:
     oracle: float
 
     def at(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The rewards of scores."""
+        """The rewards, or hypervolumes, of scores."""
         return self.fixed + scores * (self.oracle - self.fixed)
 
 

@@ -123,7 +123,7 @@ class _RewardStudy(TrainSettings):
             settings = replace(settings, decisions=few, held_out_scenes=min(settings.held_out_scenes, scenes))
             out = self.out or out.with_name(f"{name}-quick")
         settings.check()
-        DistanceSettings(self.network, self.generator).identity()
+        DistanceSettings(self.network, self.generator).identity()  # a wrong name is found before tables are built
         return (settings if settings.table is not None else self._with_tables(settings, out, console)), seeds, out
 
     def _with_tables(self, settings: TrainSettings, out: Path, console: Console) -> TrainSettings:

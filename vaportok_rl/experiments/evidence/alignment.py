@@ -188,9 +188,9 @@ def points_table(points: Sequence[Point]) -> str:
             point.policy,
             f"{point.tokens:.1f}",
             f"{1000 * point.mse:.2f}",
-            f"{point.rfvd:.3g}",
+            f"{point.rfvd:.4g}",
             f"{100 * point.accuracy:.1f}",
-            f"{point.gfvd:.3g}",
+            f"{point.gfvd:.4g}",
         )
         for point in points
     )

@@ -1,8 +1,9 @@
 """No taildrop, naive and probabilistic taildrop at one training budget (supplement C.3, C.4, Figure 5).
 
 ``python -m vaportok_rl.experiments.evidence.taildrop OUT`` trains a tokenizer under each strategy and a generator on
-its codes, and compares gFVD / rFVD, the source's measure of the errors that autoregression accumulates. The same
-command continues after an interruption; a second process with the same OUT takes worlds that the first has not begun.
+its codes. It compares gFVD / rFVD, the source's measure of the errors that autoregression accumulates, and the distance of
+generated to reconstructed clips. The same command continues after an interruption; a second process with the same OUT
+takes worlds that the first has not begun.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ _PATH = 8
 MEASURED = {"rFVD": "rfvd", "gFVD": "gfvd", "generated to reconstructed": "autoregression"}
 """Fréchet distances. The third is what autoregression alone adds; gFVD / rFVD hides it if the tokenizer errs more."""
 DISTANCES = (*MEASURED, "gFVD / rFVD")
-# What the source says: of these two worlds the first has the greater value.
+# Of two worlds the first should have the greater value: the source's claims, and their like on our third distance.
 CLAIMS = (
     ("gFVD / rFVD", "none", "naive"),
     ("gFVD / rFVD", "argmax", "sample"),
@@ -272,7 +273,7 @@ class Logarithms:
 
 
 def claims_table(logs: Mapping[str, Logarithms]) -> str:
-    """What the source says of pairs of worlds, and whether it holds here."""
+    """Claims on pairs of worlds, and whether they hold here."""
     rows = []
     for distance, first, second in CLAIMS:
         if first in logs and second in logs:
@@ -280,7 +281,7 @@ def claims_table(logs: Mapping[str, Logarithms]) -> str:
             rows.append(
                 (f"{distance}: {first} > {second}", verdict(low, high, 1), f"{value:.3f} [{low:.3f}, {high:.3f}]")
             )
-    return markdown_table(("the source", "here", "quotient"), rows, names=2)
+    return markdown_table(("claim", "here", "quotient"), rows, names=2)
 
 
 def worlds_table(runs: Mapping[str, Sequence[Mapping[str, Any]]], logs: Mapping[str, Logarithms]) -> str:
@@ -314,7 +315,7 @@ def figure(runs: Mapping[str, Sequence[Mapping[str, Any]]], logs: Mapping[str, L
     for place, world in enumerate(names):
         value, low, high = logs[world].factor("gFVD / rFVD")
         ratios.errorbar(place, value, [[value - low], [high - value]], fmt="o", capsize=4, color=COLOURS[world])
-    ratios.set_title("Error that autoregression adds (95 % intervals)", fontsize=10)
+    ratios.set_title("gFVD / rFVD (95 % intervals)", fontsize=10)
     ratios.set_ylabel("gFVD / rFVD")
     for axis in (distances, ratios):
         axis.set_xticks(range(len(names)), names)
@@ -342,7 +343,7 @@ def report(
         worlds_table(runs, logs),
         f"In brackets: 95 % intervals, ±1.96 standard errors of the logarithm, by bootstrap over {over}.",
         claims_table(logs),
-        "Undecided: the interval of the quotient contains 1.",
+        "Claims on gFVD / rFVD and rFVD are the source's. Undecided: the interval of the quotient contains 1.",
         picture(NAME, "Fréchet distances, their ratio, and PSNR against tokens"),
         f"Each tokenizer (`{settings.preset}`) from nothing, {settings.pretraining.steps} steps of "
         f"{settings.pretraining.batch_size} clips; each generator {settings.generator.steps} steps of "

@@ -78,7 +78,7 @@ def train_stand_in(
         steps: optimiser steps.
         batch_size: clips per step.
         learning_rate: its maximum.
-        seed: of the weights, the order of the clips and how they are turned.
+        seed: of the weights, the order of the clips, how they are turned and from how many tokens they are shown.
         bfloat16: convolutions in bfloat16, twice as fast on processors with such products.
         on_step: called after each step with its number, loss and accuracy.
         folder: of the state, written every `SAVE_EVERY` steps and at the end.
@@ -97,7 +97,7 @@ def train_stand_in(
     facts = {"clips": source.describe(), "steps": steps, "batch_size": batch_size}
     facts["tokenizer"] = tokenizer and weights_digest(tokenizer)
     facts |= {"learning_rate": learning_rate, "seed": seed, "bfloat16": bfloat16}
-    world = None if tokenizer is None else VaporTok.from_pretrained(tokenizer).freeze()
+    world = None if tokenizer is None else VaporTok.from_pretrained(tokenizer)
     first = 0
     if folder is not None and (folder / STATE_FILE).is_file():
         state = read_state(folder)

@@ -72,7 +72,10 @@ def weights_table(frame: pd.DataFrame) -> str:
     columns |= {name: COLUMNS[name] for name in ("tokens", *DISTANCES) if name in frame}
     rows = []
     for variant in dict.fromkeys(frame["variant"]):
-        values = ((by_seed(frame, variant, name).to_numpy(np.float64), own.style) for name, own in columns.items())
+        values = (
+            (own.factor * by_seed(frame, variant, name).to_numpy(np.float64), own.style)
+            for name, own in columns.items()
+        )
         rows.append((variant, *(median_cell(*some) for some in values)))
     return markdown_table(("weights", *(column.heading for column in columns.values())), rows)
 
