@@ -1,7 +1,7 @@
 """No taildrop, naive and probabilistic taildrop at one training budget (supplement C.3, C.4, Figure 5).
 
 ``python -m vaportok_rl.experiments.evidence.taildrop OUT`` trains a tokenizer under each strategy and a generator on
-its codes. It compares gFVD / rFVD, the source's measure of the errors that autoregression accumulates, and the distance of
+its codes. It compares gFVD / rFVD, the source's measure of errors that autoregression accumulates, and the distance of
 generated to reconstructed clips. The same command continues after an interruption; a second process with the same OUT
 takes worlds that the first has not begun.
 """
