@@ -115,9 +115,9 @@ def test_the_folder(evaluation: Evaluation, runs: tuple[AgentRun, ...], tmp_path
 
 
 def test_pictures_hold_every_policy(evaluation: Evaluation, runs: tuple[AgentRun, ...]) -> None:
-    comparison, scene = evaluation.comparison, evaluation.held_out.scene
+    comparison = evaluation.comparison
     names = list(comparison.scores)
-    panels = allocation_figure(comparison, evaluation.held_out.score, scene.labels, names)
+    panels = allocation_figure(comparison, evaluation.held_out.score, names)
     titles = [axis.get_title().split(" (")[0] for axis in panels.axes if axis.axison]
     assert titles == [name.replace("_", " ") for name in names]
     assert not any("nan" in axis.get_title() for axis in panels.axes)

@@ -225,9 +225,9 @@ class Evaluation(ShownAsTable):
 
     def write(self, folder: Path) -> list[Path]:
         """Writes tables and plots; returns their paths."""
-        comparison, scene, written = self.comparison, self.held_out.scene, self.write_tables(folder)
+        comparison, written = self.comparison, self.write_tables(folder)
         figures = {
-            "allocation": allocation_figure(comparison, self.held_out.score, scene.labels, list(comparison.scores)),
+            "allocation": allocation_figure(comparison, self.held_out.score, list(comparison.scores)),
             "rate_distortion": rate_distortion_figure(comparison),
         }
         judged_by = reward_hash(self.held_out.process.reward)

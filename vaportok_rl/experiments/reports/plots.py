@@ -38,13 +38,12 @@ def save_figure(figure: Figure, path: Path) -> Path:
     return path
 
 
-def allocation_figure(comparison: Comparison, score: Tensor, labels: Tensor, names: Sequence[str]) -> Figure:
-    """Tokens kept against the complexity score, one panel per policy, coloured by label.
+def allocation_figure(comparison: Comparison, score: Tensor, names: Sequence[str]) -> Figure:
+    """Tokens kept against the complexity score, one panel per policy.
 
     Args:
         comparison: scores of the policies.
         score: complexity score ``[P, L]``.
-        labels: ``int64 [P, L]``.
         names: policies to show.
     """
     columns = min(len(names), _PANELS_A_ROW)
@@ -54,13 +53,13 @@ def allocation_figure(comparison: Comparison, score: Tensor, labels: Tensor, nam
     panels = list(axes.flat)
     for axis, name in zip(panels, names, strict=False):
         lengths = comparison.scores[name].n_tokens
-        axis.scatter(score.flatten().cpu(), lengths.flatten().cpu(), c=labels.flatten().cpu(), cmap="tab20", s=10, lw=0)
+        axis.scatter(score.flatten().cpu(), lengths.flatten().cpu(), s=10, lw=0, alpha=0.5)
         rank = comparison.spearman[name]
         axis.set_title(spoken(name) + ("" if math.isnan(rank) else f" (Spearman {rank:.2f})"), fontsize=9)
         axis.set_xlim(-0.03, 1.03)
     for axis in panels[len(names) :]:
         axis.set_axis_off()
-    figure.suptitle("Tokens kept of each held-out clip; colours are the clips' classes", fontsize=10)
+    figure.suptitle("Tokens kept of each held-out clip against its complexity", fontsize=10)
     for number in range(len(names)):
         if number + columns >= len(names):
             panels[number].set_xlabel("complexity score")

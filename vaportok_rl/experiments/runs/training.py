@@ -385,7 +385,7 @@ def write_results(
 def draw(folder: Path, held_out: HeldOut, comparison: Comparison, report: ProgressReport) -> None:
     """Saves the run's pictures and the reconstruction video."""
     names = ("pretrained", "trained", "oracle")
-    save_figure(allocation_figure(comparison, held_out.score, held_out.scene.labels, names), folder / "allocation.png")
+    save_figure(allocation_figure(comparison, held_out.score, names), folder / "allocation.png")
     save_figure(rate_distortion_figure(comparison), folder / "rate_distortion.png")
     save_figure(reward_curves_figure({"": report.curves}, comparison), folder / "reward_curves.png")
     engine, scene = held_out.process.engine, held_out.scene
