@@ -46,7 +46,9 @@ def test_what_was_trained_generates(
 ) -> None:
     out = tmp_path / "out"
     main(["generate", str(run), "--classes", "zooms", "cloud pans", "--count", "3", "--out", str(out)])
-    assert "6 clips in" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "6 clips in" in told
+    assert "zooms/, zooms.png" in told
     assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {
         *("zooms", "zooms.png", "cloud-pans", "cloud-pans.png", "overview.png", "codes.safetensors", "config.yaml")
     }

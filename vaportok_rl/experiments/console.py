@@ -27,9 +27,9 @@ def plain_console(*, stderr: bool = False) -> Console:
 
 
 def tell_written(console: Console, folder: Path, files: Iterable[Path]) -> None:
-    """Prints the files of a run folder; the folder's name is not wrapped, so that it can be copied."""
+    """Prints the files and folders of a run folder; the folder's name is not wrapped, so that it can be copied."""
     console.print(f"written to {folder}:", highlight=False, soft_wrap=True)
-    names = (file.name if file.parent == folder else str(file) for file in files)
+    names = ((file.name if file.parent == folder else str(file)) + "/" * file.is_dir() for file in files)
     console.print(f"  {', '.join(names)}", highlight=False)
 
 

@@ -85,7 +85,7 @@ def write_clips(
         on_clip: called after each MP4 file.
 
     Returns:
-        The contact sheets, the overview and the file of codes.
+        Each class's folder and contact sheet, the overview and the file of codes.
     """
     names = sequences.label_names
     written = []
@@ -98,6 +98,6 @@ def write_clips(
             write_clip(place / f"{number:03d}.mp4", clip, fps)
             if on_clip is not None:
                 on_clip()
-        written.append(write_sheet(folder / f"{slug}.png", own[:_ON_SHEET]))
+        written += [place, write_sheet(folder / f"{slug}.png", own[:_ON_SHEET])]
     written.append(save_figure(overview(clips, sequences.labels, names), folder / OVERVIEW_FILE))
     return [*written, sequences.save(folder / CODES_FILE)]
