@@ -300,25 +300,24 @@ def worlds_table(runs: Mapping[str, Sequence[Mapping[str, Any]]], logs: Mapping[
 
 
 def figure(runs: Mapping[str, Sequence[Mapping[str, Any]]], logs: Mapping[str, Logarithms]) -> Figure:
-    """Distances of each world, their ratio, and PSNR against tokens with each world's own length marked."""
-    drawn = Figure(figsize=(12, 3.8), layout="constrained")
-    distances, ratios, curves = drawn.subplots(1, 3)
+    """Distances of each world, their quotient, and PSNR against tokens with each world's own length marked."""
+    drawn = Figure(figsize=(10, 7), layout="constrained")
+    (levels, added), (quotients, curves) = drawn.subplots(2, 2)
     names = list(runs)
-    for place, name in enumerate(MEASURED):
-        heights = [logs[world].factor(name)[0] for world in names]
-        bars = distances.bar(np.arange(len(names)) + 0.27 * (place - 1), heights, 0.25, color=f"C{place}", label=name)
-        distances.bar_label(bars, fmt="%.3g", fontsize=6)
-    distances.set_yscale("log")
-    distances.set_title("Distances", fontsize=10)
-    distances.set_ylabel("Fréchet distance of features")
-    distances.legend(frameon=False, fontsize=8)
-    for place, world in enumerate(names):
-        value, low, high = logs[world].factor("gFVD / rFVD")
-        ratios.errorbar(place, value, [[value - low], [high - value]], fmt="o", capsize=4, color=COLOURS[world])
-    ratios.set_title("gFVD / rFVD (95 % intervals)", fontsize=10)
-    ratios.set_ylabel("gFVD / rFVD")
-    for axis in (distances, ratios):
+    panels = {
+        levels: ("Distance to held-out clips", "Fréchet distance of features", ("rFVD", "gFVD")),
+        added: ("Distance of generated to reconstructed clips", "Fréchet distance of features", DISTANCES[2:3]),
+        quotients: ("Error that autoregression adds to the tokenizer's", "gFVD / rFVD", DISTANCES[3:]),
+    }
+    for axis, (title, unit, shown) in panels.items():
+        for number, name in enumerate(shown):
+            place = np.arange(len(names)) + 0.12 * (2 * number + 1 - len(shown))
+            middle, low, high = np.array([logs[world].factor(name) for world in names]).T
+            axis.errorbar(place, middle, [middle - low, high - middle], fmt="os"[number], capsize=4, label=name)
+        axis.set_title(f"{title} (95 % intervals)", fontsize=10)
+        axis.set_ylabel(unit)
         axis.set_xticks(range(len(names)), names)
+    levels.legend(frameon=False, fontsize=8)
     for world, own in runs.items():
         quality = np.mean([run["psnr_by_length"] for run in own], 0)
         curves.plot(own[0]["lengths"], quality, color=COLOURS[world], lw=1.4, label=world)
@@ -326,7 +325,7 @@ def figure(runs: Mapping[str, Sequence[Mapping[str, Any]]], logs: Mapping[str, L
         curves.plot(tokens, psnr, "o", color=COLOURS[world], ms=7)
     curves.set_xscale("log", base=2)
     curves.xaxis.set_major_formatter(lambda tokens, _: f"{tokens:g}")
-    curves.set_title("Order of the tokens (dots: at the world's own lengths)", fontsize=10)
+    curves.set_title("Quality against tokens (dots: at the policy's lengths)", fontsize=10)
     curves.set_xlabel("tokens kept")
     curves.set_ylabel("PSNR (dB)")
     curves.legend(frameon=False, fontsize=8)
