@@ -82,6 +82,7 @@ def test_a_worker_that_is_too_late_makes_no_further_trial(folder: Path, monkeypa
         monkeypatch.setattr(optuna.study.Study, "ask", ask)
         theirs = ask(self)
         theirs.set_user_attr("rows", [{"variant": "theirs"}])
+        theirs.set_user_attr("notes", {})
         self.tell(theirs, 1.0)
         return ask(self)
 

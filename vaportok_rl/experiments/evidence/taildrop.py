@@ -305,9 +305,9 @@ def figure(runs: Mapping[str, Sequence[Mapping[str, Any]]], logs: Mapping[str, L
     (levels, added), (quotients, curves) = drawn.subplots(2, 2)
     names = list(runs)
     panels = {
-        levels: ("Distance to held-out clips", "Fréchet distance of features", ("rFVD", "gFVD")),
+        levels: ("Distance to held-out clips", "Fréchet distance of features", DISTANCES[:2]),
         added: ("Distance of generated to reconstructed clips", "Fréchet distance of features", DISTANCES[2:3]),
-        quotients: ("Error that autoregression adds to the tokenizer's", "gFVD / rFVD", DISTANCES[3:]),
+        quotients: ("The source's measure of autoregression's error", "gFVD / rFVD", DISTANCES[3:]),
     }
     for axis, (title, unit, shown) in panels.items():
         for number, name in enumerate(shown):

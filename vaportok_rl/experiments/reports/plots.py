@@ -92,9 +92,7 @@ def rate_distortion_figure(comparison: Comparison) -> Figure:
             ls="",
             label=spoken(name),
         )
-    axis.set_title(
-        "Error against tokens: below the line a policy beats a fixed length with as many tokens", fontsize=10
-    )
+    axis.set_title("Below the solid line, a policy beats a fixed length with as many tokens", fontsize=10)
     axis.set_xlabel("mean tokens kept per clip")
     axis.set_ylabel("mean squared error (pixels in 0 … 1)")
     axis.set_xscale("log", base=2)

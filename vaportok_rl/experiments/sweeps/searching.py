@@ -94,7 +94,7 @@ def search(worker: Worker) -> list[Row] | None:
         return None
     complete = [trial.user_attrs for trial in trials if trial.state == states.COMPLETE]
     for own in complete:
-        worker.notes |= own.get(_NOTES, {})  # none in trials of version 0.1
+        worker.notes |= own[_NOTES]
     return [row for own in complete for row in own[_ROWS]]
 
 
