@@ -51,6 +51,10 @@ def trained(monkeypatch: pytest.MonkeyPatch, pinned: dict[str, Path]) -> list[tu
 def test_a_table_is_opened_once_however_it_is_asked_for(pinned: dict[str, Path]) -> None:
     task = TASKS["procedural-v1"]
     assert arena_of(task) is arena_of(task, table=None) is arena_of(task, (), None)
+    elsewhere = str(pinned[TASKS["stream-v1"].table])
+    assert str(arena_of(task, table=elsewhere).table) == elsewhere
+    weights = TASKS["pareto-v1"].sweep[:2]
+    assert tuple(arena_of(TASKS["pareto-v1"], some).weights for some in weights) == tuple(weights)
 
 
 def test_runs_are_made_once_for_each_task_seed_version_and_length(

@@ -16,7 +16,7 @@ from vaportok_rl.clips.cache import ClipCache
 from vaportok_rl.clips.footage.decoding import resize_and_crop
 from vaportok_rl.clips.source import ClipBatch, ClipOrigin, ClipSource, check_split
 from vaportok_rl.runtime.declared import checked
-from vaportok_rl.runtime.messages import did_you_mean
+from vaportok_rl.runtime.messages import did_you_mean, install_extra
 
 # Pygame would print a greeting to standard output.
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
@@ -201,7 +201,7 @@ def _make(name: str) -> gymnasium.Env[Any, Any]:
             import ale_py
         except ImportError as error:
             raise ValueError(
-                f"Expected ale-py for {name!r}, which is not installed; run pip install '.[atari]'."
+                f"Expected ale-py for {name!r}, which is not installed; {install_extra('atari')}."
             ) from error
         gymnasium.register_envs(ale_py)
     try:
@@ -209,8 +209,8 @@ def _make(name: str) -> gymnasium.Env[Any, Any]:
         environment = gymnasium.make(name, render_mode="rgb_array", disable_env_checker=True)
     except gymnasium.error.DependencyNotInstalled as error:
         raise ValueError(
-            f"Expected the packages that {name!r} needs to be installed: {error}; run "
-            "pip install '.[gameplay]' or install them."
+            f"Expected the packages that {name!r} needs to be installed: {error}; {install_extra('gameplay')}, or "
+            "install them."
         ) from error
     except Exception as error:  # an environment's own constructor may raise anything
         others = () if name in gymnasium.registry else gymnasium.registry

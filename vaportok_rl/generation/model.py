@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vaportok_rl.generation.config import GeneratorConfig
-from vaportok_rl.runtime.messages import no_such_path
+from vaportok_rl.runtime.messages import install_extra, no_such_path
 from vaportok_rl.runtime.whole_writes import order_metadata, whole_write
 
 GENERATOR_FILE = "generator.safetensors"
@@ -47,7 +47,7 @@ def check_transformers() -> None:
         import transformers  # noqa: F401
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "Expected the package transformers for a generator, got none; run pip install '.[generation]'."
+            f"Expected the package transformers for a generator, got none; {install_extra('generation')}."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Error and warning messages: "did you mean", missing paths, and warnings that point at the user's line."""
+"""Error and warning messages: "did you mean", missing paths, packages, and warnings that point at the user's line."""
 
 from __future__ import annotations
 
@@ -43,6 +43,11 @@ def no_such_path(expected: str, given: str, lack: str) -> FileNotFoundError:
         f"Expected {expected}, got {given!r}, which {lack} (working directory {Path.cwd()}); check the spelling or "
         "pass an absolute path."
     )
+
+
+def install_extra(extra: str) -> str:
+    """The advice at the end of an error message about a missing package of one of this package's extras."""
+    return f"run `pip install '.[{extra}]'` in the repository"
 
 
 def warn_user(message: str) -> None:

@@ -83,6 +83,11 @@ def test_the_numbers_of_a_logarithmic_axis_are_few_and_plain() -> None:
         assert axis.get_major_formatter()(0.05, 0) == "0.05"
 
 
+def test_distances_are_written_without_exponents() -> None:
+    table = alignment.points_table([Point("a", "fixed:2", 2.0, 0.05, 0.1, 1064.9, 786.5)])
+    assert "| 1065 | 10.0 | 786.5 |" in table
+
+
 def test_the_page_counts_the_clips_of_whole_paths(tiny_world: str, tmp_path: Path) -> None:
     source = ProceduralClips(split="test", frames=4, size=16)
     names, digest = tuple(source.label_names), weights_digest(tiny_world)[:16]

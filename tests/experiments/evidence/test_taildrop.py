@@ -195,9 +195,25 @@ def test_distances_and_their_resamples_are_of_the_features(tmp_path: Path, monke
 def test_the_picture_shows_each_distance_and_their_ratio() -> None:
     curve = {"lengths": [1, 2], "psnr_by_length": [10.0, 20.0], "tokens": 2.0, "psnr": 20.0}
     gfvd = {"none": 3.0, "naive": 4.0}
-    own = {world: [{**one, **curve} for one in runs(2.0, value, 0.02, 1)] for world, value in gfvd.items()}
-    levels, added, quotients, _ = taildrop.figure(own, {world: Logarithms.of(some) for world, some in own.items()}).axes
+    own = {world: [{**one, **curve} for one in runs(2.0, value, 0.5, 1)] for world, value in gfvd.items()}
+    logs = {world: Logarithms.of(some) for world, some in own.items()}
+    levels, added, quotients, _ = taildrop.figure(own, logs).axes
     shown = [[one.lines[0].get_ydata().tolist() for one in axis.containers] for axis in (levels, added, quotients)]
     assert np.concatenate(shown) == pytest.approx(np.array([[2, 2], [3, 4], [1.5, 2], [1.5, 2]]))
+    ends = [line[:, 1] for line in quotients.containers[0].lines[2][0].get_segments()]
+    assert ends == [pytest.approx(logs[world].factor("gFVD / rFVD")[1:]) for world in own]
+    first, second = (one.lines[0].get_xdata() for one in levels.containers)
+    assert (first < second).all()
+    assert quotients.containers[0].lines[0].get_xdata().tolist() == [0, 1]
     assert quotients.get_ylabel() == "gFVD / rFVD"
     assert [text.get_text() for text in levels.get_legend().get_texts()] == ["rFVD", "gFVD"]
+
+
+def test_distances_have_three_digits_and_quotients_three_decimals() -> None:
+    own = {"none": runs(820.4, 827.8, 0.001, 1), "naive": runs(845.2, 845.2, 0.001, 1)}
+    own = {world: [{**one, "tokens": 64.0, "psnr": 19.0} for one in some] for world, some in own.items()}
+    logs = {world: Logarithms.of(some) for world, some in own.items()}
+    table = taildrop.worlds_table(own, logs)
+    assert "| 820 [" in table
+    assert "| 1.009 [" in table
+    assert "| holds | 1.009 [" in claims_table(logs)

@@ -25,6 +25,7 @@ from vaportok_rl.experiments.generation.length_distances import DistanceSettings
 from vaportok_rl.experiments.runs.training import TrainSettings
 from vaportok_rl.experiments.runs.world_settings import RewardSettings
 from vaportok_rl.experiments.sweeps import ablation, running, weights
+from vaportok_rl.experiments.sweeps.columns import Column
 from vaportok_rl.experiments.sweeps.medians import median_cell
 from vaportok_rl.experiments.sweeps.plan import read_plan
 from vaportok_rl.generation import ClipGenerator, GeneratorConfig, generate_codes
@@ -219,7 +220,7 @@ def test_one_weight_is_no_sweep() -> None:
 
 
 def test_one_seed_without_a_value_has_no_median() -> None:
-    assert median_cell([1.0, np.nan, 2.0], ".1f") == "–"
+    assert median_cell([1.0, np.nan, 2.0], Column("", ".1f")) == "–"
 
 
 def test_steps_of_the_weights_by_hand() -> None:

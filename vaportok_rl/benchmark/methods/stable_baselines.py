@@ -16,6 +16,7 @@ from vaportok_rl.benchmark.arena import Act
 from vaportok_rl.benchmark.methods.method import Run
 from vaportok_rl.envs import State, TensorEnv
 from vaportok_rl.envs.tensor.faces import TensorVecEnv
+from vaportok_rl.runtime.messages import install_extra
 
 _PATHS = 128
 _NETWORK = {"net_arch": [64]}
@@ -111,6 +112,6 @@ def maskable_ppo(run: Run) -> Act:
         from sb3_contrib import MaskablePPO
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "Expected sb3-contrib for maskable-ppo, which is not installed; run pip install '.[examples]'."
+            f"Expected sb3-contrib for maskable-ppo, which is not installed; {install_extra('examples')}."
         ) from error
     return learnt(MaskablePPO, learning_rate=1e-3, gae_lambda=1.0, batch_size=256, n_epochs=4)(run)

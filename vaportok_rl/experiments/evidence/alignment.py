@@ -30,6 +30,7 @@ from vaportok_rl.experiments.console import plain_console
 from vaportok_rl.experiments.evidence.section import picture, verdict, write_section
 from vaportok_rl.experiments.generation.length_distances import DistanceSettings, LengthDistances
 from vaportok_rl.experiments.run_folder import write_json
+from vaportok_rl.experiments.sweeps.columns import COLUMNS
 from vaportok_rl.generation import ClipGenerator
 from vaportok_rl.runtime.machine import processor_name
 from vaportok_rl.runtime.markdown import markdown_table
@@ -188,9 +189,9 @@ def points_table(points: Sequence[Point]) -> str:
             point.policy,
             f"{point.tokens:.1f}",
             f"{1000 * point.mse:.2f}",
-            f"{point.rfvd:.4g}",
+            f"{point.rfvd:{COLUMNS['rfvd'].style}}",
             f"{100 * point.accuracy:.1f}",
-            f"{point.gfvd:.4g}",
+            f"{point.gfvd:{COLUMNS['gfvd'].style}}",
         )
         for point in points
     )

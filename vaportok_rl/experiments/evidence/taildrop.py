@@ -342,7 +342,8 @@ def report(
         worlds_table(runs, logs),
         f"In brackets: 95 % intervals, ±1.96 standard errors of the logarithm, by bootstrap over {over}.",
         claims_table(logs),
-        "Claims on gFVD / rFVD and rFVD are the source's. Undecided: the interval of the quotient contains 1.",
+        "The claims on *generated to reconstructed* are ours, the others the source's. A claim holds if the interval "
+        "before rounding lies above 1; it is undecided if it contains 1.",
         picture(NAME, "Fréchet distances, their ratio, and PSNR against tokens"),
         f"Each tokenizer (`{settings.preset}`) from nothing, {settings.pretraining.steps} steps of "
         f"{settings.pretraining.batch_size} clips; each generator {settings.generator.steps} steps of "

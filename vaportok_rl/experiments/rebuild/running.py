@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import shutil
@@ -167,9 +166,14 @@ class Rebuild:
     def _clear(self, step: Step, folder: Path) -> None:
         """Removes the results of other settings; those of a step that resumes took long and are kept beside it."""
         if step.resumes and folder.is_dir() and any(folder.iterdir()):
-            names = (f"{folder.name}{_BEFORE}-{number}" for number in itertools.count(1))
-            kept = folder.rename(next(path for path in map(folder.with_name, names) if not path.exists()))
-            self._say(f"{step.name}: what was in its folder is of other settings, or unknown; kept as {kept}")
+            number = 1
+            while (kept := folder.with_name(f"{folder.name}{_BEFORE}-{number}")).exists():
+                number += 1
+            folder.rename(kept)
+            self._say(
+                f"{step.name}: what was in its folder is of other settings, or unknown; kept as {kept}, which may be "
+                "deleted"
+            )
         else:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -21,6 +21,7 @@ from vaportok_rl.envs import TaildropProcess
 from vaportok_rl.experiments.rollouts.playing import Episode
 from vaportok_rl.registration import TAILDROP_ID
 from vaportok_rl.runtime.held_folders import LOCK_FILE, hold_run_folder, release_run_folder
+from vaportok_rl.runtime.messages import install_extra
 from vaportok_rl.version import __version__
 
 _ROOT = "MINARI_DATASETS_PATH"
@@ -76,8 +77,8 @@ class MinariRecorder:
             self._minari = importlib.import_module("minari")
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
-                "Expected Minari for writing a dataset, found none; install it with `pip install "
-                "'.[minari]'`, or leave the dataset out."
+                f"Expected Minari for writing a dataset, found none; {install_extra('minari')}, or leave the dataset "
+                "out."
             ) from error
         if not re.fullmatch(r"(\w[-\w]*/)*\w[-\w]*", name):
             raise ValueError(

@@ -100,11 +100,11 @@ def ablation_table(frame: pd.DataFrame) -> str:
         cells: list[str] = []
         for metric, source in zip(_METRICS, SOURCE[variant], strict=True):
             column = COLUMNS[metric]
-            values = column.factor * by_seed(frame, variant, metric).to_numpy(np.float64)
+            values = by_seed(frame, variant, metric).to_numpy(np.float64)
             missing = metric in DISTANCES and bool(np.isnan(values).all())
-            cells.append("no generator" if missing and metric == "gfvd" else median_cell(values, column.style))
+            cells.append("no generator" if missing and metric == "gfvd" else median_cell(values, column))
             cells.append(f"{column.factor * source:g}")
-        saved = median_cell(COLUMNS["saved"].factor * by_seed(frame, variant, "saved"), COLUMNS["saved"].style)
+        saved = median_cell(by_seed(frame, variant, "saved"), COLUMNS["saved"])
         lines.append((variant.replace("without-", "without `") + "`" * (variant != FULL), *cells, saved))
     headings = [heading for metric in _METRICS for heading in (COLUMNS[metric].heading, "source")]
     return markdown_table(("", *headings, COLUMNS["saved"].heading), lines)

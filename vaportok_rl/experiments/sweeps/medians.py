@@ -9,14 +9,15 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from vaportok_rl.evaluation.intervals import bootstrap_interval
+from vaportok_rl.experiments.sweeps.columns import Column
 
 OVER_SEEDS = "Median of the seeds; in brackets the 95 % bootstrap interval over them (of three: lowest and highest)."
 """What `median_cell` shows."""
 
 
-def median_cell(values: ArrayLike, style: str) -> str:
+def median_cell(values: ArrayLike, column: Column) -> str:
     """The median of one value per seed, and its interval if there are several; an en dash if one is NaN."""
-    found = np.asarray(values, dtype=np.float64)
+    found, style = column.factor * np.asarray(values, dtype=np.float64), column.style
     if np.isnan(found).any():
         return "–"
     low, high = bootstrap_interval(np.median, found)

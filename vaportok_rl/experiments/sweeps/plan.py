@@ -159,11 +159,14 @@ def read_plan(file: Path) -> SweepPlan:
     seeds = content.get("seeds", [0])
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
         raise ValueError(f"Expected seeds as a list of whole numbers in {file}, got {seeds!r}; correct it.")
-    grid = _flat(content.get("grid", {}))
+    grid = _without_seed(_flat(content.get("grid", {})), "grid", file)
     for name, values in grid.items():
         if not isinstance(values, list) or not values:
             raise ValueError(f"Expected a list of values for {name} in [grid] of {file}, got {values!r}; give one.")
-    named = {name: _flat(changes) for name, changes in content.get("variants", {}).items()}
+    named = {
+        name: _without_seed(_flat(changes), f"variants.{name}", file)
+        for name, changes in content.get("variants", {}).items()
+    }
     varied = bool(named or grid)
     if varied == ("optuna" in content):
         found, advice = ("both", "keep one") if varied else ("neither", "say what varies")
@@ -179,21 +182,14 @@ def read_plan(file: Path) -> SweepPlan:
             )
         if not isinstance(given["space"], dict):
             raise ValueError(f"Expected a table [optuna.space] in {file}, got {given['space']!r}; see docs/sweeps.md.")
-        search = Search(**{**given, "space": _flat_space(given["space"])})
+        space = _without_seed(_flat_space(given["space"]), "optuna.space", file)
+        search = Search(**{**given, "space": space})
     distances = DistanceSettings(**_known(content["distances"], file)) if "distances" in content else None
     if search is not None and search.metric in DISTANCES:
         wanting = "[distances]" if distances is None else "a generator in [distances]"
         if distances is None or (search.metric == "gfvd" and distances.generator is None):
             raise ValueError(f"Expected {wanting} of {file} to search by {search.metric}, got none; add it.")
-    base = _flat(content.get("train", {}))
-    given_settings = {"train": base, "grid": grid, "optuna.space": {} if search is None else search.space}
-    given_settings |= {f"variants.{name}": changes for name, changes in named.items()}
-    for part, settings in given_settings.items():
-        if "seed" in settings:
-            raise ValueError(
-                f"Expected all seeds in `seeds` of {file}, got seed = {settings['seed']!r} in [{part}]; write seeds = "
-                "[0, 1, 2] above the tables."
-            )
+    base = _without_seed(_flat(content.get("train", {})), "train", file)
     plan = SweepPlan(tuple(dict.fromkeys(seeds)), base, _product(named, grid), search, distances)
     tried = [] if search is None else _examples(search.space)
     for seed, changes in itertools.product(plan.seeds, [*plan.variants.values(), *tried]):
@@ -203,6 +199,16 @@ def read_plan(file: Path) -> SweepPlan:
         if name != folders.setdefault(slug(name), name):
             raise ValueError(f"Expected names that differ in their letters, got {folders[slug(name)]!r} and {name!r}.")
     return plan
+
+
+def _without_seed(settings: dict[str, Any], part: str, file: Path) -> dict[str, Any]:
+    """The settings of a table, which must leave the seeds to ``seeds``."""
+    if "seed" in settings:
+        raise ValueError(
+            f"Expected all seeds in `seeds` of {file}, got seed = {settings['seed']!r} in [{part}]; write seeds = "
+            "[0, 1, 2] above the tables."
+        )
+    return settings
 
 
 def _known(values: Any, file: Path) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 from vaportok_rl.experiments.sweeps.plan import Search
 from vaportok_rl.experiments.sweeps.running import Row, Worker
 from vaportok_rl.runtime.held_folders import hold_run_folder, release_run_folder
+from vaportok_rl.runtime.messages import install_extra
 from vaportok_rl.runtime.seeds import derive_seed
 
 _JOURNAL = "journal:"
@@ -28,7 +29,7 @@ def open_study(search: Search, name: str) -> Any:
         import optuna
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "Expected the package optuna for [optuna], got none; run pip install '.[sweep]'."
+            f"Expected the package optuna for [optuna], got none; {install_extra('sweep')}."
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

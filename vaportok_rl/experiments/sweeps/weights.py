@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -72,11 +71,8 @@ def weights_table(frame: pd.DataFrame) -> str:
     columns |= {name: COLUMNS[name] for name in ("tokens", *DISTANCES) if name in frame}
     rows = []
     for variant in dict.fromkeys(frame["variant"]):
-        values = (
-            (own.factor * by_seed(frame, variant, name).to_numpy(np.float64), own.style)
-            for name, own in columns.items()
-        )
-        rows.append((variant, *(median_cell(*some) for some in values)))
+        cells = (median_cell(by_seed(frame, variant, name), column) for name, column in columns.items())
+        rows.append((variant, *cells))
     return markdown_table(("weights", *(column.heading for column in columns.values())), rows)
 
 
